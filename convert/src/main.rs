@@ -1,0 +1,3 @@
+//! The `owl2-convert` program.
+
+fn main() {}

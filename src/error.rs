@@ -1,0 +1,206 @@
+//! The one error type: what kind of failure, in which file, tensor, key or flag, and what to do.
+
+use std::fmt;
+use std::path::Path;
+
+/// Shorthand for results of this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, seen from the person who has to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A flag or argument is wrong or contradicts another.
+    Usage,
+    /// A picture, prompt or other input cannot be used.
+    Input,
+    /// A model file or checkpoint is malformed, incomplete or of another kind.
+    Model,
+    /// The operating system refused to read, write or map.
+    Io,
+    /// More memory or context would be needed than there is.
+    Capacity,
+    /// The user asked to stop.
+    Interrupted,
+}
+
+impl Kind {
+    /// The process exit status of a program that ends with this error.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Usage => 2,
+            Kind::Input => 3,
+            Kind::Model => 4,
+            Kind::Io => 5,
+            Kind::Capacity => 6,
+            Kind::Interrupted => 130,
+        }
+    }
+}
+
+/// The thing an error is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Subject {
+    /// A tensor, by its name.
+    Tensor(String),
+    /// A metadata or configuration key.
+    Key(String),
+    /// A command-line flag.
+    Flag(String),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Tensor(name) => write!(f, "tensor '{name}'"),
+            Subject::Key(name) => write!(f, "key '{name}'"),
+            Subject::Flag(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// An error of this library: a [`Kind`], a message, and where known the file and the [`Subject`].
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: Kind,
+    message: String,
+    file: Option<String>,
+    subject: Option<Subject>,
+    source: Option<Source>,
+}
+
+impl Error {
+    /// An error of any kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error(Box::new(Inner {
+            kind,
+            message: message.into(),
+            file: None,
+            subject: None,
+            source: None,
+        }))
+    }
+
+    /// A wrong flag or argument.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// An unusable picture, prompt or other input.
+    pub fn input(message: impl Into<String>) -> Self {
+        Self::new(Kind::Input, message)
+    }
+
+    /// A malformed or incomplete model file or checkpoint.
+    pub fn model(message: impl Into<String>) -> Self {
+        Self::new(Kind::Model, message)
+    }
+
+    /// A need for more memory or context than there is.
+    pub fn capacity(message: impl Into<String>) -> Self {
+        Self::new(Kind::Capacity, message)
+    }
+
+    /// A failed system call on `file`; `doing` is a verb phrase, such as "cannot open".
+    pub fn io(doing: &str, file: &Path, source: std::io::Error) -> Self {
+        Self::new(Kind::Io, format!("{doing}: {source}"))
+            .in_file(file)
+            .caused_by(source)
+    }
+
+    /// Adds the file this is about, unless one is named already.
+    #[must_use]
+    pub fn in_file(mut self, file: &Path) -> Self {
+        self.0
+            .file
+            .get_or_insert_with(|| file.display().to_string());
+        self
+    }
+
+    /// Adds the tensor this is about.
+    #[must_use]
+    pub fn in_tensor(mut self, name: impl Into<String>) -> Self {
+        self.0.subject = Some(Subject::Tensor(name.into()));
+        self
+    }
+
+    /// Adds the metadata or configuration key this is about.
+    #[must_use]
+    pub fn in_key(mut self, name: impl Into<String>) -> Self {
+        self.0.subject = Some(Subject::Key(name.into()));
+        self
+    }
+
+    /// Adds the flag this is about.
+    #[must_use]
+    pub fn in_flag(mut self, name: impl Into<String>) -> Self {
+        self.0.subject = Some(Subject::Flag(name.into()));
+        self
+    }
+
+    /// Keeps the underlying error for `source()`. The message should already say what it says.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Source>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The kind of failure.
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// The tensor, key or flag it is about, if one is known.
+    pub fn subject(&self) -> Option<&Subject> {
+        self.0.subject.as_ref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.0.file {
+            write!(f, "{file}: ")?;
+        }
+        if let Some(subject) = &self.0.subject {
+            write!(f, "{subject}: ")?;
+        }
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_file_and_subject_before_the_message() {
+        let error = Error::model("has 3 dimensions, wanted 2")
+            .in_tensor("output.weight")
+            .in_file(Path::new("m.gguf"));
+        assert_eq!(
+            error.to_string(),
+            "m.gguf: tensor 'output.weight': has 3 dimensions, wanted 2"
+        );
+        assert_eq!(error.kind().exit_code(), 4);
+    }
+
+    #[test]
+    fn keeps_the_innermost_file() {
+        let error = Error::input("truncated")
+            .in_file(Path::new("inner.png"))
+            .in_file(Path::new("outer.json"));
+        assert!(error.to_string().starts_with("inner.png: "));
+    }
+}

@@ -1,0 +1,5 @@
+//! The GGUF container: bytes, types and names, no model.
+
+pub mod dtype;
+
+pub use dtype::DType;

@@ -1,0 +1,155 @@
+//! Tensor element types: their ggml numbers, names, and block sizes.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// How the values of a tensor are stored. The formats and their numbers are ggml's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(non_camel_case_types, reason = "the names are ggml's")]
+pub enum DType {
+    /// 32-bit IEEE float.
+    F32,
+    /// 16-bit IEEE float.
+    F16,
+    /// The upper half of a 32-bit float.
+    BF16,
+    /// Blocks of 32: one f16 scale, 32 signed bytes.
+    Q8_0,
+    /// Blocks of 32: one f16 scale, 32 nibbles offset by 8.
+    Q4_0,
+    /// Super-blocks of 256: eight 6-bit scales and minimums, 256 nibbles.
+    Q4_K,
+    /// Super-blocks of 256: sixteen 8-bit scales, 256 six-bit values offset by 32.
+    Q6_K,
+}
+
+impl DType {
+    /// Every type, from the widest to the narrowest.
+    pub const ALL: [DType; 7] = [
+        DType::F32,
+        DType::F16,
+        DType::BF16,
+        DType::Q8_0,
+        DType::Q6_K,
+        DType::Q4_K,
+        DType::Q4_0,
+    ];
+
+    /// The type with ggml's number `id`, or `None` for one this library does not read.
+    pub fn from_ggml(id: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|dtype| dtype.ggml() == id)
+    }
+
+    /// ggml's number of this type (`enum ggml_type`).
+    pub fn ggml(self) -> u32 {
+        match self {
+            DType::F32 => 0,
+            DType::F16 => 1,
+            DType::Q4_0 => 2,
+            DType::Q8_0 => 8,
+            DType::Q4_K => 12,
+            DType::Q6_K => 14,
+            DType::BF16 => 30,
+        }
+    }
+
+    /// The name ggml prints, such as `Q4_K`.
+    pub fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "F32",
+            DType::F16 => "F16",
+            DType::BF16 => "BF16",
+            DType::Q8_0 => "Q8_0",
+            DType::Q4_0 => "Q4_0",
+            DType::Q4_K => "Q4_K",
+            DType::Q6_K => "Q6_K",
+        }
+    }
+
+    /// Values in one block.
+    pub fn block_len(self) -> usize {
+        match self {
+            DType::F32 | DType::F16 | DType::BF16 => 1,
+            DType::Q8_0 | DType::Q4_0 => 32,
+            DType::Q4_K | DType::Q6_K => 256,
+        }
+    }
+
+    /// Bytes of one block.
+    pub fn block_bytes(self) -> usize {
+        match self {
+            DType::F32 => 4,
+            DType::F16 | DType::BF16 => 2,
+            DType::Q8_0 => 2 + 32,
+            DType::Q4_0 => 2 + 16,
+            DType::Q4_K => 2 + 2 + 12 + 128,
+            DType::Q6_K => 128 + 64 + 16 + 2,
+        }
+    }
+
+    /// Bytes of a row of `n_values`, or `None` where a row is not a whole number of blocks
+    /// or the size overflows.
+    pub fn row_bytes(self, n_values: usize) -> Option<usize> {
+        if !n_values.is_multiple_of(self.block_len()) {
+            return None;
+        }
+        (n_values / self.block_len()).checked_mul(self.block_bytes())
+    }
+
+    /// Bits a weight takes, scales included.
+    pub fn bits_per_weight(self) -> f64 {
+        self.block_bytes() as f64 * 8.0 / self.block_len() as f64
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for DType {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|dtype| dtype.name().eq_ignore_ascii_case(text))
+            .ok_or_else(|| {
+                let names: Vec<_> = Self::ALL
+                    .iter()
+                    .map(|dtype| dtype.name().to_lowercase())
+                    .collect();
+                Error::usage(format!(
+                    "'{text}' is no tensor type; one of {}",
+                    names.join(", ")
+                ))
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_come_back() {
+        for dtype in DType::ALL {
+            assert_eq!(DType::from_ggml(dtype.ggml()), Some(dtype));
+            assert_eq!(dtype.name().parse::<DType>().unwrap(), dtype);
+            assert_eq!(dtype.name().to_lowercase().parse::<DType>().unwrap(), dtype);
+        }
+        assert_eq!(DType::from_ggml(40), None);
+        assert!("q5_0".parse::<DType>().is_err());
+    }
+
+    #[test]
+    fn rows_are_whole_blocks() {
+        assert_eq!(DType::Q4_K.row_bytes(512), Some(288));
+        assert_eq!(DType::Q4_K.row_bytes(128), None);
+        assert_eq!(DType::F32.row_bytes(usize::MAX), None);
+        assert_eq!(DType::Q8_0.row_bytes(0), Some(0));
+    }
+}
