@@ -3,6 +3,7 @@
 pub mod error;
 pub mod gguf;
 pub mod image;
+pub mod model;
 pub mod prompt;
 pub mod quant;
 pub mod sampler;

@@ -1,0 +1,121 @@
+//! The bytes of a model file, memory-mapped: the one place outside `kernels` with `unsafe` code.
+//!
+//! A file that another process truncates while it is mapped raises SIGBUS on access, and one that
+//! is overwritten changes under us; no check at open time can prevent either. Writers of this
+//! project therefore replace files by renaming, which leaves existing maps intact.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::ops::{Deref, Range};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// Immutable bytes of a whole model file, aligned to at least 8 bytes.
+#[derive(Debug)]
+pub struct Bytes(Storage);
+
+#[derive(Debug)]
+enum Storage {
+    Mapped(memmap2::Mmap),
+    /// 64-bit words, so that tensors at aligned offsets can be viewed as floats.
+    Heap {
+        words: Vec<u64>,
+        len: usize,
+    },
+}
+
+impl Bytes {
+    /// Maps the file at `path`.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](crate::Kind::Io) where it cannot be opened or mapped, or is no regular file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
+        let metadata = file
+            .metadata()
+            .map_err(|e| Error::io("cannot read its size", path, e))?;
+        if !metadata.is_file() {
+            let what = if metadata.is_dir() {
+                "is a directory, not a GGUF file; pack a checkpoint with `owl2-convert DIR -o FILE.gguf`"
+            } else {
+                "is no regular file and cannot be mapped"
+            };
+            return Err(Error::model(what).in_file(path));
+        }
+        if metadata.len() == 0 {
+            return Err(Error::model("is empty").in_file(path));
+        }
+        // SAFETY: the map is private to this value and read-only. Its bytes can only change if
+        // another process writes to the file in place; the module header says what follows.
+        let map =
+            unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("cannot map", path, e))?;
+        Ok(Bytes(Storage::Mapped(map)))
+    }
+
+    /// Bytes that are not in a file, copied to aligned memory.
+    pub fn from_slice(bytes: &[u8]) -> Self {
+        let mut words = vec![0u64; bytes.len().div_ceil(8)];
+        bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        Bytes(Storage::Heap {
+            words,
+            len: bytes.len(),
+        })
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Storage::Mapped(map) => map,
+            Storage::Heap { words, len } => &bytemuck::cast_slice(words)[..*len],
+        }
+    }
+}
+
+/// The bytes of one tensor, kept alive together with the map they lie in.
+#[derive(Clone, Debug)]
+pub struct TensorBytes {
+    bytes: Arc<Bytes>,
+    range: Range<usize>,
+}
+
+impl TensorBytes {
+    /// A view of `range`, which must lie inside `bytes`.
+    pub(crate) fn new(bytes: Arc<Bytes>, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= bytes.len());
+        TensorBytes { bytes, range }
+    }
+}
+
+impl Deref for TensorBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.range.clone()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heap_bytes_keep_length_and_alignment() {
+        for len in [0usize, 1, 7, 8, 9, 4096] {
+            let source: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let bytes = Bytes::from_slice(&source);
+            assert_eq!(&*bytes, source.as_slice());
+            assert_eq!(bytes.as_ptr() as usize % 8, 0);
+        }
+    }
+
+    #[test]
+    fn a_directory_is_refused_with_the_way_out() {
+        let error = Bytes::open(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap_err();
+        assert!(error.to_string().contains("owl2-convert"));
+    }
+}

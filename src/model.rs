@@ -1,0 +1,5 @@
+//! The model: configuration, weights, and the forward passes.
+
+pub mod config;
+pub mod layout;
+pub mod visual_config;
