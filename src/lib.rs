@@ -3,10 +3,14 @@
 pub mod error;
 pub mod gguf;
 pub mod image;
+pub mod kernels;
 pub mod model;
+pub mod ops;
 pub mod prompt;
 pub mod quant;
 pub mod sampler;
+pub mod session;
+pub mod threads;
 pub mod tokenizer;
 
 pub use error::{Error, Kind, Result};

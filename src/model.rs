@@ -1,5 +1,145 @@
 //! The model: configuration, weights, and the forward passes.
 
+mod abstractor;
+pub mod adaptive;
 pub mod config;
+pub(crate) mod decoder;
+pub mod kv_cache;
 pub mod layout;
+pub mod observer;
 pub mod visual_config;
+mod vit;
+mod weights;
+
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::ops::Compute;
+use abstractor::Abstractor;
+use config::Config;
+use decoder::Decoder;
+use observer::Observer;
+use vit::Vit;
+use weights::Binder;
+
+/// A model bound to an open file: weights stay where they are in the map.
+#[derive(Debug)]
+pub struct Model {
+    config: Config,
+    compute: Compute,
+    eye: Option<Eye>,
+    decoder: Decoder,
+}
+
+/// The image branch: pixels to decoder inputs.
+#[derive(Debug)]
+struct Eye {
+    vit: Vit,
+    abstractor: Abstractor,
+}
+
+impl Model {
+    /// Reads the hyper-parameters of `gguf`, checks all of its tensors, and binds them.
+    ///
+    /// # Errors
+    /// [`Kind::Model`](crate::Kind::Model) with the key or tensors that are not as they must be.
+    pub fn new(gguf: &Gguf, compute: Compute) -> Result<Self> {
+        let config = Config::read(gguf)?;
+        let binder = Binder::new(gguf, &config)?;
+        let eye = config.visual.as_ref().map(|visual| Eye {
+            vit: Vit::bind(&binder, &visual.vit),
+            abstractor: Abstractor::bind(&binder, visual),
+        });
+        let decoder = Decoder::bind(&binder, &config.decoder, eye.is_some());
+        Ok(Model {
+            config,
+            compute,
+            eye,
+            decoder,
+        })
+    }
+
+    /// Its hyper-parameters.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What it computes on.
+    pub fn compute(&self) -> &Compute {
+        &self.compute
+    }
+
+    /// Encodes one picture, `pixels: [3, image_size, image_size]`, to the decoder's inputs
+    /// `[n_queries + 1, hidden_size]`.
+    ///
+    /// # Errors
+    /// [`Kind::Input`](crate::Kind::Input) where the model has no image branch or the picture has
+    /// another size.
+    pub fn encode_image(&self, pixels: &[f32]) -> Result<Vec<f32>> {
+        self.encode_image_observed(pixels, &mut ())
+    }
+
+    /// [`Model::encode_image`] with a look at the intermediate values.
+    ///
+    /// # Errors
+    /// As [`Model::encode_image`].
+    pub fn encode_image_observed<O: Observer>(
+        &self,
+        pixels: &[f32],
+        observer: &mut O,
+    ) -> Result<Vec<f32>> {
+        let picture = self.vision(pixels, observer)?;
+        self.abstract_picture(&picture, observer)
+    }
+
+    /// The first half of [`Model::encode_image`]: the ViT's output, `[n_tokens, width]`.
+    ///
+    /// # Errors
+    /// As [`Model::encode_image`].
+    pub fn vision<O: Observer>(&self, pixels: &[f32], observer: &mut O) -> Result<Vec<f32>> {
+        let eye = self.eye()?;
+        let size = self.config.visual.as_ref().map_or(0, |v| v.vit.image_size);
+        if pixels.len() != 3 * size * size {
+            return Err(Error::input(format!(
+                "the picture has {} values, wanted 3 x {size} x {size}",
+                pixels.len()
+            )));
+        }
+        Ok(self
+            .compute
+            .threads
+            .enter(|| eye.vit.forward(&self.compute, pixels, observer)))
+    }
+
+    /// The second half of [`Model::encode_image`]: `picture` is what [`Model::vision`] gave.
+    ///
+    /// # Errors
+    /// As [`Model::encode_image`].
+    pub fn abstract_picture<O: Observer>(
+        &self,
+        picture: &[f32],
+        observer: &mut O,
+    ) -> Result<Vec<f32>> {
+        let eye = self.eye()?;
+        Ok(self
+            .compute
+            .threads
+            .enter(|| eye.abstractor.forward(&self.compute, picture, observer)))
+    }
+
+    /// Applies the output head to one normed row (`Stage::FinalNorm`): logits `[vocab_size]`.
+    pub fn output_head(&self, normed: &[f32]) -> Vec<f32> {
+        let mut logits = vec![0.0; self.config.decoder.vocab_size];
+        self.decoder.head(&self.compute, normed, &mut logits);
+        logits
+    }
+
+    pub(crate) fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    fn eye(&self) -> Result<&Eye> {
+        self.eye
+            .as_ref()
+            .ok_or_else(|| Error::input("this model has no image branch; ask it without a picture"))
+    }
+}

@@ -1,0 +1,185 @@
+//! Elementary functions and reductions in `f32`.
+//!
+//! They are plain code that the compiler vectorises where it is inlined into [`Isa::run`], with no
+//! operation that rounds differently from one instruction set to another: same bits everywhere.
+//!
+//! [`Isa::run`]: super::Isa::run
+
+/// Partial sums of a reduction: enough for two 512-bit registers, the same on every processor.
+const LANES: usize = 32;
+
+/// `e^x`, within 2 units in the last place for results that are normal numbers; smaller results
+/// are flushed to zero and larger ones are infinite. NaN stays NaN.
+///
+/// Range reduction by `ln 2` in two parts and a polynomial of degree 6 (Cephes' `expf`).
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    /// Adding and subtracting this rounds to the nearest integer.
+    const ROUND: f32 = 12_582_912.0;
+
+    let clamped = x.clamp(-87.336_54, 88.722_83);
+    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    // The low bits of `shifted` are the integer; a float-to-integer cast would have to saturate.
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 5e-1;
+    let mantissa = p * (r * r) + r + 1.0;
+    // Two steps, since 2^128 alone would be infinite where the product is not.
+    let half = exponent >> 1;
+    let result = mantissa * power_of_two(half) * power_of_two(exponent.wrapping_sub(half));
+    if x > 88.722_83 {
+        f32::INFINITY
+    } else if x < -87.336_54 {
+        0.0
+    } else {
+        result
+    }
+}
+
+/// `2^n` for `-126 <= n <= 127`.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits((n.wrapping_add(127) as u32) << 23)
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `x * sigmoid(x)`.
+#[inline(always)]
+pub fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
+/// `x * sigmoid(1.702 x)`, CLIP's approximation of GELU.
+#[inline(always)]
+pub fn quick_gelu(x: f32) -> f32 {
+    x / (1.0 + exp(-1.702 * x))
+}
+
+/// `x * Phi(x)` with the error function.
+#[inline(always)]
+pub fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+/// Sum of `f(x)` over `xs`, in an order that does not depend on the processor.
+#[inline(always)]
+fn sum_of(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let (chunks, tail) = xs.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += f(x);
+        }
+    }
+    for (lane, &x) in lanes.iter_mut().zip(tail) {
+        *lane += f(x);
+    }
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// Sum of `xs`.
+#[inline(always)]
+pub fn sum(xs: &[f32]) -> f32 {
+    sum_of(xs, |x| x)
+}
+
+/// Sum of the squares of `x - center` over `xs`.
+#[inline(always)]
+pub fn sum_of_squares(xs: &[f32], center: f32) -> f32 {
+    sum_of(xs, |x| (x - center) * (x - center))
+}
+
+/// Largest of `xs`, or minus infinity where there are none.
+#[inline(always)]
+pub fn max(xs: &[f32]) -> f32 {
+    xs.iter()
+        .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Isa;
+
+    fn ulps(a: f32, exact: f64) -> f64 {
+        let nearest = exact as f32;
+        let ulp = f64::from(f32::from_bits(nearest.to_bits() + 1)) - f64::from(nearest);
+        (f64::from(a) - exact).abs() / ulp
+    }
+
+    #[test]
+    fn exp_is_within_two_ulps() {
+        let mut worst = 0.0f64;
+        let mut x = -87.3f32;
+        while x < 88.7 {
+            worst = worst.max(ulps(exp(x), f64::from(x).exp()));
+            x += 0.000_37;
+        }
+        assert!(worst < 2.0, "{worst} ulps");
+    }
+
+    #[test]
+    fn exp_at_the_edges() {
+        assert_eq!(exp(0.0), 1.0);
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(-1000.0), 0.0);
+        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+        assert!(exp(88.72).is_finite());
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn activations_match_their_definitions() {
+        for i in -400..=400 {
+            let x = i as f32 * 0.05;
+            let wide = f64::from(x);
+            let close = |a: f32, b: f64| (f64::from(a) - b).abs() <= 1e-6 * (1.0 + b.abs());
+            assert!(close(sigmoid(x), 1.0 / (1.0 + (-wide).exp())), "{x}");
+            assert!(close(silu(x), wide / (1.0 + (-wide).exp())), "{x}");
+            assert!(
+                close(quick_gelu(x), wide / (1.0 + (-1.702 * wide).exp())),
+                "{x}"
+            );
+            let phi = 0.5 * (1.0 + libm::erf(wide / 2f64.sqrt()));
+            assert!(close(gelu(x), wide * phi), "{x}");
+        }
+        assert_eq!(silu(-200.0), 0.0);
+        assert_eq!(quick_gelu(200.0), 200.0);
+    }
+
+    #[test]
+    fn reductions_are_the_same_bits_on_every_instruction_set() {
+        for len in [0usize, 1, 31, 32, 33, 100, 4096] {
+            let xs: Vec<f32> = (0..len)
+                .map(|i| ((i * 7919) % 1013) as f32 * 0.37 - 150.0)
+                .collect();
+            let reference = (sum(&xs), sum_of_squares(&xs, 0.5), max(&xs));
+            let exact: f64 = xs.iter().map(|&x| f64::from(x)).sum();
+            assert!((f64::from(reference.0) - exact).abs() < 0.05);
+            for isa in Isa::available() {
+                let got = isa.run(|| (sum(&xs), sum_of_squares(&xs, 0.5), max(&xs)));
+                assert_eq!(got, reference, "{isa} {len}");
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Hands out the tiles of an output matrix to several threads, each tile once.
+//!
+//! Every parallel operation writes through this: a tile's columns of one row are a slice of their
+//! own, no two tiles share an element, and an atomic counter sees to it that no two callers get
+//! the same tile. Threads that are ahead simply take more tiles.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The tiles of a row-major matrix that have not been handed out yet.
+#[derive(Debug)]
+pub struct Tiles<'a> {
+    data: *mut f32,
+    n_rows: usize,
+    n_cols: usize,
+    tile_rows: usize,
+    tile_cols: usize,
+    next: AtomicUsize,
+    matrix: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: the pointer stands for an exclusive borrow of the matrix, and `take` gives each part of
+// it to one caller only, so sharing the queue shares no element.
+unsafe impl Sync for Tiles<'_> {}
+
+/// One tile, exclusively held.
+#[derive(Debug)]
+pub struct Tile<'a> {
+    data: *mut f32,
+    n_cols: usize,
+    /// The matrix's rows that it covers.
+    rows: Range<usize>,
+    /// The matrix's columns that it covers.
+    cols: Range<usize>,
+    matrix: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> Tiles<'a> {
+    /// Splits `matrix: [n_rows, n_cols]` into tiles of at most `tile_rows` by `tile_cols`.
+    pub fn new(matrix: &'a mut [f32], n_cols: usize, tile_rows: usize, tile_cols: usize) -> Self {
+        assert!(n_cols > 0 && tile_rows > 0 && tile_cols > 0);
+        assert!(matrix.len().is_multiple_of(n_cols));
+        Tiles {
+            data: matrix.as_mut_ptr(),
+            n_rows: matrix.len() / n_cols,
+            n_cols,
+            tile_rows,
+            tile_cols,
+            next: AtomicUsize::new(0),
+            matrix: PhantomData,
+        }
+    }
+
+    /// Tiles of whole rows, `tile_rows` at a time.
+    pub fn of_rows(matrix: &'a mut [f32], n_cols: usize, tile_rows: usize) -> Self {
+        Self::new(matrix, n_cols, tile_rows, n_cols)
+    }
+
+    /// The next tile, row by row of tiles, or `None` when all are taken.
+    pub fn take(&self) -> Option<Tile<'_>> {
+        let tiles_across = self.n_cols.div_ceil(self.tile_cols);
+        let tiles_down = self.n_rows.div_ceil(self.tile_rows);
+        // The counter publishes no data, so it needs no ordering; whoever joins the threads does.
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        if index >= tiles_across * tiles_down {
+            return None;
+        }
+        let row = index / tiles_across * self.tile_rows;
+        let col = index % tiles_across * self.tile_cols;
+        Some(Tile {
+            data: self.data,
+            n_cols: self.n_cols,
+            rows: row..(row + self.tile_rows).min(self.n_rows),
+            cols: col..(col + self.tile_cols).min(self.n_cols),
+            matrix: PhantomData,
+        })
+    }
+}
+
+impl Tile<'_> {
+    /// The matrix's rows that it covers.
+    pub fn rows(&self) -> Range<usize> {
+        self.rows.clone()
+    }
+
+    /// The matrix's columns that it covers.
+    pub fn cols(&self) -> Range<usize> {
+        self.cols.clone()
+    }
+
+    /// This tile's part of row `row` of the matrix.
+    #[inline(always)]
+    pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        assert!(self.rows.contains(&row));
+        // SAFETY: `rows` and `cols` lie inside the matrix, whose exclusive borrow outlives the
+        // tile; this tile alone covers them (each index is handed out once), and `&mut self`
+        // makes sure that only one of its rows is borrowed at a time.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.data.add(row * self.n_cols + self.cols.start),
+                self.cols.len(),
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_element_is_handed_out_once() {
+        for (n_rows, n_cols, tile_rows, tile_cols) in [
+            (1, 1, 1, 1),
+            (5, 7, 2, 3),
+            (4, 6, 4, 6),
+            (3, 5, 8, 8),
+            (0, 4, 2, 2),
+        ] {
+            let mut matrix = vec![0.0; n_rows * n_cols];
+            let tiles = Tiles::new(&mut matrix, n_cols, tile_rows, tile_cols);
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        while let Some(mut tile) = tiles.take() {
+                            for row in tile.rows() {
+                                tile.row_mut(row).iter_mut().for_each(|x| *x += 1.0);
+                            }
+                        }
+                    });
+                }
+            });
+            assert!(matrix.iter().all(|&x| x == 1.0), "{n_rows}x{n_cols}");
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The LLaMA-2 decoder, with K, V and norms chosen by each position's modality.
+
+use crate::gguf::names::{self, tensor};
+use crate::model::adaptive::{PerModality, Run, rows_of, rows_of_mut};
+use crate::model::config::{DecoderConfig, RopeScalingKind};
+use crate::model::kv_cache::{KvCache, LayerCache};
+use crate::model::observer::{Observer, Stage};
+use crate::model::weights::Binder;
+use crate::ops::Compute;
+use crate::ops::activation::silu_gate;
+use crate::ops::attention::{Attention, Heads};
+use crate::ops::linear::{Linear, Matrix};
+use crate::ops::norm::RmsNorm;
+use crate::ops::rope::Rotations;
+
+/// The decoder's weights.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    config: DecoderConfig,
+    embedding: Matrix,
+    blocks: Vec<Block>,
+    norm: RmsNorm,
+    output: Linear,
+}
+
+#[derive(Debug)]
+struct Block {
+    attention_norm: PerModality<RmsNorm>,
+    query: Linear,
+    key: PerModality<Linear>,
+    value: PerModality<Linear>,
+    attention_out: Linear,
+    mlp_norm: PerModality<RmsNorm>,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+/// Buffers for batches of up to a given number of positions, reused from pass to pass.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    /// `[n, hidden_size]`: the residual stream.
+    pub x: Vec<f32>,
+    /// `[n, hidden_size]`: a normed input, then a block's contribution.
+    normed: Vec<f32>,
+    /// `[n, hidden_size]`.
+    queries: Vec<f32>,
+    /// `[n, kv_dim]`.
+    keys: Vec<f32>,
+    /// `[n, kv_dim]`.
+    values: Vec<f32>,
+    /// `[n, hidden_size]`.
+    attended: Vec<f32>,
+    /// `[n, intermediate_size]`.
+    gate: Vec<f32>,
+    /// `[n, intermediate_size]`.
+    up: Vec<f32>,
+    rotations: Rotations,
+}
+
+impl Scratch {
+    /// Buffers for `n` positions.
+    pub fn new(config: &DecoderConfig, n: usize) -> Self {
+        let matrix = |width: usize| vec![0.0; n * width];
+        Scratch {
+            x: matrix(config.hidden_size),
+            normed: matrix(config.hidden_size),
+            queries: matrix(config.hidden_size),
+            keys: matrix(config.kv_dim()),
+            values: matrix(config.kv_dim()),
+            attended: matrix(config.hidden_size),
+            gate: matrix(config.intermediate_size),
+            up: matrix(config.intermediate_size),
+            rotations: Rotations::with_capacity(n, config.head_dim()),
+        }
+    }
+
+    /// Bytes that buffers for `n` positions take.
+    pub fn bytes(config: &DecoderConfig, n: usize) -> u64 {
+        let per_position = 4 * config.hidden_size
+            + 2 * config.kv_dim()
+            + 2 * config.intermediate_size
+            + config.head_dim();
+        (n * per_position * size_of::<f32>()) as u64
+    }
+}
+
+impl Decoder {
+    pub(super) fn bind(binder: &Binder, config: &DecoderConfig, has_image_branch: bool) -> Self {
+        let block = |i: usize| {
+            let stem = |part: &str| names::block(i, part);
+            let image_stem = |part: &str| stem(&names::image_branch(part));
+            let norm = |part: &str| PerModality {
+                text: binder.rms_norm(&stem(part), config.rms_norm_eps),
+                image: has_image_branch
+                    .then(|| binder.rms_norm(&image_stem(part), config.rms_norm_eps)),
+            };
+            let linear = |part: &str| PerModality {
+                text: binder.linear(&stem(part)),
+                image: has_image_branch.then(|| binder.linear(&image_stem(part))),
+            };
+            Block {
+                attention_norm: norm("attn_norm"),
+                query: binder.linear(&stem("attn_q")),
+                key: linear("attn_k"),
+                value: linear("attn_v"),
+                attention_out: binder.linear(&stem("attn_output")),
+                mlp_norm: norm("ffn_norm"),
+                gate: binder.linear(&stem("ffn_gate")),
+                up: binder.linear(&stem("ffn_up")),
+                down: binder.linear(&stem("ffn_down")),
+            }
+        };
+        let embedding = binder.matrix(tensor::TOKEN_EMBEDDING);
+        let output = if config.tie_word_embeddings {
+            embedding.clone()
+        } else {
+            binder.matrix(tensor::OUTPUT)
+        };
+        Decoder {
+            config: config.clone(),
+            embedding,
+            blocks: (0..config.n_layers).map(block).collect(),
+            norm: RmsNorm {
+                weight: binder.floats(tensor::OUTPUT_NORM),
+                eps: config.rms_norm_eps,
+            },
+            output: Linear {
+                weight: output,
+                bias: None,
+            },
+        }
+    }
+
+    /// Writes the embedding of token `id`, which must be below `vocab_size`, to `out`.
+    pub fn embed(&self, id: u32, out: &mut [f32]) {
+        self.embedding.row(id as usize, out);
+    }
+
+    /// Passes the first `n` rows of `scratch.x` through all blocks and stores their keys and
+    /// values behind those in the cache. `longest` is the number of positions the sequence has
+    /// reached or is known to reach in this prompt, on which dynamic rotary scaling depends.
+    pub fn forward<O: Observer>(
+        &self,
+        compute: &Compute,
+        runs: &[Run],
+        longest: usize,
+        cache: &mut KvCache,
+        scratch: &mut Scratch,
+        observer: &mut O,
+    ) {
+        let n = runs.last().map_or(0, |run| run.rows.end);
+        let first = cache.len();
+        let (theta, divisor) = self.rope(longest);
+        scratch.rotations.set(first, n, theta, divisor);
+        observer.observe(Stage::Embeddings, &scratch.x[..n * self.config.hidden_size]);
+        for (i, block) in self.blocks.iter().enumerate() {
+            block.forward(
+                compute,
+                &self.config,
+                runs,
+                first,
+                cache.layer_mut(i),
+                scratch,
+            );
+            observer.observe(
+                Stage::DecoderLayer(i),
+                &scratch.x[..n * self.config.hidden_size],
+            );
+        }
+        cache.advance(n);
+    }
+
+    /// Logits of the token after row `n - 1` of `scratch.x`, to `logits: [vocab_size]`.
+    pub fn logits<O: Observer>(
+        &self,
+        compute: &Compute,
+        n: usize,
+        scratch: &mut Scratch,
+        logits: &mut [f32],
+        observer: &mut O,
+    ) {
+        let width = self.config.hidden_size;
+        let first = if O::ACTIVE { 0 } else { n - 1 };
+        let normed = &mut scratch.normed[first * width..n * width];
+        self.norm
+            .forward(compute, &scratch.x[first * width..n * width], normed);
+        observer.observe(Stage::FinalNorm, normed);
+        let last = &normed[normed.len() - width..];
+        self.output.forward(compute, last, logits);
+    }
+
+    /// Applies the output head to `normed: [hidden_size]`.
+    pub fn head(&self, compute: &Compute, normed: &[f32], logits: &mut [f32]) {
+        self.output.forward(compute, normed, logits);
+    }
+
+    /// Rotary base and position divisor (transformers 4.31, `LlamaRotaryEmbedding` and its two
+    /// scaled forms).
+    fn rope(&self, longest: usize) -> (f32, f32) {
+        let config = &self.config;
+        let Some(scaling) = config.rope_scaling else {
+            return (config.rope_theta, 1.0);
+        };
+        match scaling.kind {
+            RopeScalingKind::Linear => (config.rope_theta, scaling.factor),
+            RopeScalingKind::Dynamic if longest <= config.max_position_embeddings => {
+                (config.rope_theta, 1.0)
+            }
+            RopeScalingKind::Dynamic => {
+                let head_dim = config.head_dim() as f32;
+                let stretch = longest as f32 / config.max_position_embeddings as f32;
+                let growth = scaling.factor * stretch - (scaling.factor - 1.0);
+                (
+                    config.rope_theta * growth.powf(head_dim / (head_dim - 2.0)),
+                    1.0,
+                )
+            }
+        }
+    }
+}
+
+impl Block {
+    /// `x += out(attend(rope(q), rope(k), v))` of the normed input, then
+    /// `x += down(silu(gate(u)) * up(u))` of the normed result. Norms, K and V by modality.
+    fn forward(
+        &self,
+        compute: &Compute,
+        config: &DecoderConfig,
+        runs: &[Run],
+        first: usize,
+        cache: &mut LayerCache,
+        scratch: &mut Scratch,
+    ) {
+        let n = runs.last().map_or(0, |run| run.rows.end);
+        let (width, kv_dim, head_dim) = (config.hidden_size, config.kv_dim(), config.head_dim());
+        let x = &mut scratch.x[..n * width];
+        let normed = &mut scratch.normed[..n * width];
+        let queries = &mut scratch.queries[..n * width];
+        let keys = &mut scratch.keys[..n * kv_dim];
+        let values = &mut scratch.values[..n * kv_dim];
+        let attended = &mut scratch.attended[..n * width];
+        let gate = &mut scratch.gate[..n * config.intermediate_size];
+        let up = &mut scratch.up[..n * config.intermediate_size];
+
+        normalize(compute, &self.attention_norm, runs, x, normed);
+        self.query.forward(compute, normed, queries);
+        for Run { modality, rows } in runs {
+            let input = rows_of(normed, rows, width);
+            let key = self.key.of(*modality);
+            key.forward(compute, input, rows_of_mut(keys, rows, kv_dim));
+            let value = self.value.of(*modality);
+            value.forward(compute, input, rows_of_mut(values, rows, kv_dim));
+        }
+        scratch.rotations.apply(compute, queries, width);
+        scratch.rotations.apply(compute, keys, kv_dim);
+        cache.store(first, keys, values);
+        let attention = Attention {
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_kv_heads,
+            head_dim,
+            queries: Heads::in_columns(queries, width, 0, head_dim),
+            keys: cache.keys(),
+            values: cache.values(),
+            n_keys: first + n,
+            causal_start: Some(first),
+        };
+        attention.forward(compute, attended);
+        self.attention_out.forward(compute, attended, normed);
+        compute.add(x, normed, width);
+
+        normalize(compute, &self.mlp_norm, runs, x, normed);
+        self.gate.forward(compute, normed, gate);
+        self.up.forward(compute, normed, up);
+        silu_gate(compute, gate, up, config.intermediate_size);
+        self.down.forward(compute, gate, normed);
+        compute.add(x, normed, width);
+    }
+}
+
+/// Normalises each run of `x` into `out` with its modality's norm.
+fn normalize(
+    compute: &Compute,
+    norm: &PerModality<RmsNorm>,
+    runs: &[Run],
+    x: &[f32],
+    out: &mut [f32],
+) {
+    let width = norm.text.weight.len();
+    for Run { modality, rows } in runs {
+        let norm = norm.of(*modality);
+        norm.forward(
+            compute,
+            rows_of(x, rows, width),
+            rows_of_mut(out, rows, width),
+        );
+    }
+}

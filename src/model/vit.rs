@@ -1,0 +1,169 @@
+//! The vision transformer: a picture's pixels to one row a patch (and the class token's).
+
+use crate::gguf::names::{self, tensor};
+use crate::model::observer::{Observer, Stage};
+use crate::model::visual_config::{Activation, VitConfig};
+use crate::model::weights::Binder;
+use crate::ops::activation::{gelu, quick_gelu};
+use crate::ops::attention::{Attention, Heads};
+use crate::ops::linear::{Linear, Matrix};
+use crate::ops::norm::LayerNorm;
+use crate::ops::patches::patches;
+use crate::ops::{Compute, Floats};
+
+/// A pre-norm ViT (CLIP ViT-L/14 in the released model).
+#[derive(Debug)]
+pub(super) struct Vit {
+    config: VitConfig,
+    class_embedding: Option<Floats>,
+    patch_embedding: Linear,
+    position_embedding: Floats,
+    pre_norm: LayerNorm,
+    blocks: Vec<Block>,
+    post_norm: Option<LayerNorm>,
+}
+
+#[derive(Debug)]
+struct Block {
+    attention_norm: LayerNorm,
+    qkv: Linear,
+    attention_out: Linear,
+    mlp_norm: LayerNorm,
+    mlp_up: Linear,
+    mlp_down: Linear,
+}
+
+/// Buffers of one pass, `n` tokens each.
+struct Scratch {
+    /// `[n, width]`: a normed input, then a block's contribution.
+    normed: Vec<f32>,
+    /// `[n, 3 * width]`.
+    qkv: Vec<f32>,
+    /// `[n, width]`.
+    attended: Vec<f32>,
+    /// `[n, intermediate_size]`.
+    hidden: Vec<f32>,
+}
+
+impl Vit {
+    pub fn bind(binder: &Binder, config: &VitConfig) -> Self {
+        let norm = |stem: &str| binder.layer_norm(stem, config.layer_norm_eps);
+        let block = |i: usize| {
+            let stem = |part| names::vision_block(i, part);
+            Block {
+                attention_norm: norm(&stem("ln1")),
+                qkv: binder.linear(&stem("attn_qkv")),
+                attention_out: binder.linear(&stem("attn_out")),
+                mlp_norm: norm(&stem("ln2")),
+                mlp_up: binder.linear(&stem("ffn_up")),
+                mlp_down: binder.linear(&stem("ffn_down")),
+            }
+        };
+        let patch_embedding: Matrix = binder.matrix(tensor::PATCH_EMBEDDING);
+        Vit {
+            config: config.clone(),
+            class_embedding: config
+                .use_cls_token
+                .then(|| binder.floats(tensor::CLASS_EMBEDDING)),
+            patch_embedding: Linear {
+                weight: patch_embedding,
+                bias: None,
+            },
+            position_embedding: binder.floats(tensor::POSITION_EMBEDDING),
+            pre_norm: norm(tensor::PRE_LAYER_NORM),
+            blocks: (0..config.n_layers).map(block).collect(),
+            post_norm: config
+                .use_post_layernorm
+                .then(|| norm(tensor::POST_LAYER_NORM)),
+        }
+    }
+
+    /// Encodes `pixels: [3, image_size, image_size]` to `[n_tokens, width]`.
+    pub fn forward<O: Observer>(
+        &self,
+        compute: &Compute,
+        pixels: &[f32],
+        observer: &mut O,
+    ) -> Vec<f32> {
+        let (n, width) = (self.config.n_tokens(), self.config.hidden_size);
+        let mut scratch = Scratch {
+            normed: vec![0.0; n * width],
+            qkv: vec![0.0; n * 3 * width],
+            attended: vec![0.0; n * width],
+            hidden: vec![0.0; n * self.config.intermediate_size],
+        };
+        let mut x = self.embed(compute, pixels, observer);
+        for (i, block) in self.blocks.iter().enumerate() {
+            block.forward(compute, &self.config, &mut x, &mut scratch);
+            observer.observe(Stage::VitLayer(i), &x);
+        }
+        if let Some(norm) = &self.post_norm {
+            norm.forward_in_place(compute, &mut x);
+        }
+        observer.observe(Stage::VitOutput, &x);
+        x
+    }
+
+    /// Patches, class token, positions and the first norm.
+    fn embed<O: Observer>(&self, compute: &Compute, pixels: &[f32], observer: &mut O) -> Vec<f32> {
+        let config = &self.config;
+        let width = config.hidden_size;
+        let mut columns = vec![0.0; config.n_patches() * config.patch_len()];
+        patches(pixels, config.image_size, config.patch_size, &mut columns);
+
+        let mut x = vec![0.0; config.n_tokens() * width];
+        let (class_token, patch_tokens) =
+            x.split_at_mut((config.n_tokens() - config.n_patches()) * width);
+        if let Some(class_embedding) = &self.class_embedding {
+            class_token.copy_from_slice(class_embedding);
+        }
+        self.patch_embedding
+            .forward(compute, &columns, patch_tokens);
+        observer.observe(Stage::PatchEmbeddings, patch_tokens);
+
+        compute.add(&mut x, &self.position_embedding, width);
+        self.pre_norm.forward_in_place(compute, &mut x);
+        observer.observe(Stage::VitEmbeddings, &x);
+        x
+    }
+}
+
+impl Block {
+    /// `x += out(attend(qkv(norm(x))))`, then `x += down(act(up(norm(x))))`.
+    fn forward(&self, compute: &Compute, config: &VitConfig, x: &mut [f32], scratch: &mut Scratch) {
+        let width = config.hidden_size;
+        let head_dim = config.head_dim();
+        let Scratch {
+            normed,
+            qkv,
+            attended,
+            hidden,
+        } = scratch;
+
+        self.attention_norm.forward(compute, x, normed);
+        self.qkv.forward(compute, normed, qkv);
+        let columns = |first| Heads::in_columns(qkv, 3 * width, first, head_dim);
+        let attention = Attention {
+            n_heads: config.n_heads,
+            n_kv_heads: config.n_heads,
+            head_dim,
+            queries: columns(0),
+            keys: columns(width),
+            values: columns(2 * width),
+            n_keys: config.n_tokens(),
+            causal_start: None,
+        };
+        attention.forward(compute, attended);
+        self.attention_out.forward(compute, attended, normed);
+        compute.add(x, normed, width);
+
+        self.mlp_norm.forward(compute, x, normed);
+        self.mlp_up.forward(compute, normed, hidden);
+        match config.hidden_act {
+            Activation::QuickGelu => quick_gelu(compute, hidden, config.intermediate_size),
+            Activation::Gelu => gelu(compute, hidden, config.intermediate_size),
+        }
+        self.mlp_down.forward(compute, hidden, normed);
+        compute.add(x, normed, width);
+    }
+}

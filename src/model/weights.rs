@@ -1,0 +1,113 @@
+//! Binds the tensors of a file to the parts of the model: the one place where names meet shapes.
+//!
+//! [`Binder::new`] compares the whole file with [`layout::tensors`] and reports every difference
+//! at once; after that, binding cannot fail.
+
+use crate::error::{Error, Result};
+use crate::gguf::{DType, Gguf, names};
+use crate::model::config::Config;
+use crate::model::layout::{self, TensorKind, TensorSpec};
+use crate::ops::Floats;
+use crate::ops::linear::{Linear, Matrix};
+use crate::ops::norm::{LayerNorm, RmsNorm};
+
+/// Problems listed in one error; the rest are counted.
+const MAX_LISTED: usize = 20;
+
+/// Hands out the checked weights of a file.
+pub(super) struct Binder<'a> {
+    gguf: &'a Gguf,
+}
+
+impl<'a> Binder<'a> {
+    /// Checks that `gguf` holds every tensor of `config`, with its shape and an allowed type.
+    /// Tensors beyond those are allowed, as some LLaMA files have them, and ignored.
+    pub fn new(gguf: &'a Gguf, config: &Config) -> Result<Self> {
+        let problems: Vec<_> = layout::tensors(config)
+            .iter()
+            .filter_map(|spec| problem(gguf, spec))
+            .collect();
+        match problems.as_slice() {
+            [] => Ok(Binder { gguf }),
+            [(name, what)] => Err(Error::model(what).in_tensor(name)),
+            [(first, _), ..] => {
+                let lines: Vec<_> = problems
+                    .iter()
+                    .take(MAX_LISTED)
+                    .map(|(name, what)| format!("\n  tensor '{name}': {what}"))
+                    .collect();
+                let more = match problems.len() - lines.len() {
+                    0 => String::new(),
+                    n => format!("\n  and {n} more"),
+                };
+                Err(Error::model(format!(
+                    "and {} others do not fit the file's own hyper-parameters:{}{more}",
+                    problems.len() - 1,
+                    lines.concat()
+                ))
+                .in_tensor(first))
+            }
+        }
+    }
+
+    /// An F32 tensor.
+    pub fn floats(&self, name: &str) -> Floats {
+        let tensor = self.gguf.tensor(name).expect("checked to be there");
+        Floats::new(self.gguf.data(tensor)).expect("checked to be aligned floats")
+    }
+
+    /// A matrix; a tensor of higher rank is one with the trailing dimensions flattened.
+    pub fn matrix(&self, name: &str) -> Matrix {
+        let tensor = self.gguf.tensor(name).expect("checked to be there");
+        let n_cols = tensor.shape[1..].iter().product();
+        Matrix::new(
+            self.gguf.data(tensor),
+            tensor.dtype,
+            tensor.shape[0],
+            n_cols,
+        )
+    }
+
+    /// A projection, with its bias if it has one.
+    pub fn linear(&self, stem: &str) -> Linear {
+        let bias = names::bias(stem);
+        Linear {
+            weight: self.matrix(&names::weight(stem)),
+            bias: self.gguf.tensor(&bias).map(|_| self.floats(&bias)),
+        }
+    }
+
+    /// An RMSNorm.
+    pub fn rms_norm(&self, stem: &str, eps: f32) -> RmsNorm {
+        RmsNorm {
+            weight: self.floats(&names::weight(stem)),
+            eps,
+        }
+    }
+
+    /// A LayerNorm.
+    pub fn layer_norm(&self, stem: &str, eps: f32) -> LayerNorm {
+        LayerNorm {
+            weight: self.floats(&names::weight(stem)),
+            bias: self.floats(&names::bias(stem)),
+            eps,
+        }
+    }
+}
+
+/// What is wrong with the tensor that `spec` asks for, if anything.
+fn problem(gguf: &Gguf, spec: &TensorSpec) -> Option<(String, String)> {
+    let Some(tensor) = gguf.tensor(&spec.name) else {
+        return Some((spec.name.clone(), "is missing from the file".into()));
+    };
+    let what = if tensor.shape != spec.shape {
+        format!("has shape {:?}, wanted {:?}", tensor.shape, spec.shape)
+    } else if spec.kind == TensorKind::Float && tensor.dtype != DType::F32 {
+        format!("has type {}, wanted F32", tensor.dtype)
+    } else if spec.kind == TensorKind::Float && Floats::new(gguf.data(tensor)).is_none() {
+        "is not aligned for 32-bit floats".into()
+    } else {
+        return None;
+    };
+    Some((spec.name.clone(), what))
+}

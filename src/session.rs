@@ -1,0 +1,232 @@
+//! One sequence in progress: what has been computed, and the logits of what comes next.
+//!
+//! This is the only stateful part; every front (command line, server, bindings) drives it.
+
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::model::adaptive::{Modality, Run};
+use crate::model::decoder::Scratch;
+use crate::model::kv_cache::KvCache;
+use crate::model::observer::Observer;
+
+/// Positions of a prompt that are computed together. More would only cost memory: the weights are
+/// read once a batch, and at this size reading them no longer shows.
+const BATCH: usize = 512;
+
+/// A piece of a sequence.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// Token ids.
+    Tokens(&'a [u32]),
+    /// Rows of an encoded picture, as [`Model::encode_image`] makes them.
+    Image(&'a [f32]),
+}
+
+/// The state of one sequence.
+#[derive(Debug)]
+pub struct Session<'m> {
+    model: &'m Model,
+    cache: KvCache,
+    scratch: Scratch,
+    /// Positions that `scratch` has room for.
+    batch: usize,
+    runs: Vec<Run>,
+    logits: Vec<f32>,
+}
+
+impl<'m> Session<'m> {
+    /// An empty sequence with room for `context` positions, of which up to `batch` are computed
+    /// together.
+    fn with_batch(model: &'m Model, context: usize, batch: usize) -> Self {
+        let config = &model.config().decoder;
+        Session {
+            model,
+            cache: KvCache::new(config, context),
+            scratch: Scratch::new(config, batch),
+            batch,
+            runs: Vec::with_capacity(batch),
+            logits: vec![0.0; config.vocab_size],
+        }
+    }
+
+    /// An empty sequence with room for `context` positions.
+    pub fn new(model: &'m Model, context: usize) -> Self {
+        Self::with_batch(model, context, BATCH.min(context).max(1))
+    }
+
+    /// Bytes that a session with room for `context` positions allocates.
+    pub fn bytes(model: &Model, context: usize) -> u64 {
+        let config = &model.config().decoder;
+        KvCache::bytes(config, context)
+            + Scratch::bytes(config, BATCH.min(context).max(1))
+            + (config.vocab_size * size_of::<f32>()) as u64
+    }
+
+    /// Positions computed so far.
+    pub fn len(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// Whether nothing has been computed yet.
+    pub fn is_empty(&self) -> bool {
+        self.cache.is_empty()
+    }
+
+    /// Positions there is room for.
+    pub fn capacity(&self) -> usize {
+        self.cache.capacity()
+    }
+
+    /// Logits of the token after the last position, `[vocab_size]`; zeros before the first.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// The same, to be changed by a sampler.
+    pub fn logits_mut(&mut self) -> &mut [f32] {
+        &mut self.logits
+    }
+
+    /// Forgets all positions from `len` on. The logits stay those of the last call.
+    pub fn truncate(&mut self, len: usize) {
+        self.cache.truncate(len);
+    }
+
+    /// Appends one generated token. Allocates nothing.
+    ///
+    /// # Errors
+    /// As [`Session::extend`].
+    pub fn step(&mut self, id: u32) -> Result<()> {
+        self.extend(&[Input::Tokens(&[id])])
+    }
+
+    /// Appends `inputs` and computes the logits of what comes next.
+    ///
+    /// # Errors
+    /// [`Kind::Capacity`](crate::Kind::Capacity) where there is not enough room,
+    /// [`Kind::Input`](crate::Kind::Input) for ids outside the vocabulary, rows of another width
+    /// than the decoder's, or nothing at all. Nothing has been computed then.
+    pub fn extend(&mut self, inputs: &[Input]) -> Result<()> {
+        self.extend_observed(inputs, &mut ())
+    }
+
+    /// [`Session::extend`] with a look at the intermediate values.
+    ///
+    /// # Errors
+    /// As [`Session::extend`].
+    pub fn extend_observed<O: Observer>(
+        &mut self,
+        inputs: &[Input],
+        observer: &mut O,
+    ) -> Result<()> {
+        let n_new = self.check(inputs)?;
+        let longest = self.len() + n_new;
+        let model = self.model;
+        let width = model.config().decoder.hidden_size;
+
+        let mut n = 0;
+        self.runs.clear();
+        for input in inputs {
+            for i in 0..input.n_positions(width) {
+                if n == self.batch {
+                    self.compute(longest, observer);
+                    self.runs.clear();
+                    n = 0;
+                }
+                let row = &mut self.scratch.x[n * width..(n + 1) * width];
+                match input {
+                    Input::Tokens(ids) => model.decoder().embed(ids[i], row),
+                    Input::Image(rows) => row.copy_from_slice(&rows[i * width..(i + 1) * width]),
+                }
+                append(&mut self.runs, input.modality());
+                n += 1;
+            }
+        }
+        self.compute(longest, observer);
+        let compute = model.compute();
+        model
+            .decoder()
+            .logits(compute, n, &mut self.scratch, &mut self.logits, observer);
+        Ok(())
+    }
+
+    /// Passes the rows gathered in `scratch.x` through the decoder.
+    fn compute<O: Observer>(&mut self, longest: usize, observer: &mut O) {
+        self.model.decoder().forward(
+            self.model.compute(),
+            &self.runs,
+            longest,
+            &mut self.cache,
+            &mut self.scratch,
+            observer,
+        );
+    }
+
+    /// Checks `inputs` and counts their positions.
+    fn check(&self, inputs: &[Input]) -> Result<usize> {
+        let config = &self.model.config().decoder;
+        let mut n_new = 0;
+        for input in inputs {
+            match input {
+                Input::Tokens(ids) => {
+                    if let Some(id) = ids.iter().find(|&&id| id as usize >= config.vocab_size) {
+                        return Err(Error::input(format!(
+                            "token id {id} is outside the vocabulary of {}",
+                            config.vocab_size
+                        )));
+                    }
+                }
+                Input::Image(rows) if !rows.len().is_multiple_of(config.hidden_size) => {
+                    return Err(Error::input(format!(
+                        "{} picture values are no whole rows of {}",
+                        rows.len(),
+                        config.hidden_size
+                    )));
+                }
+                Input::Image(_) => {}
+            }
+            n_new += input.n_positions(config.hidden_size);
+        }
+        if n_new == 0 {
+            return Err(Error::input("there is nothing to compute"));
+        }
+        if n_new > self.capacity() - self.len() {
+            return Err(Error::capacity(format!(
+                "{} positions are used and {n_new} more are asked for, but the context has {}; raise it with --ctx-size",
+                self.len(),
+                self.capacity()
+            )));
+        }
+        Ok(n_new)
+    }
+}
+
+impl Input<'_> {
+    fn modality(&self) -> Modality {
+        match self {
+            Input::Tokens(_) => Modality::Text,
+            Input::Image(_) => Modality::Image,
+        }
+    }
+
+    fn n_positions(&self, width: usize) -> usize {
+        match self {
+            Input::Tokens(ids) => ids.len(),
+            Input::Image(rows) => rows.len() / width,
+        }
+    }
+}
+
+/// Adds one position to the runs of a batch.
+fn append(runs: &mut Vec<Run>, modality: Modality) {
+    match runs.last_mut() {
+        Some(run) if run.modality == modality => run.rows.end += 1,
+        last => {
+            let start = last.map_or(0, |run| run.rows.end);
+            runs.push(Run {
+                modality,
+                rows: start..start + 1,
+            });
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The worker threads of a model: how many, and how work is handed to them.
+
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use crate::error::{Error, Kind, Result};
+
+/// A pool of worker threads, owned by a model so that several can live in one process.
+#[derive(Debug)]
+pub struct Threads {
+    pool: rayon::ThreadPool,
+    count: usize,
+}
+
+impl Threads {
+    /// Starts `count` workers; [`default_count`] is a good choice.
+    ///
+    /// # Errors
+    /// [`Kind::Io`] where the system will not start them.
+    pub fn new(count: NonZeroUsize) -> Result<Self> {
+        let count = count.get();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(count)
+            .thread_name(|i| format!("owl2-{i}"))
+            .build()
+            .map_err(|e| Error::new(Kind::Io, format!("cannot start {count} threads: {e}")))?;
+        Ok(Threads { pool, count })
+    }
+
+    /// Number of workers.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Runs `work` inside the pool. A whole request belongs inside one such call: regions started
+    /// by [`Threads::run`] from there neither allocate nor pass through the pool's injection queue.
+    pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
+    }
+
+    /// Runs `work` once per worker, in parallel, and returns when all are done. Each call takes
+    /// pieces of a shared queue until none is left, so a call that starts late does less.
+    pub fn run(&self, work: impl Fn() + Sync) {
+        if self.count == 1 {
+            work();
+        } else if self.pool.current_thread_index().is_some() {
+            fork(self.count, &work);
+        } else {
+            self.pool.install(|| fork(self.count, &work));
+        }
+    }
+}
+
+fn fork(count: usize, work: &(impl Fn() + Sync)) {
+    if count == 1 {
+        work();
+    } else {
+        let half = count / 2;
+        rayon::join(|| fork(count - half, work), || fork(half, work));
+    }
+}
+
+/// The physical cores this process may use: the scheduler's affinity mask and the cgroup's quota
+/// are respected, and a core with two hardware threads counts once, since both share its
+/// multipliers.
+pub fn default_count() -> NonZeroUsize {
+    let allowed = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let physical = physical_cores(Path::new("/sys/devices/system/cpu"));
+    physical.map_or(allowed, |cores| cores.min(allowed))
+}
+
+/// Distinct sets of sibling hardware threads as Linux lists them, or `None` elsewhere.
+fn physical_cores(cpus: &Path) -> Option<NonZeroUsize> {
+    let siblings: HashSet<String> = std::fs::read_dir(cpus)
+        .ok()?
+        .filter_map(|entry| {
+            let list = entry.ok()?.path().join("topology/thread_siblings_list");
+            std::fs::read_to_string(list).ok()
+        })
+        .collect();
+    NonZeroUsize::new(siblings.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn every_worker_runs_once() {
+        for count in [1, 2, 3, 5] {
+            let threads = Threads::new(NonZeroUsize::new(count).unwrap()).unwrap();
+            let calls = AtomicUsize::new(0);
+            threads.run(|| {
+                calls.fetch_add(1, Ordering::Relaxed);
+            });
+            threads.enter(|| {
+                threads.run(|| {
+                    calls.fetch_add(1, Ordering::Relaxed);
+                });
+            });
+            assert_eq!(calls.into_inner(), 2 * count);
+        }
+    }
+
+    #[test]
+    fn siblings_count_once() {
+        let root = tempfile::tempdir().unwrap();
+        for (cpu, siblings) in [("cpu0", "0-1"), ("cpu1", "0-1"), ("cpu2", "2-3")] {
+            let topology = root.path().join(cpu).join("topology");
+            std::fs::create_dir_all(&topology).unwrap();
+            std::fs::write(topology.join("thread_siblings_list"), siblings).unwrap();
+        }
+        assert_eq!(physical_cores(root.path()), NonZeroUsize::new(2));
+        assert_eq!(physical_cores(Path::new("no such directory")), None);
+    }
+}
