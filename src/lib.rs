@@ -1,5 +1,7 @@
 //! mPLUG-Owl2 on ordinary CPUs, from one memory-mapped GGUF file.
 
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod error;
 pub mod gguf;
 pub mod image;

@@ -1,3 +1,33 @@
-//! The `owl2` program.
+//! The `owl2` program: parses the command line, runs it, and maps errors to exit codes.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use owl2::cli::{self, Cli};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match cli::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be done where even standard error cannot be written to.
+            let _ = writeln!(std::io::stderr(), "owl2: {error}");
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+/// Prints help, the version or a usage error where each belongs.
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(owl2::Kind::Usage.exit_code()),
+    }
+}

@@ -1,1 +1,5 @@
-//! Stub.
+//! Text to token ids and back.
+
+pub mod vocabulary;
+
+pub use vocabulary::Vocabulary;

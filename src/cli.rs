@@ -1,0 +1,71 @@
+//! The command line of `owl2`: flags and printing, nothing else.
+
+mod args;
+mod ask;
+mod info;
+
+use std::io::{self, Write};
+use std::path::Path;
+
+pub use args::Cli;
+
+use crate::error::{Error, Kind, Result};
+use args::Command;
+
+/// Runs a parsed command line.
+///
+/// # Errors
+/// Whatever the command meets. A reader of standard output that goes away is no error.
+pub fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Some(Command::Info(args)) => info::run(&args),
+        None => ask::run(&cli.ask),
+    }
+}
+
+/// Writes to standard output and flushes. `Ok(false)` says that nobody reads any more.
+fn print(text: &str) -> Result<bool> {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Error::io("cannot write", Path::new("standard output"), e)),
+    }
+}
+
+/// Serialises `value` for standard output, with a newline.
+fn print_json(value: &serde_json::Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|e| Error::new(Kind::Io, format!("cannot write JSON: {e}")))?;
+    print(&(text + "\n")).map(drop)
+}
+
+/// `bytes` in a unit that people read.
+fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_readable() {
+        assert_eq!(human_bytes(1023), "1023 B");
+        assert_eq!(human_bytes(1536), "1.5 KiB");
+        assert_eq!(human_bytes(5 << 30), "5.0 GiB");
+    }
+}

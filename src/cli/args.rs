@@ -1,0 +1,153 @@
+//! What can be said on the command line.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::image::Aspect;
+
+const EXAMPLES: &str = "\
+Examples:
+  owl2 -m model.gguf --image cat.jpg -p \"Describe the image.\"
+  owl2 -m model.gguf --image a.png --image b.png -p \"<|image|> or <|image|>: which is older?\"
+  owl2 info model.gguf
+
+Exit status: 0 success, 2 wrong usage, 3 unusable picture or prompt, 4 unusable model file,
+5 input or output failed, 6 not enough context or memory.";
+
+/// Asks a vision-language model (mPLUG-Owl2) about pictures, on an ordinary CPU.
+#[derive(Debug, Parser)]
+#[command(name = "owl2", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Shows what a model file holds and the memory it needs
+    Info(InfoArgs),
+}
+
+/// One question.
+#[derive(Debug, Args)]
+pub(super) struct AskArgs {
+    /// The model, a GGUF file made by owl2-convert (plain LLaMA files work for text)
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+
+    /// A picture (JPEG, PNG, WebP, GIF, BMP); repeat for several. They go where `<|image|>`
+    /// stands in the prompt, in order, else before it
+    #[arg(long, value_name = "FILE")]
+    pub image: Vec<PathBuf>,
+
+    /// The question or instruction
+    #[arg(short, long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+
+    /// What becomes of pictures that are not square: squash them, pad them with the mean colour,
+    /// or crop their sides [default: as the model file says, squash]
+    #[arg(long, value_name = "squash|pad|crop")]
+    pub aspect: Option<Aspect>,
+
+    /// Do not turn pictures as their EXIF orientation says (the reference does not)
+    #[arg(long)]
+    pub no_exif: bool,
+
+    /// Prompt template: mplug_owl2, v1 or v0 [default: as the model file says, mplug_owl2]
+    #[arg(long, value_name = "NAME", help_heading = "Prompt")]
+    pub template: Option<crate::prompt::Template>,
+
+    /// Take the prompt as it is, without a template; `<s>`, `</s>` and `<|image|>` in it count
+    #[arg(long, help_heading = "Prompt", conflicts_with = "template")]
+    pub raw: bool,
+
+    /// Longest answer, in tokens
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "N",
+        default_value_t = 512,
+        help_heading = "Sampling"
+    )]
+    pub max_tokens: usize,
+
+    /// Randomness of the choice among likely tokens; 0 always takes the likeliest
+    #[arg(
+        long,
+        value_name = "T",
+        default_value_t = 0.0,
+        help_heading = "Sampling"
+    )]
+    pub temp: f32,
+
+    /// Choose among the K likeliest tokens only; 0 is off [default: as the model file says, 50]
+    #[arg(long, value_name = "K", help_heading = "Sampling")]
+    pub top_k: Option<usize>,
+
+    /// Choose among the likeliest tokens whose probabilities make up P [default: as the model
+    /// file says, 1]
+    #[arg(long, value_name = "P", help_heading = "Sampling")]
+    pub top_p: Option<f32>,
+
+    /// Leave out tokens less likely than P times the likeliest one; 0 is off
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.0,
+        help_heading = "Sampling"
+    )]
+    pub min_p: f32,
+
+    /// Make tokens that occurred already less likely; 1 is off
+    #[arg(
+        long,
+        value_name = "R",
+        default_value_t = 1.0,
+        help_heading = "Sampling"
+    )]
+    pub repeat_penalty: f32,
+
+    /// Seed of the random choice: the same seed gives the same text
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Sampling")]
+    pub seed: u64,
+
+    /// End the answer before this text; repeat for several
+    #[arg(long, value_name = "TEXT", help_heading = "Sampling")]
+    pub stop: Vec<String>,
+
+    /// Worker threads [default: one for each physical core there is]
+    #[arg(short, long, value_name = "N", help_heading = "Running")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Room for prompt, pictures and answer, in tokens [default: as the model was trained with]
+    #[arg(short, long, value_name = "N", help_heading = "Running")]
+    pub ctx_size: Option<usize>,
+
+    /// Print one JSON object with text, token counts and stage timings instead of the text
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+
+    /// Print how long each stage took, on standard error
+    #[arg(short, long, help_heading = "Output")]
+    pub verbose: bool,
+}
+
+/// Arguments of `owl2 info`.
+#[derive(Debug, Args)]
+pub(super) struct InfoArgs {
+    /// The model file
+    #[arg(value_name = "FILE")]
+    pub model: PathBuf,
+
+    /// Context for which the memory is counted [default: as the model was trained with]
+    #[arg(short, long, value_name = "N")]
+    pub ctx_size: Option<usize>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,169 @@
+//! The pieces of a SentencePiece vocabulary and how they are used, as a GGUF file carries them.
+//!
+//! Reading and writing stand side by side so that the converter and the runtime cannot drift.
+
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::gguf::names::tokenizer as key;
+use crate::gguf::write::Metadata;
+
+/// What a piece is (SentencePiece's `ModelProto.SentencePiece.Type`, which GGUF shares).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum PieceType {
+    /// Text.
+    Normal = 1,
+    /// Stands for what has no piece.
+    Unknown = 2,
+    /// A control token: never made from text.
+    Control = 3,
+    /// A piece that a user of SentencePiece added.
+    UserDefined = 4,
+    /// Never used.
+    Unused = 5,
+    /// One byte, spelled `<0xNN>`.
+    Byte = 6,
+}
+
+impl PieceType {
+    /// The type with this number, if there is one.
+    pub fn from_number(number: i32) -> Option<Self> {
+        use PieceType::*;
+        [Normal, Unknown, Control, UserDefined, Unused, Byte]
+            .into_iter()
+            .find(|piece_type| *piece_type as i32 == number)
+    }
+}
+
+/// One piece.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Piece {
+    /// Its text, with U+2581 for a space.
+    pub text: String,
+    /// The higher, the earlier it is merged.
+    pub score: f32,
+    /// What it is.
+    pub piece_type: PieceType,
+}
+
+/// A vocabulary: a piece per id, the special ids, and the flags of `tokenizer_config.json`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vocabulary {
+    /// The pieces, by id.
+    pub pieces: Vec<Piece>,
+    /// `<s>`.
+    pub bos_id: u32,
+    /// `</s>`.
+    pub eos_id: u32,
+    /// `<unk>`.
+    pub unk_id: u32,
+    /// Padding, where there is one.
+    pub pad_id: Option<u32>,
+    /// Whether `<s>` comes before every encoded text.
+    pub add_bos: bool,
+    /// Whether a space is put before the text (SentencePiece's dummy prefix).
+    pub add_space_prefix: bool,
+    /// transformers' `legacy` flag (spec section 10): whether each stretch of text between
+    /// special tokens gets a space prefix of its own, or only the first.
+    pub legacy: bool,
+}
+
+impl Vocabulary {
+    /// Reads and checks the vocabulary of an open file.
+    ///
+    /// # Errors
+    /// [`Kind::Model`](crate::Kind::Model), naming the key, where one is missing or inconsistent.
+    pub fn read(gguf: &Gguf) -> Result<Self> {
+        let model: &str = gguf.get(key::MODEL)?;
+        if model != key::MODEL_LLAMA {
+            return Err(Error::model(format!(
+                "is '{model}'; only '{}' (SentencePiece BPE) is supported",
+                key::MODEL_LLAMA
+            ))
+            .in_key(key::MODEL));
+        }
+        let texts: Vec<&str> = gguf.get(key::TOKENS)?;
+        let scores: Vec<f32> = gguf.get(key::SCORES)?;
+        let types: Vec<i32> = gguf.get(key::TOKEN_TYPE)?;
+        for (name, len) in [(key::SCORES, scores.len()), (key::TOKEN_TYPE, types.len())] {
+            if len != texts.len() {
+                return Err(
+                    Error::model(format!("has {len} elements for {} tokens", texts.len()))
+                        .in_key(name),
+                );
+            }
+        }
+        let pieces = texts
+            .iter()
+            .zip(scores)
+            .zip(types)
+            .map(|((text, score), number)| {
+                let piece_type = PieceType::from_number(number).ok_or_else(|| {
+                    Error::model(format!("token type {number} does not exist"))
+                        .in_key(key::TOKEN_TYPE)
+                })?;
+                Ok(Piece {
+                    text: (*text).to_owned(),
+                    score,
+                    piece_type,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let vocabulary = Vocabulary {
+            pieces,
+            bos_id: gguf.find(key::BOS_ID)?.unwrap_or(1),
+            eos_id: gguf.find(key::EOS_ID)?.unwrap_or(2),
+            unk_id: gguf.find(key::UNK_ID)?.unwrap_or(0),
+            pad_id: gguf.find(key::PAD_ID)?,
+            add_bos: gguf.find(key::ADD_BOS)?.unwrap_or(true),
+            add_space_prefix: gguf.find(key::ADD_SPACE_PREFIX)?.unwrap_or(true),
+            legacy: gguf.find(key::LEGACY)?.unwrap_or(true),
+        };
+        vocabulary.check()?;
+        Ok(vocabulary)
+    }
+
+    /// Adds the vocabulary to the metadata of a file to be written.
+    pub fn write(&self, metadata: &mut Metadata) {
+        metadata.set(key::MODEL, key::MODEL_LLAMA);
+        let texts: Vec<_> = self.pieces.iter().map(|p| p.text.clone()).collect();
+        let scores: Vec<_> = self.pieces.iter().map(|p| p.score).collect();
+        let types: Vec<_> = self.pieces.iter().map(|p| p.piece_type as i32).collect();
+        metadata.set(key::TOKENS, texts);
+        metadata.set(key::SCORES, scores);
+        metadata.set(key::TOKEN_TYPE, types);
+        metadata.set(key::BOS_ID, self.bos_id);
+        metadata.set(key::EOS_ID, self.eos_id);
+        metadata.set(key::UNK_ID, self.unk_id);
+        if let Some(pad_id) = self.pad_id {
+            metadata.set(key::PAD_ID, pad_id);
+        }
+        metadata.set(key::ADD_BOS, self.add_bos);
+        metadata.set(key::ADD_SPACE_PREFIX, self.add_space_prefix);
+        metadata.set(key::LEGACY, self.legacy);
+    }
+
+    /// Checks that the special ids exist.
+    ///
+    /// # Errors
+    /// [`Kind::Model`](crate::Kind::Model), naming the key.
+    pub fn check(&self) -> Result<()> {
+        for (name, id) in [
+            (key::BOS_ID, Some(self.bos_id)),
+            (key::EOS_ID, Some(self.eos_id)),
+            (key::UNK_ID, Some(self.unk_id)),
+            (key::PAD_ID, self.pad_id),
+        ] {
+            if let Some(id) = id
+                && id as usize >= self.pieces.len()
+            {
+                return Err(Error::model(format!(
+                    "is {id}, but the vocabulary has {} tokens",
+                    self.pieces.len()
+                ))
+                .in_key(name));
+            }
+        }
+        Ok(())
+    }
+}
