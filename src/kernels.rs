@@ -5,14 +5,24 @@
 //!
 //! This is the one room, beside [`crate::gguf::map`], where `unsafe` is allowed.
 
+pub mod activations;
+pub mod aligned;
 pub mod attention;
 pub mod float;
+pub mod formats;
+pub mod gemm;
+pub mod gemv;
+pub mod int8;
 pub mod matmul;
+pub mod scalar;
 pub mod tiles;
+#[cfg(target_arch = "x86_64")]
+pub mod x86;
 
 use std::fmt;
 
 use crate::error::{Error, Result};
+use int8::{Int8, Int8Op};
 
 /// Environment variable that forces a lower instruction set, for tests and bug reports.
 pub const ISA_VARIABLE: &str = "OWL2_ISA";
@@ -21,34 +31,45 @@ pub const ISA_VARIABLE: &str = "OWL2_ISA";
 #[derive(Clone, Copy, Debug)]
 pub struct Isa(Level);
 
+/// Two tokens each: one for the kernels in floats, one for those in integers.
 #[derive(Clone, Copy, Debug)]
 enum Level {
-    Scalar(pulp::Scalar),
+    Scalar(pulp::Scalar, scalar::Scalar),
     #[cfg(target_arch = "x86_64")]
-    Avx2(pulp::x86::V3),
+    Avx2(pulp::x86::V3, x86::Avx2),
     #[cfg(target_arch = "x86_64")]
-    Avx512(pulp::x86::V4),
-    #[cfg(target_arch = "aarch64")]
-    Neon(pulp::aarch64::Neon),
+    AvxVnni(pulp::x86::V3, x86::AvxVnni),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(pulp::x86::V4, x86::Avx512),
 }
 
 impl Isa {
     /// Portable code, which specifies what all others compute.
     pub fn scalar() -> Self {
-        Isa(Level::Scalar(pulp::Scalar::new()))
+        Isa(Level::Scalar(pulp::Scalar::new(), scalar::Scalar))
     }
 
     /// Every instruction set this processor has, the best one last.
     pub fn available() -> Vec<Isa> {
-        let mut levels = vec![Level::Scalar(pulp::Scalar::new())];
+        let mut levels = vec![Isa::scalar()];
         #[cfg(target_arch = "x86_64")]
         {
-            levels.extend(pulp::x86::V3::try_new().map(Level::Avx2));
-            levels.extend(pulp::x86::V4::try_new().map(Level::Avx512));
+            let v3 = pulp::x86::V3::try_new();
+            let v4 = pulp::x86::V4::try_new();
+            levels.extend(
+                v3.zip(x86::Avx2::try_new())
+                    .map(|(f, i)| Isa(Level::Avx2(f, i))),
+            );
+            levels.extend(
+                v3.zip(x86::AvxVnni::try_new())
+                    .map(|(f, i)| Isa(Level::AvxVnni(f, i))),
+            );
+            levels.extend(
+                v4.zip(x86::Avx512::try_new())
+                    .map(|(f, i)| Isa(Level::Avx512(f, i))),
+            );
         }
-        #[cfg(target_arch = "aarch64")]
-        levels.extend(pulp::aarch64::Neon::try_new().map(Level::Neon));
-        levels.into_iter().map(Isa).collect()
+        levels
     }
 
     /// The best instruction set, or the one that `OWL2_ISA` names.
@@ -80,13 +101,13 @@ impl Isa {
     /// Its name, as `OWL2_ISA` takes it.
     pub fn name(self) -> &'static str {
         match self.0 {
-            Level::Scalar(_) => "scalar",
+            Level::Scalar(..) => "scalar",
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2(_) => "avx2",
+            Level::Avx2(..) => "avx2",
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512(_) => "avx512",
-            #[cfg(target_arch = "aarch64")]
-            Level::Neon(_) => "neon",
+            Level::AvxVnni(..) => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(..) => "avx512",
         }
     }
 
@@ -96,13 +117,27 @@ impl Isa {
     pub fn run<Op: pulp::WithSimd>(self, operation: Op) -> Op::Output {
         use pulp::Simd;
         match self.0 {
-            Level::Scalar(simd) => Simd::vectorize(simd, operation),
+            Level::Scalar(simd, _) => Simd::vectorize(simd, operation),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx2(simd) => Simd::vectorize(simd, operation),
+            Level::Avx2(simd, _) => Simd::vectorize(simd, operation),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512(simd) => Simd::vectorize(simd, operation),
-            #[cfg(target_arch = "aarch64")]
-            Level::Neon(simd) => Simd::vectorize(simd, operation),
+            Level::AvxVnni(simd, _) => Simd::vectorize(simd, operation),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(simd, _) => Simd::vectorize(simd, operation),
+        }
+    }
+
+    /// Runs an operation on 8-bit integers compiled for this instruction set.
+    #[inline]
+    pub fn run_int8<Op: Int8Op>(self, operation: Op) -> Op::Output {
+        match self.0 {
+            Level::Scalar(_, isa) => isa.vectorize(operation),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx2(_, isa) => isa.vectorize(operation),
+            #[cfg(target_arch = "x86_64")]
+            Level::AvxVnni(_, isa) => isa.vectorize(operation),
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(_, isa) => isa.vectorize(operation),
         }
     }
 }

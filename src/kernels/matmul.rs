@@ -33,16 +33,36 @@ pub struct WeightView<'a> {
     pub n_cols: usize,
 }
 
+impl WeightView<'_> {
+    /// Bytes of a row.
+    pub fn bytes_per_row(&self) -> usize {
+        bytes_of(self.dtype, self.n_cols)
+    }
+}
+
 /// Computes one tile of `y: [n_tokens, n_rows]` from `x: [n_tokens, n_cols]` and an optional
-/// `bias: [n_rows]`. The tile spans all tokens and at most [`TILE_ROWS`] columns.
-pub fn matmul(isa: Isa, weight: WeightView, bias: Option<&[f32]>, x: &[f32], tile: &mut Tile) {
+/// `bias: [n_rows]`, added to what `y` holds where `accumulate` says so. The tile spans all
+/// tokens and at most [`TILE_ROWS`] columns.
+pub fn matmul(
+    isa: Isa,
+    weight: WeightView,
+    bias: Option<&[f32]>,
+    x: &[f32],
+    accumulate: bool,
+    tile: &mut Tile,
+) {
     assert!(tile.cols().len() <= TILE_ROWS);
     assert_eq!(x.len(), tile.rows().len() * weight.n_cols);
     for token in tile.rows() {
         let cols = tile.cols();
-        match bias {
-            Some(bias) => tile.row_mut(token).copy_from_slice(&bias[cols]),
-            None => tile.row_mut(token).fill(0.0),
+        let y = tile.row_mut(token);
+        if !accumulate {
+            y.fill(0.0);
+        }
+        if let Some(bias) = bias {
+            y.iter_mut()
+                .zip(&bias[cols])
+                .for_each(|(y, bias)| *y += bias);
         }
     }
     isa.run(MatmulTile { weight, x, tile });
@@ -192,7 +212,7 @@ mod tests {
         let n_tokens = x.len() / weight.n_cols;
         let tiles = Tiles::new(&mut y, n_rows, n_tokens, TILE_ROWS);
         while let Some(mut tile) = tiles.take() {
-            matmul(isa, weight, bias, x, &mut tile);
+            matmul(isa, weight, bias, x, false, &mut tile);
         }
         drop(tiles);
         y

@@ -6,7 +6,7 @@ use crate::model::visual_config::{ABSTRACTOR_NORM_EPS, AbstractorConfig, VisualC
 use crate::model::weights::Binder;
 use crate::ops::activation::silu_gate;
 use crate::ops::attention::{Attention, Heads};
-use crate::ops::linear::Linear;
+use crate::ops::linear::{InputBuffer, Linear};
 use crate::ops::norm::LayerNorm;
 use crate::ops::{Compute, Floats};
 
@@ -58,6 +58,8 @@ struct Scratch {
     gate: Vec<f32>,
     /// `[q, intermediate_size]`.
     up: Vec<f32>,
+    /// The input of a projection, quantized.
+    input: InputBuffer,
 }
 
 impl Abstractor {
@@ -111,6 +113,7 @@ impl Abstractor {
             attended: vec![0.0; n_queries * width],
             gate: vec![0.0; hidden_len],
             up: vec![0.0; hidden_len],
+            input: InputBuffer::default(),
         };
         let mut x = self.query_embedding.to_vec();
         for (j, block) in self.blocks.iter().enumerate() {
@@ -121,7 +124,8 @@ impl Abstractor {
         let decoder_width = self.end_of_image.len();
         let mut out = vec![0.0; (n_queries + 1) * decoder_width];
         let (projected, end) = out.split_at_mut(n_queries * decoder_width);
-        self.projection.forward(compute, &x, projected);
+        let x = scratch.input.prepare(compute, &x, width);
+        self.projection.forward(compute, x, projected);
         end.copy_from_slice(&self.end_of_image);
         observer.observe(Stage::AbstractorOutput, &out);
         out
@@ -151,6 +155,7 @@ impl Block {
             attended,
             gate,
             up,
+            input,
         } = scratch;
 
         let (normed, normed_picture) = inputs.split_at_mut(x.len());
@@ -159,9 +164,11 @@ impl Block {
         placed.copy_from_slice(inputs);
         compute.add(placed, &self.positions, width);
 
-        self.query.forward(compute, &placed[..x.len()], queries);
-        self.key.forward(compute, placed, keys);
-        self.value.forward(compute, inputs, values);
+        let placed = input.prepare(compute, placed, width);
+        let query = self.query.of(0..config.n_queries, queries);
+        compute.project(placed, [query, self.key.of(0..n_keys, keys)]);
+        let plain = input.prepare(compute, inputs, width);
+        self.value.forward(compute, plain, values);
         let columns = |data| Heads::in_columns(data, width, 0, head_dim);
         let attention = Attention {
             n_heads: config.n_heads,
@@ -174,17 +181,22 @@ impl Block {
             causal_start: None,
         };
         attention.forward(compute, attended);
-        self.attention_out.forward(compute, attended, x);
-        // The reference adds the normed input here, not the input itself.
-        compute.add(x, &inputs[..attended.len()], width);
+        // The reference adds to the normed input here, not to the input itself.
+        x.copy_from_slice(&inputs[..attended.len()]);
+        let attended_input = input.prepare(compute, attended, width);
+        self.attention_out.add_to(compute, attended_input, x);
 
         let normed = attended;
         self.mlp_norm.forward(compute, x, normed);
-        self.gate.forward(compute, normed, gate);
-        self.up.forward(compute, normed, up);
+        let normed = input.prepare(compute, normed, width);
+        let whole = 0..config.n_queries;
+        compute.project(
+            normed,
+            [self.gate.of(whole.clone(), gate), self.up.of(whole, up)],
+        );
         silu_gate(compute, gate, up, config.intermediate_size);
         self.gated_norm.forward_in_place(compute, gate);
-        self.down.forward(compute, gate, normed);
-        compute.add(x, normed, width);
+        let gate = input.prepare(compute, gate, config.intermediate_size);
+        self.down.add_to(compute, gate, x);
     }
 }

@@ -9,7 +9,7 @@ use crate::model::weights::Binder;
 use crate::ops::Compute;
 use crate::ops::activation::silu_gate;
 use crate::ops::attention::{Attention, Heads};
-use crate::ops::linear::{Linear, Matrix};
+use crate::ops::linear::{InputBuffer, Linear, Matrix};
 use crate::ops::norm::RmsNorm;
 use crate::ops::rope::Rotations;
 
@@ -55,6 +55,8 @@ pub(crate) struct Scratch {
     gate: Vec<f32>,
     /// `[n, intermediate_size]`.
     up: Vec<f32>,
+    /// The input of a projection, quantized.
+    input: InputBuffer,
     rotations: Rotations,
 }
 
@@ -71,6 +73,7 @@ impl Scratch {
             attended: matrix(config.hidden_size),
             gate: matrix(config.intermediate_size),
             up: matrix(config.intermediate_size),
+            input: InputBuffer::with_capacity(n, Self::widest_input(config)),
             rotations: Rotations::with_capacity(n, config.head_dim()),
         }
     }
@@ -81,7 +84,12 @@ impl Scratch {
             + 2 * config.kv_dim()
             + 2 * config.intermediate_size
             + config.head_dim();
-        (n * per_position * size_of::<f32>()) as u64
+        let input = InputBuffer::len_for(n, Self::widest_input(config));
+        ((n * per_position + input) * size_of::<f32>()) as u64
+    }
+
+    fn widest_input(config: &DecoderConfig) -> usize {
+        config.hidden_size.max(config.intermediate_size)
     }
 }
 
@@ -187,12 +195,15 @@ impl Decoder {
             .forward(compute, &scratch.x[first * width..n * width], normed);
         observer.observe(Stage::FinalNorm, normed);
         let last = &normed[normed.len() - width..];
+        let last = scratch.input.prepare(compute, last, width);
         self.output.forward(compute, last, logits);
     }
 
     /// Applies the output head to `normed: [hidden_size]`.
     pub fn head(&self, compute: &Compute, normed: &[f32], logits: &mut [f32]) {
-        self.output.forward(compute, normed, logits);
+        let mut buffer = InputBuffer::default();
+        let input = buffer.prepare(compute, normed, normed.len());
+        self.output.forward(compute, input, logits);
     }
 
     /// Rotary base and position divisor (transformers 4.31, `LlamaRotaryEmbedding` and its two
@@ -244,13 +255,17 @@ impl Block {
         let up = &mut scratch.up[..n * config.intermediate_size];
 
         normalize(compute, &self.attention_norm, runs, x, normed);
-        self.query.forward(compute, normed, queries);
-        for Run { modality, rows } in runs {
-            let input = rows_of(normed, rows, width);
+        let input = scratch.input.prepare(compute, normed, width);
+        for (i, Run { modality, rows }) in runs.iter().enumerate() {
             let key = self.key.of(*modality);
-            key.forward(compute, input, rows_of_mut(keys, rows, kv_dim));
+            let key = key.of(rows.clone(), rows_of_mut(keys, rows, kv_dim));
             let value = self.value.of(*modality);
-            value.forward(compute, input, rows_of_mut(values, rows, kv_dim));
+            let value = value.of(rows.clone(), rows_of_mut(values, rows, kv_dim));
+            if i == 0 {
+                compute.project(input, [self.query.of(0..n, queries), key, value]);
+            } else {
+                compute.project(input, [key, value]);
+            }
         }
         scratch.rotations.apply(compute, queries, width);
         scratch.rotations.apply(compute, keys, kv_dim);
@@ -266,15 +281,17 @@ impl Block {
             causal_start: Some(first),
         };
         attention.forward(compute, attended);
-        self.attention_out.forward(compute, attended, normed);
-        compute.add(x, normed, width);
+        let input = scratch.input.prepare(compute, attended, width);
+        self.attention_out.add_to(compute, input, x);
 
         normalize(compute, &self.mlp_norm, runs, x, normed);
-        self.gate.forward(compute, normed, gate);
-        self.up.forward(compute, normed, up);
+        let input = scratch.input.prepare(compute, normed, width);
+        compute.project(input, [self.gate.of(0..n, gate), self.up.of(0..n, up)]);
         silu_gate(compute, gate, up, config.intermediate_size);
-        self.down.forward(compute, gate, normed);
-        compute.add(x, normed, width);
+        let input = scratch
+            .input
+            .prepare(compute, gate, config.intermediate_size);
+        self.down.add_to(compute, input, x);
     }
 }
 

@@ -6,7 +6,7 @@ use crate::model::visual_config::{Activation, VitConfig};
 use crate::model::weights::Binder;
 use crate::ops::activation::{gelu, quick_gelu};
 use crate::ops::attention::{Attention, Heads};
-use crate::ops::linear::{Linear, Matrix};
+use crate::ops::linear::{InputBuffer, Linear, Matrix};
 use crate::ops::norm::LayerNorm;
 use crate::ops::patches::patches;
 use crate::ops::{Compute, Floats};
@@ -43,6 +43,8 @@ struct Scratch {
     attended: Vec<f32>,
     /// `[n, intermediate_size]`.
     hidden: Vec<f32>,
+    /// The input of a projection, quantized.
+    input: InputBuffer,
 }
 
 impl Vit {
@@ -91,6 +93,7 @@ impl Vit {
             qkv: vec![0.0; n * 3 * width],
             attended: vec![0.0; n * width],
             hidden: vec![0.0; n * self.config.intermediate_size],
+            input: InputBuffer::default(),
         };
         let mut x = self.embed(compute, pixels, observer);
         for (i, block) in self.blocks.iter().enumerate() {
@@ -117,8 +120,9 @@ impl Vit {
         if let Some(class_embedding) = &self.class_embedding {
             class_token.copy_from_slice(class_embedding);
         }
-        self.patch_embedding
-            .forward(compute, &columns, patch_tokens);
+        let mut buffer = InputBuffer::default();
+        let columns = buffer.prepare(compute, &columns, config.patch_len());
+        self.patch_embedding.forward(compute, columns, patch_tokens);
         observer.observe(Stage::PatchEmbeddings, patch_tokens);
 
         compute.add(&mut x, &self.position_embedding, width);
@@ -138,10 +142,12 @@ impl Block {
             qkv,
             attended,
             hidden,
+            input,
         } = scratch;
 
         self.attention_norm.forward(compute, x, normed);
-        self.qkv.forward(compute, normed, qkv);
+        self.qkv
+            .forward(compute, input.prepare(compute, normed, width), qkv);
         let columns = |first| Heads::in_columns(qkv, 3 * width, first, head_dim);
         let attention = Attention {
             n_heads: config.n_heads,
@@ -154,16 +160,17 @@ impl Block {
             causal_start: None,
         };
         attention.forward(compute, attended);
-        self.attention_out.forward(compute, attended, normed);
-        compute.add(x, normed, width);
+        let attended = input.prepare(compute, attended, width);
+        self.attention_out.add_to(compute, attended, x);
 
         self.mlp_norm.forward(compute, x, normed);
+        let normed = input.prepare(compute, normed, width);
         self.mlp_up.forward(compute, normed, hidden);
         match config.hidden_act {
             Activation::QuickGelu => quick_gelu(compute, hidden, config.intermediate_size),
             Activation::Gelu => gelu(compute, hidden, config.intermediate_size),
         }
-        self.mlp_down.forward(compute, hidden, normed);
-        compute.add(x, normed, width);
+        let hidden = input.prepare(compute, hidden, config.intermediate_size);
+        self.mlp_down.add_to(compute, hidden, x);
     }
 }

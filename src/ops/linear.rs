@@ -1,10 +1,30 @@
-//! Matrix products with weights in any block format.
+//! Matrix products with weights in any format.
+//!
+//! Quantized weights meet activations of 8-bit integers, others meet them as they are. A batch is
+//! quantized once, by [`InputBuffer::prepare`], for all projections that read it.
+
+use std::cell::RefCell;
+use std::ops::Range;
 
 use crate::gguf::{DType, TensorBytes};
+use crate::kernels::activations::{self, Layout};
+use crate::kernels::aligned::AlignedFloats;
+use crate::kernels::gemm::{Gemm, GemmTile, Panel, PanelRows, TileWidth, TokenTiles};
+use crate::kernels::gemv::{self, Gemv};
+use crate::kernels::int8::UNIT;
 use crate::kernels::matmul::{TILE_ROWS, WeightView, matmul};
-use crate::kernels::tiles::Tiles;
+use crate::kernels::tiles::{Tile, Tiles};
 use crate::ops::{Compute, Floats};
 use crate::quant;
+
+/// Weight rows that a thread takes at a time where a few tokens are computed: enough that handing
+/// them out does not show.
+const ROWS_AT_A_TIME: usize = 32;
+
+thread_local! {
+    /// Weights unpacked by this thread; it grows to a constant size once.
+    static PANEL: RefCell<Panel> = RefCell::default();
+}
 
 /// A matrix `[n_rows, n_cols]` in a block format, where it lies in the file.
 #[derive(Clone, Debug)]
@@ -48,22 +68,12 @@ impl Matrix {
         quant::dequantize(self.dtype, bytes, out);
     }
 
-    /// `y = x W^T + bias` for `x: [n, n_cols]` and `y: [n, n_rows]`.
-    fn multiply(&self, compute: &Compute, bias: Option<&[f32]>, x: &[f32], y: &mut [f32]) {
-        let n_tokens = x.len() / self.n_cols;
-        assert_eq!(x.len(), n_tokens * self.n_cols);
-        assert_eq!(y.len(), n_tokens * self.n_rows);
-        let weight = WeightView {
+    fn view(&self) -> WeightView<'_> {
+        WeightView {
             bytes: &self.bytes,
             dtype: self.dtype,
             n_cols: self.n_cols,
-        };
-        let tiles = Tiles::new(y, self.n_rows, n_tokens.max(1), TILE_ROWS);
-        compute.threads.run(|| {
-            while let Some(mut tile) = tiles.take() {
-                matmul(compute.isa, weight, bias, x, &mut tile);
-            }
-        });
+        }
     }
 }
 
@@ -76,9 +86,212 @@ pub struct Linear {
     pub bias: Option<Floats>,
 }
 
-impl Linear {
-    /// `y = x W^T + b` for `x: [n, n_in]` and `y: [n, n_out]`.
-    pub fn forward(&self, compute: &Compute, x: &[f32], y: &mut [f32]) {
-        self.weight.multiply(compute, self.bias.as_deref(), x, y);
+/// Room for a quantized batch, reused from one to the next.
+#[derive(Debug, Default)]
+pub struct InputBuffer {
+    records: AlignedFloats,
+}
+
+/// A batch `x: [n, width]`, as floats and as 8-bit integers.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    x: &'a [f32],
+    width: usize,
+    /// Empty where the width is no multiple of a block; then no quantized weight has it either.
+    records: &'a [f32],
+    layout: Layout,
+}
+
+impl InputBuffer {
+    /// Floats that a buffer for batches of up to `n` tokens of `width` holds.
+    pub fn len_for(n: usize, width: usize) -> usize {
+        // Records of one token each are no smaller than their share of a wide one.
+        let layout = Layout {
+            width: 1,
+            n_cols: width,
+        };
+        n.next_multiple_of(activations::MAX_WIDTH) * layout.record_words()
     }
+
+    /// A buffer for batches of up to `n` tokens of `width`.
+    pub fn with_capacity(n: usize, width: usize) -> Self {
+        InputBuffer {
+            records: AlignedFloats::zeros(Self::len_for(n, width)),
+        }
+    }
+
+    /// Quantizes `x: [n, width]`. Allocates only where the buffer was never as large.
+    pub fn prepare<'a>(&'a mut self, compute: &Compute, x: &'a [f32], width: usize) -> Input<'a> {
+        let n_tokens = x.len() / width;
+        assert_eq!(x.len(), n_tokens * width);
+        let tile_width = match n_tokens {
+            0..=gemv::MAX_TOKENS => 1,
+            _ => compute.isa.run_int8(TileWidth),
+        };
+        let layout = Layout {
+            width: tile_width,
+            n_cols: width,
+        };
+        let n_records = match width.is_multiple_of(UNIT) {
+            true => n_tokens.div_ceil(tile_width),
+            false => 0,
+        };
+        let record_words = layout.record_words();
+        if self.records.len() < n_records * record_words {
+            self.records.resize(n_records * record_words);
+        }
+        let records = &mut self.records[..n_records * record_words];
+        let quantize = |index: usize, record: &mut [f32]| {
+            let first = index * tile_width * width;
+            let end = (first + tile_width * width).min(x.len());
+            activations::quantize(compute.isa, layout, &x[first..end], record);
+        };
+        if n_tokens == 1 && n_records == 1 {
+            quantize(0, records);
+        } else {
+            let tiles = Tiles::of_rows(records, record_words, 1);
+            compute.threads.run(|| {
+                while let Some(mut tile) = tiles.take() {
+                    let index = tile.rows().start;
+                    quantize(index, tile.row_mut(index));
+                }
+            });
+        }
+        Input {
+            x,
+            width,
+            records: &self.records[..n_records * record_words],
+            layout,
+        }
+    }
+}
+
+/// One output of [`Compute::project`].
+#[derive(Debug)]
+pub struct Projection<'a> {
+    linear: &'a Linear,
+    tokens: Range<usize>,
+    accumulate: bool,
+    y: &'a mut [f32],
+}
+
+impl Linear {
+    /// `y = x W^T + b` for the rows `tokens` of an input, with `y: [tokens, n_out]`.
+    pub fn of<'a>(&'a self, tokens: Range<usize>, y: &'a mut [f32]) -> Projection<'a> {
+        assert_eq!(y.len(), tokens.len() * self.weight.n_rows);
+        Projection {
+            linear: self,
+            tokens,
+            accumulate: false,
+            y,
+        }
+    }
+
+    /// `y = x W^T + b` for `x: [n, n_in]` and `y: [n, n_out]`.
+    pub fn forward(&self, compute: &Compute, x: Input, y: &mut [f32]) {
+        compute.project(x, [self.of(0..x.n_tokens(), y)]);
+    }
+
+    /// `y += x W^T + b` for `x: [n, n_in]` and `y: [n, n_out]`.
+    pub fn add_to(&self, compute: &Compute, x: Input, y: &mut [f32]) {
+        let projection = Projection {
+            accumulate: true,
+            ..self.of(0..x.n_tokens(), y)
+        };
+        compute.project(x, [projection]);
+    }
+}
+
+impl Input<'_> {
+    fn n_tokens(&self) -> usize {
+        self.x.len() / self.width
+    }
+
+    /// Weight rows that a thread takes at a time.
+    fn tile_rows(&self, compute: &Compute, weight: &Matrix) -> usize {
+        if is_float(weight.dtype) {
+            TILE_ROWS
+        } else if self.layout.width == 1 {
+            ROWS_AT_A_TIME
+        } else {
+            compute.isa.run_int8(PanelRows {
+                n_rows: weight.n_rows,
+                n_cols: weight.n_cols,
+                n_threads: compute.threads.count(),
+            })
+        }
+    }
+}
+
+/// What is left of a projection to be computed.
+struct Work<'a> {
+    linear: &'a Linear,
+    tokens: Range<usize>,
+    accumulate: bool,
+    tiles: Tiles<'a>,
+}
+
+impl Compute {
+    /// Computes several projections of one input, in one parallel region.
+    pub fn project<const N: usize>(&self, input: Input, projections: [Projection; N]) {
+        let work = projections.map(|projection| {
+            let weight = &projection.linear.weight;
+            assert_eq!(weight.n_cols, input.width);
+            assert!(projection.tokens.end <= input.n_tokens());
+            let tile_rows = input.tile_rows(self, weight);
+            let n_tokens = projection.tokens.len().max(1);
+            Work {
+                linear: projection.linear,
+                tokens: projection.tokens,
+                accumulate: projection.accumulate,
+                tiles: Tiles::new(projection.y, weight.n_rows, n_tokens, tile_rows),
+            }
+        });
+        self.threads.run(|| {
+            for work in &work {
+                while let Some(mut tile) = work.tiles.take() {
+                    self.project_tile(input, work, &mut tile);
+                }
+            }
+        });
+    }
+
+    fn project_tile(&self, input: Input, work: &Work, out: &mut Tile) {
+        let weight = work.linear.weight.view();
+        let bias = work.linear.bias.as_deref();
+        let (tokens, accumulate) = (work.tokens.clone(), work.accumulate);
+        if is_float(weight.dtype) {
+            let x = &input.x[tokens.start * input.width..tokens.end * input.width];
+            matmul(self.isa, weight, bias, x, accumulate, out);
+        } else if input.layout.width == 1 {
+            self.isa.run_int8(Gemv {
+                weight,
+                records: input.records,
+                tokens,
+                bias,
+                accumulate,
+                out,
+            });
+        } else {
+            PANEL.with_borrow_mut(|panel| {
+                self.isa.run_int8(Gemm(GemmTile {
+                    weight,
+                    batch: TokenTiles {
+                        records: input.records,
+                        layout: input.layout,
+                        n_tokens: input.n_tokens(),
+                    },
+                    tokens,
+                    bias,
+                    accumulate,
+                    out,
+                    panel,
+                }));
+            });
+        }
+    }
+}
+
+fn is_float(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }

@@ -1,0 +1,220 @@
+//! Activations as 8-bit integers: a scale for each 32 columns of a token, and the sums that
+//! weights with an offset or a minimum need.
+//!
+//! A batch is a sequence of records of equal size. For [`gemv`](super::gemv) a record is a token,
+//! for [`gemm`](super::gemm) it is a tile of tokens, interleaved so that a register holds the
+//! same four columns of neighbouring tokens.
+
+use crate::kernels::Isa;
+use crate::kernels::int8::UNIT;
+
+/// The most tokens of a record: two registers of 16 lanes.
+pub const MAX_WIDTH: usize = 32;
+/// Columns of a partial sum: the shortest group of weights that share a scale.
+const SUM_LEN: usize = 16;
+
+/// The shape of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Tokens of a record; 1 keeps each token's columns together.
+    pub width: usize,
+    /// Columns of a token, a multiple of [`UNIT`].
+    pub n_cols: usize,
+}
+
+impl Layout {
+    /// 32-bit words of a record: its quants, then scales, sums and scaled sums.
+    pub fn record_words(self) -> usize {
+        let per_token = self.n_cols / 4 + 4 * (self.n_cols / UNIT);
+        (self.width * per_token).next_multiple_of(16)
+    }
+
+    /// The same with another width.
+    pub fn with_width(self, width: usize) -> Self {
+        Layout { width, ..self }
+    }
+
+    /// The parts of a record.
+    pub fn view(self, record: &[f32]) -> View<'_> {
+        let n_units = self.n_cols / UNIT;
+        let (quants, rest) = record.split_at(self.width * self.n_cols / 4);
+        let (scales, rest) = rest.split_at(self.width * n_units);
+        let (sums, rest) = rest.split_at(self.width * 2 * n_units);
+        View {
+            quants: bytemuck::cast_slice(quants),
+            scales,
+            sums: bytemuck::cast_slice(sums),
+            scaled_sums: &rest[..self.width * n_units],
+        }
+    }
+}
+
+/// The parts of a record. `width` tokens stand side by side.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// `[n_cols / 4, width, 4]` integers.
+    pub quants: &'a [i8],
+    /// `[n_cols / 32, width]`: what an integer is worth.
+    pub scales: &'a [f32],
+    /// `[n_cols / 16, width]`: negated sums of the integers.
+    pub sums: &'a [i32],
+    /// `[n_cols / 32, width]`: sums of the integers times their scale.
+    pub scaled_sums: &'a [f32],
+}
+
+/// 32 quantized columns of a token.
+struct QuantizedUnit {
+    quants: [i8; UNIT],
+    scale: f32,
+    /// Negated sums of either half.
+    sums: [i32; UNIT / SUM_LEN],
+}
+
+/// Quantizes tokens `x: [n, n_cols]`, `n` at most the layout's width, to a record. Tokens that
+/// are missing become zeros.
+pub fn quantize(isa: Isa, layout: Layout, x: &[f32], record: &mut [f32]) {
+    let Layout { width, n_cols } = layout;
+    let n_tokens = x.len() / n_cols;
+    assert!(n_tokens <= width && x.len() == n_tokens * n_cols);
+    assert!(n_cols.is_multiple_of(UNIT) && record.len() == layout.record_words());
+    if n_tokens < width {
+        record.fill(0.0);
+    }
+    let n_units = n_cols / UNIT;
+    let (quants, rest) = record.split_at_mut(width * n_cols / 4);
+    let (scales, rest) = rest.split_at_mut(width * n_units);
+    let (sums, scaled_sums) = rest.split_at_mut(width * 2 * n_units);
+    let (quants, _) = bytemuck::cast_slice_mut::<f32, [i8; 4]>(quants).as_chunks_mut();
+    let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
+    let _: &mut [[[i8; 4]; 1]] = quants;
+    isa.run(|| {
+        for (token, row) in x.chunks_exact(n_cols).enumerate() {
+            for (unit, values) in row.as_chunks::<UNIT>().0.iter().enumerate() {
+                let quantized = quantize_unit(values);
+                for (i, four) in quantized.quants.as_chunks::<4>().0.iter().enumerate() {
+                    quants[(unit * (UNIT / 4) + i) * width + token] = [*four];
+                }
+                scales[unit * width + token] = quantized.scale;
+                let [first, second] = quantized.sums;
+                sums[2 * unit * width + token] = first;
+                sums[(2 * unit + 1) * width + token] = second;
+                scaled_sums[unit * width + token] = -(first + second) as f32 * quantized.scale;
+            }
+        }
+    });
+}
+
+#[inline(always)]
+fn quantize_unit(values: &[f32; UNIT]) -> QuantizedUnit {
+    /// Adding this rounds to the nearest integer, to even where two are as near.
+    const ROUND: f32 = 12_582_912.0;
+    /// Below this the inverse of a scale is not finite.
+    const TINY: f32 = 1e-35;
+
+    let mut largest = [0.0f32; 8];
+    for eight in values.as_chunks::<8>().0 {
+        for (largest, value) in largest.iter_mut().zip(eight) {
+            let size = value.abs();
+            *largest = if size > *largest { size } else { *largest };
+        }
+    }
+    let largest = largest
+        .iter()
+        .fold(0.0f32, |a, &b| if b > a { b } else { a });
+    let inverse = if largest > TINY { 127.0 / largest } else { 0.0 };
+
+    let mut integers = [0i32; UNIT];
+    for (integer, value) in integers.iter_mut().zip(values) {
+        let shifted = value * inverse + ROUND;
+        *integer = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    }
+    let mut quants = [0i8; UNIT];
+    for (quant, integer) in quants.iter_mut().zip(integers) {
+        *quant = integer as i8;
+    }
+    let mut sums = [0i32; UNIT / SUM_LEN];
+    for (sum, half) in sums.iter_mut().zip(integers.as_chunks::<SUM_LEN>().0) {
+        *sum = half
+            .iter()
+            .fold(0i32, |sum, &integer| sum.wrapping_sub(integer));
+    }
+    QuantizedUnit {
+        quants,
+        scale: if largest > TINY { largest / 127.0 } else { 0.0 },
+        sums,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_times_scales_are_near_the_values() {
+        for (width, n_cols) in [(1, 32), (4, 96), (16, 64), (32, 4096)] {
+            let layout = Layout { width, n_cols };
+            for n_tokens in [1, width] {
+                let x: Vec<f32> = (0..n_tokens * n_cols)
+                    .map(|i| ((i * 7919) % 2003) as f32 / 100.0 - 10.0)
+                    .collect();
+                let mut reference = None;
+                for isa in Isa::available() {
+                    let mut record = vec![f32::NAN; layout.record_words()];
+                    // The padding is not written to.
+                    record.fill(1.0);
+                    quantize(isa, layout, &x, &mut record);
+                    let view = layout.view(&record);
+                    for token in 0..n_tokens {
+                        for column in 0..n_cols {
+                            let quant = view.quants[(column / 4 * width + token) * 4 + column % 4];
+                            let scale = view.scales[column / UNIT * width + token];
+                            let value = f32::from(quant) * scale;
+                            let exact = x[token * n_cols + column];
+                            assert!((value - exact).abs() <= 0.501 * scale);
+                        }
+                    }
+                    let bytes = (view.quants.to_vec(), view.sums.to_vec());
+                    assert_eq!(*reference.get_or_insert(bytes.clone()), bytes, "{isa}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_are_those_of_the_integers() {
+        let layout = Layout {
+            width: 1,
+            n_cols: 64,
+        };
+        let x: Vec<f32> = (0..64).map(|i| i as f32 - 20.0).collect();
+        let mut record = vec![0.0; layout.record_words()];
+        quantize(Isa::scalar(), layout, &x, &mut record);
+        let view = layout.view(&record);
+        for (sum, quants) in view.sums.iter().zip(view.quants.chunks(16)) {
+            assert_eq!(*sum, -quants.iter().map(|&q| i32::from(q)).sum::<i32>());
+        }
+        for (unit, scaled) in view.scaled_sums.iter().enumerate() {
+            let sum = -(view.sums[2 * unit] + view.sums[2 * unit + 1]);
+            assert_eq!(*scaled, sum as f32 * view.scales[unit]);
+        }
+    }
+
+    #[test]
+    fn odd_values_do_no_harm() {
+        let layout = Layout {
+            width: 1,
+            n_cols: 32,
+        };
+        for value in [
+            0.0,
+            1e-40,
+            f32::MIN_POSITIVE,
+            f32::MAX,
+            f32::INFINITY,
+            f32::NAN,
+        ] {
+            let mut record = vec![0.0; layout.record_words()];
+            quantize(Isa::scalar(), layout, &[value; 32], &mut record);
+        }
+    }
+}

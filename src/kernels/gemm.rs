@@ -1,0 +1,351 @@
+//! Matrix products of quantized weights with batches of tokens, in 8-bit integers.
+//!
+//! The shape that keeps the multipliers busy: a few weight rows by as many registers of tokens as
+//! there are accumulators for. Rows are unpacked once into a panel that stays in the second-level
+//! cache, and every tile of tokens is swept over it; the weights are never expanded otherwise.
+//! Registers hold the same four columns of neighbouring tokens, so a weight is broadcast from
+//! where it was unpacked, and unpacking keeps the order of columns.
+//!
+//! Each output is one sequence of operations, in the order of columns, whatever the tile or the
+//! instruction set: the same bits everywhere.
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+
+use crate::gguf::DType;
+use crate::kernels::activations::{Layout, MAX_WIDTH, View};
+use crate::kernels::aligned::AlignedFloats;
+use crate::kernels::formats::{CHUNK_UNITS, Format, Q4_0, Q4_K, Q6_K, Q8_0};
+use crate::kernels::int8::{Group, Int8, Int8Op, UNIT};
+use crate::kernels::matmul::WeightView;
+use crate::kernels::tiles::Tile;
+
+/// Bytes of unpacked weights that share the second-level cache with a tile of tokens.
+const PANEL_BYTES: usize = 192 * 1024;
+/// The most weight rows of a tile.
+const MAX_ROWS: usize = 8;
+
+/// Unpacked weight rows; a buffer that each thread keeps.
+#[derive(Debug, Default)]
+pub struct Panel {
+    /// `[tiles, groups, rows, group]` integers.
+    weights: AlignedFloats,
+    /// `[tiles, groups, rows]`.
+    scales: AlignedFloats,
+    /// `[tiles, units, rows]`.
+    mins: AlignedFloats,
+}
+
+/// A batch of quantized tokens, in records of the width that the instruction set wants.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenTiles<'a> {
+    /// Records, one after the other.
+    pub records: &'a [f32],
+    /// Their shape.
+    pub layout: Layout,
+    /// Tokens there are.
+    pub n_tokens: usize,
+}
+
+/// What [`gemm`] works on: a tile of `y: [n, n_rows]` that spans all of its rows.
+#[derive(Debug)]
+pub struct GemmTile<'a, 'b, 'c> {
+    /// The weights.
+    pub weight: WeightView<'a>,
+    /// The batch.
+    pub batch: TokenTiles<'a>,
+    /// The batch's tokens that the rows of `y` belong to.
+    pub tokens: Range<usize>,
+    /// `[n_rows]`, to be added.
+    pub bias: Option<&'a [f32]>,
+    /// Whether to add to what `y` holds.
+    pub accumulate: bool,
+    /// The tile, whose columns are weight rows.
+    pub out: &'b mut Tile<'c>,
+    /// Where to unpack weights.
+    pub panel: &'b mut Panel,
+}
+
+/// How many tokens an instruction set wants in a record.
+#[derive(Clone, Copy, Debug)]
+pub struct TileWidth;
+
+impl Int8Op for TileWidth {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<I: Int8>(self, _: I) -> usize {
+        I::LANES * I::TILE_VECTORS
+    }
+}
+
+/// How many weight rows a thread should take at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct PanelRows {
+    /// Rows of the weights.
+    pub n_rows: usize,
+    /// Columns of the weights.
+    pub n_cols: usize,
+    /// Threads that share them.
+    pub n_threads: usize,
+}
+
+impl Int8Op for PanelRows {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<I: Int8>(self, _: I) -> usize {
+        let in_cache = PANEL_BYTES / self.n_cols;
+        // Enough pieces for the threads to end together.
+        let fair = self.n_rows / (16 * self.n_threads);
+        in_cache.min(fair).max(I::TILE_ROWS) / I::TILE_ROWS * I::TILE_ROWS
+    }
+}
+
+/// Computes one tile of `y`.
+pub struct Gemm<'a, 'b, 'c>(pub GemmTile<'a, 'b, 'c>);
+
+impl Int8Op for Gemm<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Int8>(self, isa: I) {
+        match self.0.weight.dtype {
+            DType::Q8_0 => isa.gemm::<Q8_0>(self.0),
+            DType::Q4_0 => isa.gemm::<Q4_0>(self.0),
+            DType::Q4_K => isa.gemm::<Q4_K>(self.0),
+            DType::Q6_K => isa.gemm::<Q6_K>(self.0),
+            DType::F32 | DType::F16 | DType::BF16 => {
+                unreachable!("floats have a path of their own")
+            }
+        }
+    }
+}
+
+/// [`Gemm`] for one format and tile shape: `R` weight rows by `V` registers of tokens.
+#[inline(always)]
+pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work: GemmTile) {
+    let GemmTile {
+        weight,
+        batch,
+        tokens,
+        bias,
+        accumulate,
+        out,
+        panel,
+    } = work;
+    let width = V * I::LANES;
+    let n_units = weight.n_cols / UNIT;
+    assert!(weight.n_cols.is_multiple_of(UNIT) && weight.dtype == F::DTYPE);
+    assert!(
+        batch.layout
+            == (Layout {
+                width,
+                n_cols: weight.n_cols
+            })
+            && width <= MAX_WIDTH
+    );
+    assert!(tokens.end <= batch.n_tokens && tokens.len() == out.rows().len() && R <= MAX_ROWS);
+    let rows = out.cols();
+    unpack::<I, F, R>(isa, weight, rows.clone(), panel);
+
+    let record_words = batch.layout.record_words();
+    for tile in tokens.start / width..tokens.end.div_ceil(width) {
+        let record = &batch.records[tile * record_words..(tile + 1) * record_words];
+        let first_token = tile * width;
+        let in_tile = tokens.start.max(first_token)..tokens.end.min(first_token + width);
+        // The last tile is as narrow as its tokens allow.
+        let narrow = V > 1 && batch.n_tokens - first_token <= I::LANES;
+        for (index, first_row) in rows.clone().step_by(R).enumerate() {
+            let mut results = [[0.0; MAX_WIDTH]; MAX_ROWS];
+            let panel = PanelTile::new::<F, R>(panel, index, n_units);
+            if narrow {
+                let view = batch.layout.with_width(I::LANES).view(record);
+                dot_tile::<I, F, R, 1>(isa, panel, view, n_units, &mut results);
+            } else {
+                let view = batch.layout.view(record);
+                dot_tile::<I, F, R, V>(isa, panel, view, n_units, &mut results);
+            }
+            let n_rows = R.min(rows.end - first_row);
+            for token in in_tile.clone() {
+                let y = out.row_mut(token - tokens.start);
+                let y = &mut y[first_row - rows.start..][..n_rows];
+                for (r, y) in y.iter_mut().enumerate() {
+                    let mut value = results[r][token - first_token];
+                    if let Some(bias) = bias {
+                        value += bias[first_row + r];
+                    }
+                    *y = if accumulate { *y + value } else { value };
+                }
+            }
+        }
+    }
+}
+
+/// Unpacks `rows` of the weights into tiles of `R` rows. A last tile that is not full repeats the
+/// last row.
+#[inline(always)]
+fn unpack<I: Int8, F: Format, const R: usize>(
+    isa: I,
+    weight: WeightView,
+    rows: Range<usize>,
+    panel: &mut Panel,
+) {
+    let n_units = weight.n_cols / UNIT;
+    let n_groups = n_units * F::GROUPS_PER_UNIT;
+    let n_tiles = rows.len().div_ceil(R);
+    panel.weights.resize(n_tiles * R * weight.n_cols / 4);
+    panel.scales.resize(n_tiles * R * n_groups);
+    panel.mins.resize(n_tiles * R * n_units);
+    let row_bytes = weight.bytes_per_row();
+    assert!(rows.end * row_bytes <= weight.bytes.len());
+
+    for index in 0..n_tiles * R {
+        let (tile, r) = (index / R, index % R);
+        let row = (rows.start + index).min(rows.end - 1);
+        let bytes = weight.bytes[row * row_bytes..].as_ptr();
+        let unpacked = &mut bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights)
+            [tile * R * weight.n_cols..(tile + 1) * R * weight.n_cols];
+        let scales = &mut panel.scales[tile * R * n_groups..(tile + 1) * R * n_groups];
+        let mins = &mut panel.mins[tile * R * n_units..(tile + 1) * R * n_units];
+        for first in (0..n_units).step_by(CHUNK_UNITS) {
+            let n_in_chunk = CHUNK_UNITS.min(n_units - first);
+            // SAFETY: the row lies inside the weights, and these are units of it.
+            let chunk = unsafe { F::scales(isa, bytes, first, n_in_chunk) };
+            for i in 0..n_in_chunk {
+                let unit = first + i;
+                // SAFETY: likewise.
+                let integers = unsafe { F::unit(isa, bytes, unit) };
+                let mut buffer = [0u8; UNIT];
+                // SAFETY: the buffer has room for a unit.
+                unsafe { isa.store_unit(buffer.as_mut_ptr(), integers) };
+                for (g, group) in buffer.chunks_exact(F::GROUP).enumerate() {
+                    let at = (unit * F::GROUPS_PER_UNIT + g) * R + r;
+                    unpacked[at * F::GROUP..(at + 1) * F::GROUP].copy_from_slice(group);
+                    scales[at] = chunk.scales[i * F::GROUPS_PER_UNIT + g];
+                }
+                if F::HAS_MINS {
+                    mins[unit * R + r] = chunk.mins[i];
+                }
+            }
+        }
+    }
+}
+
+/// One tile of a panel.
+#[derive(Clone, Copy)]
+struct PanelTile<'a> {
+    /// `[groups, R, group]`.
+    weights: &'a [u8],
+    /// `[groups, R]`.
+    scales: &'a [f32],
+    /// `[units, R]`.
+    mins: &'a [f32],
+}
+
+impl<'a> PanelTile<'a> {
+    #[inline(always)]
+    fn new<F: Format, const R: usize>(panel: &'a Panel, index: usize, n_units: usize) -> Self {
+        let part = |len: usize| index * len..(index + 1) * len;
+        let weights: &[u8] = bytemuck::cast_slice(&panel.weights);
+        PanelTile {
+            weights: &weights[part(R * n_units * UNIT)],
+            scales: &panel.scales[part(R * n_units * F::GROUPS_PER_UNIT)],
+            mins: &panel.mins[part(R * n_units)],
+        }
+    }
+}
+
+/// The products of `R` rows with `V` registers of tokens, over all columns.
+#[inline(always)]
+fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
+    isa: I,
+    panel: PanelTile,
+    tokens: View,
+    n_units: usize,
+    results: &mut [[f32; MAX_WIDTH]; MAX_ROWS],
+) {
+    let width = V * I::LANES;
+    let n_groups = n_units * F::GROUPS_PER_UNIT;
+    assert!(panel.weights.len() == n_groups * R * F::GROUP && panel.scales.len() == n_groups * R);
+    assert!(panel.mins.len() == n_units * R && width <= MAX_WIDTH && R <= MAX_ROWS);
+    assert!(tokens.quants.len() == n_units * UNIT * width);
+    assert!(tokens.scales.len() == n_units * width && tokens.sums.len() == 2 * n_units * width);
+    assert!(tokens.scaled_sums.len() == n_units * width);
+
+    let kind = Group {
+        len: F::GROUP,
+        bits: F::BITS,
+    };
+    let mut totals = [[isa.splat_f32(0.0); V]; R];
+    for unit in 0..n_units {
+        // SAFETY: all offsets are below the lengths that were just checked: units below
+        // `n_units`, groups below `n_groups`, rows below `R` and lanes below `width`.
+        unsafe {
+            let token_scales: [I::F32; V] = std::array::from_fn(|v| {
+                isa.load_f32(tokens.scales.as_ptr().add(unit * width + v * I::LANES))
+            });
+            for g in 0..F::GROUPS_PER_UNIT {
+                let group = unit * F::GROUPS_PER_UNIT + g;
+                let start = std::array::from_fn(|v| {
+                    let sums = tokens.sums.as_ptr().add(2 * unit * width + v * I::LANES);
+                    offset_sum::<I, F>(isa, sums.add(g * width), width)
+                });
+                let sums = isa.dot_group::<R, V>(
+                    kind,
+                    panel.weights.as_ptr().add(group * R * F::GROUP),
+                    tokens.quants.as_ptr().add(group * F::GROUP * width),
+                    [start; R],
+                );
+                let scales = panel.scales.as_ptr().add(group * R);
+                for r in 0..R {
+                    let scale = isa.splat_f32(scales.add(r).read());
+                    for v in 0..V {
+                        let value = isa.mul(isa.to_f32(sums[r][v]), token_scales[v]);
+                        totals[r][v] = isa.mul_add(value, scale, totals[r][v]);
+                    }
+                }
+            }
+            if F::HAS_MINS {
+                let mins = panel.mins.as_ptr().add(unit * R);
+                for v in 0..V {
+                    let at = unit * width + v * I::LANES;
+                    let scaled_sum = isa.load_f32(tokens.scaled_sums.as_ptr().add(at));
+                    for r in 0..R {
+                        let min = isa.splat_f32(mins.add(r).read());
+                        totals[r][v] = isa.neg_mul_add(min, scaled_sum, totals[r][v]);
+                    }
+                }
+            }
+        }
+    }
+    for (results, totals) in results.iter_mut().zip(totals) {
+        for (lanes, total) in results.chunks_exact_mut(I::LANES).zip(totals) {
+            // SAFETY: a chunk is as long as a register.
+            unsafe { isa.store_f32(lanes.as_mut_ptr(), total) };
+        }
+    }
+}
+
+/// What the products of unsigned weights with their offset exceed those of the true weights by,
+/// negated: the integer sums start from here.
+///
+/// # Safety
+/// The negated sums of 16 columns must be readable at `sums`, and where a group has 32 columns,
+/// those of the next 16 `width` further on.
+#[inline(always)]
+unsafe fn offset_sum<I: Int8, F: Format>(isa: I, sums: *const i32, width: usize) -> I::I32 {
+    if !I::UNSIGNED_WEIGHTS || F::OFFSET == 0 {
+        return isa.zero_i32();
+    }
+    // SAFETY: as above.
+    let sum = unsafe {
+        let sum = isa.load_i32(sums);
+        if F::GROUP == UNIT {
+            isa.add_i32(sum, isa.load_i32(sums.add(width)))
+        } else {
+            sum
+        }
+    };
+    isa.shift_left(sum, F::OFFSET.trailing_zeros())
+}

@@ -1,0 +1,513 @@
+//! AVX2, AVX-VNNI and AVX-512 VNNI.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use crate::kernels::formats::Format;
+use crate::kernels::gemm::{GemmTile, multiply};
+use crate::kernels::int8::{Group, Int8, Int8Op, UNIT_LANES};
+
+/// 256-bit integer multiplication without a four-way dot product.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+/// Four-way dot products of 256 bits.
+#[derive(Clone, Copy, Debug)]
+pub struct AvxVnni(());
+
+/// Four-way dot products of 512 bits.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+/// The constructor and the dispatch of a token: both list the same features, on which the safety
+/// of all intrinsics below rests.
+macro_rules! token {
+    ($token:ident, $features:literal, $($feature:tt),*) => {
+        impl $token {
+            /// Proof that the processor has this instruction set, if it does.
+            pub fn try_new() -> Option<Self> {
+                ($(is_x86_feature_detected!($feature))&&*).then_some($token(()))
+            }
+
+            #[target_feature(enable = $features)]
+            fn vectorized<Op: Int8Op>(self, op: Op) -> Op::Output {
+                op.run(self)
+            }
+        }
+    };
+}
+token!(Avx2, "avx2,fma,f16c", "avx2", "fma", "f16c");
+token!(
+    AvxVnni,
+    "avx2,fma,f16c,avxvnni",
+    "avx2",
+    "fma",
+    "f16c",
+    "avxvnni"
+);
+token!(
+    Avx512,
+    "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512bw",
+    "avx512dq",
+    "avx512vl",
+    "avx512vnni"
+);
+
+/// What all three have in common: the vectors over columns, of 256 bits.
+macro_rules! units {
+    () => {
+        type Unit = __m256i;
+        type UnitF32 = __m256;
+
+        #[inline(always)]
+        fn vectorize<Op: Int8Op>(self, op: Op) -> Op::Output {
+            // SAFETY: `self` proves that the processor has the features of this function.
+            unsafe { self.vectorized(op) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_unit(self, from: *const u8) -> __m256i {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX.
+            unsafe { _mm256_loadu_si256(from.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_nibbles(self, from: *const u8) -> __m256i {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX2.
+            unsafe {
+                let bytes = _mm_loadu_si128(from.cast());
+                let both = _mm256_inserti128_si256::<1>(
+                    _mm256_castsi128_si256(bytes),
+                    _mm_srli_epi16::<4>(bytes),
+                );
+                _mm256_and_si256(both, _mm256_set1_epi8(0x0f))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_half_bytes<const SHIFT: i32>(self, from: *const u8) -> __m256i {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX2.
+            unsafe {
+                let bytes = _mm256_loadu_si256(from.cast());
+                let shifted = _mm256_srli_epi16::<SHIFT>(bytes);
+                _mm256_and_si256(shifted, _mm256_set1_epi8(0x0f))
+            }
+        }
+
+        #[inline(always)]
+        fn with_high_bits<const SHIFT: i32>(self, nibbles: __m256i, high: __m256i) -> __m256i {
+            // SAFETY: `self` proves AVX2.
+            unsafe {
+                // A right shift by `SHIFT` and a left shift by 4 in one go.
+                let moved = match SHIFT {
+                    0 => _mm256_slli_epi16::<4>(high),
+                    2 => _mm256_slli_epi16::<2>(high),
+                    4 => high,
+                    _ => _mm256_srli_epi16::<2>(high),
+                };
+                _mm256_or_si256(nibbles, _mm256_and_si256(moved, _mm256_set1_epi8(0x30)))
+            }
+        }
+
+        #[inline(always)]
+        fn from_unsigned<const OFFSET: u8>(self, weights: __m256i) -> __m256i {
+            weights
+        }
+
+        #[inline(always)]
+        fn from_signed(self, weights: __m256i) -> __m256i {
+            // SAFETY: `self` proves AVX2.
+            unsafe { _mm256_xor_si256(weights, _mm256_set1_epi8(i8::MIN)) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_unit(self, to: *mut u8, unit: __m256i) {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX.
+            unsafe { _mm256_storeu_si256(to.cast(), unit) }
+        }
+
+        #[inline(always)]
+        fn unit_zero(self) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe { _mm256_setzero_ps() }
+        }
+
+        #[inline(always)]
+        fn unit_scales(self, lower: f32, upper: f32) -> __m256 {
+            // SAFETY: `self` proves AVX2.
+            unsafe { _mm256_blend_ps::<0b1111_0000>(_mm256_set1_ps(lower), _mm256_set1_ps(upper)) }
+        }
+
+        #[inline(always)]
+        fn unit_mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: `self` proves FMA.
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn unit_lanes(self, a: __m256) -> [f32; UNIT_LANES] {
+            let mut lanes = [0.0; UNIT_LANES];
+            // SAFETY: `self` proves AVX; the array has room for eight floats.
+            unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), a) };
+            lanes
+        }
+
+        #[inline(always)]
+        fn from_f16(self, bits: [u16; 8]) -> [f32; 8] {
+            // SAFETY: `self` proves F16C; the array holds 128 bits.
+            self.unit_lanes(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast())) })
+        }
+    };
+}
+
+/// Lanes over tokens of 256 bits.
+macro_rules! lanes_256 {
+    () => {
+        const LANES: usize = 8;
+        type I32 = __m256i;
+        type F32 = __m256;
+
+        #[inline(always)]
+        unsafe fn load_i32(self, from: *const i32) -> __m256i {
+            // SAFETY: the caller vouches for the integers, `self` for AVX.
+            unsafe { _mm256_loadu_si256(from.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f32(self, from: *const f32) -> __m256 {
+            // SAFETY: the caller vouches for the floats, `self` for AVX.
+            unsafe { _mm256_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_f32(self, to: *mut f32, values: __m256) {
+            // SAFETY: the caller vouches for the floats, `self` for AVX.
+            unsafe { _mm256_storeu_ps(to, values) }
+        }
+
+        #[inline(always)]
+        fn zero_i32(self) -> __m256i {
+            // SAFETY: `self` proves AVX.
+            unsafe { _mm256_setzero_si256() }
+        }
+
+        #[inline(always)]
+        fn splat_f32(self, value: f32) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe { _mm256_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        fn add_i32(self, a: __m256i, b: __m256i) -> __m256i {
+            // SAFETY: `self` proves AVX2.
+            unsafe { _mm256_add_epi32(a, b) }
+        }
+
+        #[inline(always)]
+        fn shift_left(self, a: __m256i, bits: u32) -> __m256i {
+            // SAFETY: `self` proves AVX2.
+            unsafe { _mm256_sllv_epi32(a, _mm256_set1_epi32(bits as i32)) }
+        }
+
+        #[inline(always)]
+        fn to_f32(self, a: __m256i) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe { _mm256_cvtepi32_ps(a) }
+        }
+
+        #[inline(always)]
+        fn mul(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: `self` proves FMA.
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn neg_mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: `self` proves FMA.
+            unsafe { _mm256_fnmadd_ps(a, b, c) }
+        }
+    };
+}
+
+impl Int8 for Avx2 {
+    const UNSIGNED_WEIGHTS: bool = true;
+    const TILE_VECTORS: usize = 1;
+    const TILE_ROWS: usize = 6;
+    units!();
+    lanes_256!();
+
+    #[inline(always)]
+    fn gemm<F: Format>(self, tile: GemmTile) {
+        multiply::<Self, F, 6, 1>(self, tile);
+    }
+
+    #[inline(always)]
+    unsafe fn dot_group<const R: usize, const V: usize>(
+        self,
+        kind: Group,
+        weights: *const u8,
+        activations: *const i8,
+        mut sums: [[__m256i; V]; R],
+    ) -> [[__m256i; V]; R] {
+        // SAFETY: the caller vouches for the bytes, `self` for AVX2.
+        unsafe {
+            // Sums of pairs stay below 2^15: 2 * 15 * 127 fits eight times, 2 * 63 * 127 twice.
+            let steps_per_sum = match kind.bits {
+                4 => 8,
+                6 => 2,
+                _ => 1,
+            };
+            let mut first = 0;
+            while first < kind.len / 4 {
+                let mut pairs = [[_mm256_setzero_si256(); V]; R];
+                let mut upper_pairs = pairs;
+                for step in first..(first + steps_per_sum).min(kind.len / 4) {
+                    let a: [__m256i; V] = std::array::from_fn(|v| {
+                        _mm256_loadu_si256(activations.add((step * V + v) * 32).cast())
+                    });
+                    for r in 0..R {
+                        let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
+                        let w = _mm256_set1_epi32(w.read_unaligned());
+                        for v in 0..V {
+                            if kind.bits == 8 {
+                                let (lower, upper) = nibbles(w);
+                                pairs[r][v] = _mm256_maddubs_epi16(lower, a[v]);
+                                upper_pairs[r][v] = _mm256_maddubs_epi16(upper, a[v]);
+                            } else {
+                                let products = _mm256_maddubs_epi16(w, a[v]);
+                                pairs[r][v] = _mm256_add_epi16(pairs[r][v], products);
+                            }
+                        }
+                    }
+                }
+                for r in 0..R {
+                    for v in 0..V {
+                        let mut sum = sum_pairs(pairs[r][v]);
+                        if kind.bits == 8 {
+                            let upper = _mm256_slli_epi32::<4>(sum_pairs(upper_pairs[r][v]));
+                            sum = _mm256_add_epi32(sum, upper);
+                        }
+                        sums[r][v] = _mm256_add_epi32(sums[r][v], sum);
+                    }
+                }
+                first += steps_per_sum;
+            }
+            sums
+        }
+    }
+
+    #[inline(always)]
+    fn dot_unit(self, bits: u32, weights: __m256i, activations: __m256i) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            if bits < 8 {
+                let pairs = _mm256_maddubs_epi16(weights, activations);
+                return _mm256_cvtepi32_ps(sum_pairs(pairs));
+            }
+            // Products of whole bytes would overflow 16 bits.
+            let (lower, upper) = nibbles(weights);
+            let lower = sum_pairs(_mm256_maddubs_epi16(lower, activations));
+            let upper = sum_pairs(_mm256_maddubs_epi16(upper, activations));
+            _mm256_cvtepi32_ps(_mm256_add_epi32(lower, _mm256_slli_epi32::<4>(upper)))
+        }
+    }
+}
+
+/// Lower and upper nibbles of each byte.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+unsafe fn nibbles(bytes: __m256i) -> (__m256i, __m256i) {
+    // SAFETY: as above.
+    unsafe {
+        let mask = _mm256_set1_epi8(0x0f);
+        let upper = _mm256_srli_epi16::<4>(bytes);
+        (_mm256_and_si256(bytes, mask), _mm256_and_si256(upper, mask))
+    }
+}
+
+/// Sums of adjacent 16-bit integers.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+unsafe fn sum_pairs(pairs: __m256i) -> __m256i {
+    // SAFETY: as above.
+    unsafe { _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)) }
+}
+
+impl Int8 for AvxVnni {
+    const UNSIGNED_WEIGHTS: bool = true;
+    const TILE_VECTORS: usize = 1;
+    const TILE_ROWS: usize = 6;
+    units!();
+    lanes_256!();
+
+    #[inline(always)]
+    fn gemm<F: Format>(self, tile: GemmTile) {
+        multiply::<Self, F, 6, 1>(self, tile);
+    }
+
+    #[inline(always)]
+    unsafe fn dot_group<const R: usize, const V: usize>(
+        self,
+        kind: Group,
+        weights: *const u8,
+        activations: *const i8,
+        mut sums: [[__m256i; V]; R],
+    ) -> [[__m256i; V]; R] {
+        for step in 0..kind.len / 4 {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX-VNNI.
+            unsafe {
+                let a: [__m256i; V] = std::array::from_fn(|v| {
+                    _mm256_loadu_si256(activations.add((step * V + v) * 32).cast())
+                });
+                for r in 0..R {
+                    let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
+                    let w = _mm256_set1_epi32(w.read_unaligned());
+                    for v in 0..V {
+                        sums[r][v] = _mm256_dpbusd_avx_epi32(sums[r][v], w, a[v]);
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn dot_unit(self, _: u32, weights: __m256i, activations: __m256i) -> __m256 {
+        // SAFETY: `self` proves AVX-VNNI.
+        unsafe {
+            let zero = _mm256_setzero_si256();
+            _mm256_cvtepi32_ps(_mm256_dpbusd_avx_epi32(zero, weights, activations))
+        }
+    }
+}
+
+impl Int8 for Avx512 {
+    const UNSIGNED_WEIGHTS: bool = true;
+    const LANES: usize = 16;
+    const TILE_VECTORS: usize = 2;
+    const TILE_ROWS: usize = 6;
+    type I32 = __m512i;
+    type F32 = __m512;
+    units!();
+
+    #[inline(always)]
+    fn gemm<F: Format>(self, tile: GemmTile) {
+        multiply::<Self, F, 6, 2>(self, tile);
+    }
+
+    #[inline(always)]
+    unsafe fn load_i32(self, from: *const i32) -> __m512i {
+        // SAFETY: the caller vouches for the integers, `self` for AVX-512.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f32(self, from: *const f32) -> __m512 {
+        // SAFETY: the caller vouches for the floats, `self` for AVX-512.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f32(self, to: *mut f32, values: __m512) {
+        // SAFETY: the caller vouches for the floats, `self` for AVX-512.
+        unsafe { _mm512_storeu_ps(to, values) }
+    }
+
+    #[inline(always)]
+    fn zero_i32(self) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn splat_f32(self, value: f32) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn shift_left(self, a: __m512i, bits: u32) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_sllv_epi32(a, _mm512_set1_epi32(bits as i32)) }
+    }
+
+    #[inline(always)]
+    fn to_f32(self, a: __m512i) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn neg_mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_fnmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    unsafe fn dot_group<const R: usize, const V: usize>(
+        self,
+        kind: Group,
+        weights: *const u8,
+        activations: *const i8,
+        mut sums: [[__m512i; V]; R],
+    ) -> [[__m512i; V]; R] {
+        for step in 0..kind.len / 4 {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX-512 VNNI.
+            unsafe {
+                let a: [__m512i; V] = std::array::from_fn(|v| {
+                    _mm512_loadu_si512(activations.add((step * V + v) * 64).cast())
+                });
+                for r in 0..R {
+                    let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
+                    let w = _mm512_set1_epi32(w.read_unaligned());
+                    for v in 0..V {
+                        sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], w, a[v]);
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn dot_unit(self, _: u32, weights: __m256i, activations: __m256i) -> __m256 {
+        // SAFETY: `self` proves AVX-512 VNNI and VL.
+        unsafe {
+            let zero = _mm256_setzero_si256();
+            _mm256_cvtepi32_ps(_mm256_dpbusd_epi32(zero, weights, activations))
+        }
+    }
+}
