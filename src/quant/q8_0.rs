@@ -1,0 +1,61 @@
+//! `Q8_0`: 32 values as one scale and 32 signed bytes.
+//!
+//! ```text
+//! byte 0       2                        34
+//!      | scale | q0 | q1 | ...    | q31 |        value i = qi * scale
+//!      |  F16  |       32 x i8          |
+//! ```
+//!
+//! The same bytes as ggml's quantizer: the scale is the largest magnitude over 127, and values
+//! are rounded to the nearest multiple of it before it is rounded to F16, ties away from zero.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Block, f16_to_f32, f32_to_f16, range_with_zero, reciprocal};
+
+/// 32 values of `Q8_0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ8_0 {
+    /// The scale, an F16 in little-endian order.
+    pub scale: [u8; 2],
+    /// The values over the scale.
+    pub quants: [i8; 32],
+}
+
+impl BlockQ8_0 {
+    /// The scale as a number.
+    #[inline(always)]
+    pub fn scale(&self) -> f32 {
+        f16_to_f32(self.scale)
+    }
+}
+
+impl Block<32> for BlockQ8_0 {
+    #[inline(always)]
+    fn quantize(values: &[f32; 32]) -> Self {
+        let (low, high) = range_with_zero(values);
+        let scale = high.max(-low) / 127.0;
+        let inverse = reciprocal(scale);
+        BlockQ8_0 {
+            scale: f32_to_f16(scale),
+            quants: values.map(|x| round_half_away(x * inverse)),
+        }
+    }
+
+    #[inline(always)]
+    fn dequantize_to(&self, out: &mut [f32; 32]) {
+        let scale = self.scale();
+        for (x, &q) in out.iter_mut().zip(&self.quants) {
+            *x = f32::from(q) * scale;
+        }
+    }
+}
+
+/// `x` rounded to the nearest integer, ties away from zero; NaN gives zero.
+#[inline(always)]
+fn round_half_away(x: f32) -> i8 {
+    let whole = x as i32;
+    let fraction = x - whole as f32;
+    (whole + i32::from(fraction >= 0.5) - i32::from(fraction <= -0.5)) as i8
+}
