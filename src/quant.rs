@@ -13,12 +13,14 @@
 //! [`quantize`].
 
 mod float;
+mod lanes;
 mod q4_0;
 mod q4_k;
 mod q6_k;
 mod q8_0;
 
 use bytemuck::Pod;
+use pulp::{Simd, WithSimd};
 
 use crate::gguf::DType;
 
@@ -30,8 +32,8 @@ pub use q8_0::BlockQ8_0;
 
 /// `LEN` values that are stored together.
 pub trait Block<const LEN: usize>: Pod {
-    /// The block that stands for `values`.
-    fn quantize(values: &[f32; LEN]) -> Self;
+    /// Writes the blocks that stand for `values`, of which there are as many.
+    fn quantize<S: Simd>(simd: S, values: &[[f32; LEN]], out: &mut [Self]);
 
     /// Writes the values that this block stands for.
     fn dequantize_to(&self, out: &mut [f32; LEN]);
@@ -75,22 +77,31 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) {
 /// # Panics
 /// Where the lengths do not match. No value makes it panic.
 pub fn quantize(dtype: DType, values: &[f32], out: &mut [u8]) {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || quantize_inline(dtype, values, out),
-    );
+    pulp::Arch::new().dispatch(Quantize { dtype, values, out });
 }
 
-#[inline(always)]
-fn quantize_inline(dtype: DType, values: &[f32], out: &mut [u8]) {
-    match dtype {
-        DType::F32 => float::quantize_f32(values, out),
-        DType::F16 => float::quantize_f16(values, out),
-        DType::BF16 => float::quantize_bf16(values, out),
-        DType::Q8_0 => quantize_blocks::<BlockQ8_0, 32>(values, out),
-        DType::Q4_0 => quantize_blocks::<BlockQ4_0, 32>(values, out),
-        DType::Q4_K => quantize_blocks::<BlockQ4K, 256>(values, out),
-        DType::Q6_K => quantize_blocks::<BlockQ6K, 256>(values, out),
+/// A struct, since a closure of this size would not be inlined into the code for the processor.
+struct Quantize<'a, 'b> {
+    dtype: DType,
+    values: &'a [f32],
+    out: &'b mut [u8],
+}
+
+impl WithSimd for Quantize<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Quantize { dtype, values, out } = self;
+        match dtype {
+            DType::F32 => float::quantize_f32(values, out),
+            DType::F16 => float::quantize_f16(values, out),
+            DType::BF16 => float::quantize_bf16(values, out),
+            DType::Q8_0 => quantize_blocks::<_, BlockQ8_0, 32>(simd, values, out),
+            DType::Q4_0 => quantize_blocks::<_, BlockQ4_0, 32>(simd, values, out),
+            DType::Q4_K => quantize_blocks::<_, BlockQ4K, 256>(simd, values, out),
+            DType::Q6_K => quantize_blocks::<_, BlockQ6K, 256>(simd, values, out),
+        }
     }
 }
 
@@ -105,13 +116,15 @@ fn dequantize_blocks<B: Block<LEN>, const LEN: usize>(bytes: &[u8], out: &mut [f
 }
 
 #[inline(always)]
-fn quantize_blocks<B: Block<LEN>, const LEN: usize>(values: &[f32], out: &mut [u8]) {
+fn quantize_blocks<S: Simd, B: Block<LEN>, const LEN: usize>(
+    simd: S,
+    values: &[f32],
+    out: &mut [u8],
+) {
     let blocks: &mut [B] = bytemuck::cast_slice_mut(out);
     let (chunks, rest) = values.as_chunks::<LEN>();
     assert!(rest.is_empty() && blocks.len() == chunks.len());
-    for (block, chunk) in blocks.iter_mut().zip(chunks) {
-        *block = B::quantize(chunk);
-    }
+    B::quantize(simd, chunks, blocks);
 }
 
 /// Adding and subtracting this rounds to the nearest integer, ties to even, up to `2^22`.
@@ -131,19 +144,6 @@ fn round_within(x: f32, low: f32, high: f32) -> f32 {
 fn reciprocal(x: f32) -> f32 {
     let inverse = 1.0 / x;
     if inverse.is_finite() { inverse } else { 0.0 }
-}
-
-/// Sum in a fixed order that vectorises: halves are added until one value is left.
-#[inline(always)]
-fn sum<const N: usize>(mut lanes: [f32; N]) -> f32 {
-    let mut width = N / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
 }
 
 /// Smallest and largest of `values` and zero; NaN is passed over.

@@ -10,6 +10,7 @@
 //! there are several, becomes exactly -8, which fixes the scale and its sign.
 
 use bytemuck::{Pod, Zeroable};
+use pulp::Simd;
 
 use super::{Block, f16_to_f32, f32_to_f16, range_with_zero, reciprocal};
 
@@ -29,17 +30,25 @@ impl BlockQ4_0 {
     pub fn scale(&self) -> f32 {
         f16_to_f32(self.scale)
     }
-}
 
-impl Block<32> for BlockQ4_0 {
+    /// The block that stands for `values`.
     #[inline(always)]
-    fn quantize(values: &[f32; 32]) -> Self {
+    fn of(values: &[f32; 32]) -> Self {
         let scale = largest(values) / -8.0;
         let inverse = reciprocal(scale);
         let nibbles = values.map(|x| nibble(x * inverse));
         BlockQ4_0 {
             scale: f32_to_f16(scale),
             quants: std::array::from_fn(|i| nibbles[i] | nibbles[i + 16] << 4),
+        }
+    }
+}
+
+impl Block<32> for BlockQ4_0 {
+    #[inline(always)]
+    fn quantize<S: Simd>(_: S, values: &[[f32; 32]], out: &mut [Self]) {
+        for (values, block) in values.iter().zip(out) {
+            *block = Self::of(values);
         }
     }
 

@@ -15,13 +15,24 @@
 //! ```
 
 use bytemuck::{Pod, Zeroable};
+use pulp::Simd;
 
-use super::{Block, f16_to_f32, f32_to_f16, range_with_zero, reciprocal, round_within, sum};
-
+use super::lanes::{
+    Lanes, N_LANES, load, load_columns, n_registers, reciprocal, round_within, store, transpose,
+};
+use super::{Block, f16_to_f32, f32_to_f16};
 /// Values of a sub-block.
 const SUB: usize = 16;
 /// Sub-blocks of a block.
-const N_SUBS: usize = 16;
+const N_SUBS: usize = N_LANES;
+/// The six-bit numbers reach from `MIN_QUANT` to `MAX_QUANT`.
+const MIN_QUANT: f32 = -32.0;
+const MAX_QUANT: f32 = 31.0;
+/// Spacings that are tried on each sub-block: how many, and how far they are apart.
+const N_SPACINGS: usize = 18;
+const SPACING_STEP: f32 = 0.1;
+/// Times that the 16-bit scale is fitted to the six-bit numbers.
+const REFITS: usize = 1;
 
 /// 256 values of `Q6_K`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -65,38 +76,16 @@ impl BlockQ6K {
 }
 
 impl Block<256> for BlockQ6K {
-    /// Minimises the sum of squared errors, by a search: see [`fit`], [`nearest_step`] and
-    /// [`refit`].
+    /// Minimises the sum of squared errors. A scale is fitted to each sub-block, then the nearest
+    /// 8-bit scales are searched, and then the 16-bit scale is fitted to the outcome.
     #[inline(always)]
-    fn quantize(values: &[f32; 256]) -> Self {
-        let (subs, _) = values.as_chunks::<SUB>();
-        let subs: &[[f32; SUB]; N_SUBS] = subs.try_into().expect("256 values");
-        let fits = subs.each_ref().map(fit);
-        let largest = fits
-            .iter()
-            .fold(0.0f32, |a, &b| if b.abs() > a.abs() { b } else { a });
-        let mut outer = f16_to_f32(f32_to_f16(largest / -128.0));
-        let mut steps = [0.0; N_SUBS];
-        let mut error = 0.0;
-        for n in 0..N_SUBS {
-            let (step, its_error) = nearest_step(&subs[n], fits[n], outer);
-            steps[n] = step;
-            error += its_error;
+    fn quantize<S: Simd>(simd: S, values: &[[f32; 256]], out: &mut [Self]) {
+        for (values, block) in values.iter().zip(out) {
+            let mut columns = [[0.0; N_LANES]; SUB];
+            transpose(values, 0, &mut columns);
+            let (outer, steps) = search(simd, &columns);
+            *block = pack(&columns, outer, &steps);
         }
-        for _ in 0..REFITS {
-            let refitted = refit(subs, outer, &steps);
-            let mut better = steps;
-            let mut refitted_error = 0.0;
-            for n in 0..N_SUBS {
-                let (step, its_error) = nearest_step(&subs[n], steps[n] * outer, refitted);
-                better[n] = step;
-                refitted_error += its_error;
-            }
-            if refitted_error < error {
-                (error, outer, steps) = (refitted_error, refitted, better);
-            }
-        }
-        pack(subs, outer, &steps)
     }
 
     #[inline(always)]
@@ -112,83 +101,167 @@ impl Block<256> for BlockQ6K {
     }
 }
 
-/// Times that the outer scale is fitted to the chosen numbers.
-const REFITS: usize = 1;
-
+/// The 16-bit scale, and the 8-bit scales of the sub-blocks.
 #[inline(always)]
-fn quants_of(values: &[f32; SUB], scale: f32) -> [f32; SUB] {
-    let inverse = reciprocal(scale);
-    values.map(|x| round_within(x * inverse, -32.0, 31.0))
+fn search<S: Simd>(simd: S, columns: &[Lanes; SUB]) -> (f32, Lanes) {
+    let mut scales = [0.0; N_LANES];
+    for r in 0..n_registers::<S>() {
+        let scale = fit(simd, &load_columns::<S, SUB>(columns, r));
+        store::<S>(&mut scales, r, scale);
+    }
+    let largest = scales.iter().fold(0.0f32, |a, &b| if b.abs() > a.abs() { b } else { a });
+    let mut outer = as_stored(largest / -128.0);
+    let (mut steps, mut error) = nearest_steps(simd, columns, &scales, outer);
+    for _ in 0..REFITS {
+        let refitted = refit(simd, columns, outer, &steps);
+        let scales = steps.map(|step| step * outer);
+        let (refitted_steps, refitted_error) = nearest_steps(simd, columns, &scales, refitted);
+        if refitted_error < error {
+            (outer, steps, error) = (refitted, refitted_steps, refitted_error);
+        }
+    }
+    (outer, steps)
 }
 
-/// `sum(q * x)` and `sum(q * q)`.
+/// `scale` as it will be read.
 #[inline(always)]
-fn products(values: &[f32; SUB], quants: &[f32; SUB]) -> (f32, f32) {
-    let qx = sum(std::array::from_fn::<_, SUB, _>(|i| quants[i] * values[i]));
-    (qx, sum(quants.map(|q| q * q)))
+fn as_stored(scale: f32) -> f32 {
+    f16_to_f32(f32_to_f16(scale))
+}
+
+/// The six-bit numbers nearest to `x`.
+#[inline(always)]
+fn quants<S: Simd>(simd: S, x: S::f32s, inverse_scale: S::f32s) -> S::f32s {
+    let (low, high) = (simd.splat_f32s(MIN_QUANT), simd.splat_f32s(MAX_QUANT));
+    round_within(simd, simd.mul_f32s(x, inverse_scale), low, high)
+}
+
+/// `sum(q * x)` and `sum(q * q)` over each sub-block.
+#[inline(always)]
+fn sums<S: Simd>(simd: S, values: &[S::f32s; SUB], scale: S::f32s) -> (S::f32s, S::f32s) {
+    let inverse = reciprocal(simd, scale);
+    let (mut qx, mut qq) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+    for &x in values {
+        let q = quants(simd, x, inverse);
+        qx = simd.add_f32s(qx, simd.mul_f32s(q, x));
+        qq = simd.add_f32s(qq, simd.mul_f32s(q, q));
+    }
+    (qx, qq)
 }
 
 /// The scale with the least squared error among those that regression gives for several spacings.
 #[inline(always)]
-fn fit(values: &[f32; SUB]) -> f32 {
-    let (low, high) = range_with_zero(values);
-    let largest = if high > -low { high } else { low };
-    let mut best = largest / -32.0;
-    let mut best_explained = 0.0;
-    for step in 0..=18 {
-        let spacing = -32.0 - (step as f32 - 9.0) * 0.1;
-        let (qx, qq) = products(values, &quants_of(values, largest / spacing));
-        let explained = qx * qx / qq;
-        if explained > best_explained {
-            (best, best_explained) = (qx / qq, explained);
-        }
+fn fit<S: Simd>(simd: S, values: &[S::f32s; SUB]) -> S::f32s {
+    let zero = simd.splat_f32s(0.0);
+    let (mut largest, mut magnitude) = (zero, zero);
+    for &x in values {
+        let is_larger = simd.less_than_f32s(magnitude, simd.abs_f32s(x));
+        largest = simd.select_f32s(is_larger, x, largest);
+        magnitude = simd.select_f32s(is_larger, simd.abs_f32s(x), magnitude);
+    }
+    let spaced = |spacing: f32| simd.mul_f32s(largest, simd.splat_f32s(1.0 / spacing));
+    let mut best = spaced(MIN_QUANT);
+    let mut best_explained = zero;
+    for step in 0..=N_SPACINGS {
+        let offset = (step as f32 - (N_SPACINGS / 2) as f32) * SPACING_STEP;
+        let (qx, qq) = sums(simd, values, spaced(MIN_QUANT - offset));
+        let scale = simd.div_f32s(qx, qq);
+        let explained = simd.mul_f32s(qx, scale);
+        let is_more = simd.less_than_f32s(best_explained, explained);
+        best = simd.select_f32s(is_more, scale, best);
+        best_explained = simd.select_f32s(is_more, explained, best_explained);
     }
     best
 }
 
-/// The 8-bit scale next to `scale` with the least squared error, and that error.
+/// The 8-bit scales next to `scales` with the least squared errors, and the sum of those.
 #[inline(always)]
-fn nearest_step(values: &[f32; SUB], scale: f32, outer: f32) -> (f32, f32) {
-    let middle = scale * reciprocal(outer);
-    let mut best = (0.0, f32::INFINITY);
+fn nearest_steps<S: Simd>(
+    simd: S,
+    columns: &[Lanes; SUB],
+    scales: &Lanes,
+    outer: f32,
+) -> (Lanes, f32) {
+    let mut steps = [0.0; N_LANES];
+    let mut errors = [0.0; N_LANES];
+    for r in 0..n_registers::<S>() {
+        let values = load_columns::<S, SUB>(columns, r);
+        let (best, error) = nearest_steps_of(simd, &values, load::<S>(scales, r), outer);
+        store::<S>(&mut steps, r, best);
+        store::<S>(&mut errors, r, error);
+    }
+    (steps, errors.iter().sum())
+}
+
+#[inline(always)]
+fn nearest_steps_of<S: Simd>(
+    simd: S,
+    values: &[S::f32s; SUB],
+    scale: S::f32s,
+    outer: f32,
+) -> (S::f32s, S::f32s) {
+    let outer = simd.splat_f32s(outer);
+    let wanted = simd.mul_f32s(scale, reciprocal(simd, outer));
+    let (low, high) = (simd.splat_f32s(-128.0), simd.splat_f32s(127.0));
+    let mut best = simd.splat_f32s(0.0);
+    let mut best_error = simd.splat_f32s(f32::INFINITY);
     for change in [0.0, -1.0, 1.0] {
-        let step = round_within(middle + change, -128.0, 127.0);
-        let scale = step * outer;
-        let quants = quants_of(values, scale);
-        let error = sum(std::array::from_fn::<_, SUB, _>(|i| {
-            let error = scale * quants[i] - values[i];
-            error * error
-        }));
-        if error < best.1 {
-            best = (step, error);
-        }
+        let step = simd.add_f32s(wanted, simd.splat_f32s(change));
+        let step = round_within(simd, step, low, high);
+        let error = squared_errors(simd, values, simd.mul_f32s(step, outer));
+        let is_less = simd.less_than_f32s(error, best_error);
+        best = simd.select_f32s(is_less, step, best);
+        best_error = simd.select_f32s(is_less, error, best_error);
     }
-    best
-}
-
-/// The outer scale with the least squared error for given six-bit numbers and 8-bit scales.
-#[inline(always)]
-fn refit(subs: &[[f32; SUB]; N_SUBS], outer: f32, steps: &[f32; N_SUBS]) -> f32 {
-    let (mut ax, mut aa) = (0.0, 0.0);
-    for (values, &step) in subs.iter().zip(steps) {
-        let (qx, qq) = products(values, &quants_of(values, step * outer));
-        ax += step * qx;
-        aa += step * step * qq;
-    }
-    f16_to_f32(f32_to_f16(ax * reciprocal(aa)))
+    (best, best_error)
 }
 
 #[inline(always)]
-fn pack(subs: &[[f32; SUB]; N_SUBS], outer: f32, steps: &[f32; N_SUBS]) -> BlockQ6K {
-    let mut quants = [0u8; 256];
-    let (chunks, _) = quants.as_chunks_mut::<SUB>();
+fn squared_errors<S: Simd>(simd: S, values: &[S::f32s; SUB], scale: S::f32s) -> S::f32s {
+    let inverse = reciprocal(simd, scale);
+    let mut total = simd.splat_f32s(0.0);
+    for &x in values {
+        let error = simd.sub_f32s(simd.mul_f32s(quants(simd, x, inverse), scale), x);
+        total = simd.add_f32s(total, simd.mul_f32s(error, error));
+    }
+    total
+}
+
+/// The 16-bit scale with the least squared error for the six-bit numbers of 8-bit scales `steps`.
+#[inline(always)]
+fn refit<S: Simd>(simd: S, columns: &[Lanes; SUB], outer: f32, steps: &Lanes) -> f32 {
+    let (mut qx, mut qq) = ([0.0; N_LANES], [0.0; N_LANES]);
+    for r in 0..n_registers::<S>() {
+        let values = load_columns::<S, SUB>(columns, r);
+        let scale = simd.mul_f32s(load::<S>(steps, r), simd.splat_f32s(outer));
+        let (its_qx, its_qq) = sums(simd, &values, scale);
+        store::<S>(&mut qx, r, its_qx);
+        store::<S>(&mut qq, r, its_qq);
+    }
+    let (mut numerator, mut denominator) = (0.0, 0.0);
+    for n in 0..N_LANES {
+        numerator += steps[n] * qx[n];
+        denominator += steps[n] * steps[n] * qq[n];
+    }
+    as_stored(numerator * super::reciprocal(denominator))
+}
+
+#[inline(always)]
+fn pack(columns: &[Lanes; SUB], outer: f32, steps: &Lanes) -> BlockQ6K {
+    let mut scales = [0; N_SUBS];
+    let mut quants = [0; 256];
     for n in 0..N_SUBS {
-        chunks[n] = quants_of(&subs[n], steps[n] * outer).map(|q| (q + 32.0) as u8);
+        scales[n] = steps[n] as i8;
+        let inverse = super::reciprocal(steps[n] * outer);
+        for i in 0..SUB {
+            let q = super::round_within(columns[i][n] * inverse, MIN_QUANT, MAX_QUANT);
+            quants[n * SUB + i] = (q - MIN_QUANT) as u8;
+        }
     }
     let mut block = BlockQ6K {
         low: [0; 128],
         high: [0; 64],
-        scales: steps.map(|step| step as i8),
+        scales,
         scale: f32_to_f16(outer),
     };
     for half in 0..2 {

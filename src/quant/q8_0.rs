@@ -10,6 +10,7 @@
 //! are rounded to the nearest multiple of it before it is rounded to F16, ties away from zero.
 
 use bytemuck::{Pod, Zeroable};
+use pulp::Simd;
 
 use super::{Block, f16_to_f32, f32_to_f16, range_with_zero, reciprocal};
 
@@ -29,17 +30,25 @@ impl BlockQ8_0 {
     pub fn scale(&self) -> f32 {
         f16_to_f32(self.scale)
     }
-}
 
-impl Block<32> for BlockQ8_0 {
+    /// The block that stands for `values`.
     #[inline(always)]
-    fn quantize(values: &[f32; 32]) -> Self {
+    fn of(values: &[f32; 32]) -> Self {
         let (low, high) = range_with_zero(values);
         let scale = high.max(-low) / 127.0;
         let inverse = reciprocal(scale);
         BlockQ8_0 {
             scale: f32_to_f16(scale),
             quants: values.map(|x| round_half_away(x * inverse)),
+        }
+    }
+}
+
+impl Block<32> for BlockQ8_0 {
+    #[inline(always)]
+    fn quantize<S: Simd>(_: S, values: &[[f32; 32]], out: &mut [Self]) {
+        for (values, block) in values.iter().zip(out) {
+            *block = Self::of(values);
         }
     }
 
