@@ -111,7 +111,9 @@ fn dequantize_blocks<B: Block<LEN>, const LEN: usize>(bytes: &[u8], out: &mut [f
     let (chunks, rest) = out.as_chunks_mut::<LEN>();
     assert!(rest.is_empty() && blocks.len() == chunks.len());
     for (block, chunk) in blocks.iter().zip(chunks) {
-        block.dequantize_to(chunk);
+        // Else the compiler takes one value of each of several blocks into a register, which
+        // needs gathers and scatters, rather than several values of one block.
+        std::hint::black_box(block).dequantize_to(chunk);
     }
 }
 
@@ -139,6 +141,13 @@ fn round_within(x: f32, low: f32, high: f32) -> f32 {
     (x + ROUND) - ROUND
 }
 
+/// The low byte of an integer from -128 to 255, without the saturation of a cast, which does not
+/// vectorise.
+#[inline(always)]
+fn low_byte(integer: f32) -> u8 {
+    (integer + ROUND).to_bits() as u8
+}
+
 /// `1 / x`, or zero where that is not finite.
 #[inline(always)]
 fn reciprocal(x: f32) -> f32 {
@@ -158,8 +167,16 @@ fn range_with_zero<const N: usize>(values: &[f32; N]) -> (f32, f32) {
     let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
-            low[i] = if low[i + width] < low[i] { low[i + width] } else { low[i] };
-            high[i] = if high[i + width] > high[i] { high[i + width] } else { high[i] };
+            low[i] = if low[i + width] < low[i] {
+                low[i + width]
+            } else {
+                low[i]
+            };
+            high[i] = if high[i + width] > high[i] {
+                high[i + width]
+            } else {
+                high[i]
+            };
         }
         width /= 2;
     }

@@ -22,14 +22,15 @@ pub fn f16_to_f32(bits: [u8; 2]) -> f32 {
     let bits = u32::from(u16::from_le_bytes(bits));
     let sign = (bits & 0x8000) << 16;
     let magnitude = (bits & 0x7fff) << 13;
+    let rebiased = magnitude + BIAS_DIFFERENCE;
+    let is_special = u32::from(magnitude >= 31 << 23);
+    let normal_or_special = rebiased + is_special * BIAS_DIFFERENCE;
     // A subnormal is its mantissa put behind 2^-14, less that 2^-14.
     let subnormal = f32::from_bits(magnitude | SMALLEST_NORMAL) - f32::from_bits(SMALLEST_NORMAL);
     let widened = if magnitude < 1 << 23 {
         subnormal.to_bits()
-    } else if magnitude < 31 << 23 {
-        magnitude + BIAS_DIFFERENCE
     } else {
-        magnitude | 0xff << 23
+        normal_or_special
     };
     f32::from_bits(sign | widened)
 }

@@ -37,11 +37,7 @@ pub fn load_columns<S: Simd, const SUB: usize>(columns: &[Lanes; SUB], r: usize)
 
 /// Puts the sub-blocks of `values` into the lanes from `first` on.
 #[inline(always)]
-pub fn transpose<const SUB: usize>(
-    values: &[f32; 256],
-    first: usize,
-    columns: &mut [Lanes; SUB],
-) {
+pub fn transpose<const SUB: usize>(values: &[f32; 256], first: usize, columns: &mut [Lanes; SUB]) {
     for (i, column) in columns.iter_mut().enumerate() {
         for n in 0..256 / SUB {
             column[first + n] = values[n * SUB + i];

@@ -12,7 +12,7 @@
 use bytemuck::{Pod, Zeroable};
 use pulp::Simd;
 
-use super::{Block, f16_to_f32, f32_to_f16, range_with_zero, reciprocal};
+use super::{Block, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within};
 
 /// 32 values of `Q4_0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -31,15 +31,32 @@ impl BlockQ4_0 {
         f16_to_f32(self.scale)
     }
 
+    /// The nibbles in the order of the values.
+    #[inline(always)]
+    pub fn nibbles(&self) -> [u8; 32] {
+        let mut nibbles = [0; 32];
+        let (low, high) = nibbles.split_at_mut(16);
+        for (nibble, &byte) in low.iter_mut().zip(&self.quants) {
+            *nibble = byte & 0xf;
+        }
+        for (nibble, &byte) in high.iter_mut().zip(&self.quants) {
+            *nibble = byte >> 4;
+        }
+        nibbles
+    }
+
     /// The block that stands for `values`.
     #[inline(always)]
     fn of(values: &[f32; 32]) -> Self {
         let scale = largest(values) / -8.0;
         let inverse = reciprocal(scale);
-        let nibbles = values.map(|x| nibble(x * inverse));
+        let mut quants = [0; 16];
+        for (i, q) in quants.iter_mut().enumerate() {
+            *q = nibble(values[i] * inverse) | nibble(values[i + 16] * inverse) << 4;
+        }
         BlockQ4_0 {
             scale: f32_to_f16(scale),
-            quants: std::array::from_fn(|i| nibbles[i] | nibbles[i + 16] << 4),
+            quants,
         }
     }
 }
@@ -55,11 +72,13 @@ impl Block<32> for BlockQ4_0 {
     #[inline(always)]
     fn dequantize_to(&self, out: &mut [f32; 32]) {
         let scale = self.scale();
-        let (low, high) = out.split_at_mut(16);
-        for i in 0..16 {
-            low[i] = (f32::from(self.quants[i] & 0xf) - 8.0) * scale;
-            high[i] = (f32::from(self.quants[i] >> 4) - 8.0) * scale;
+        // By way of a local array: with stores to `out` between the loads from the block, which
+        // might overlap for all the compiler knows, this would not vectorise.
+        let mut values = [0.0; 32];
+        for (x, nibble) in values.iter_mut().zip(self.nibbles()) {
+            *x = (f32::from(nibble) - 8.0) * scale;
         }
+        *out = values;
     }
 }
 
@@ -80,5 +99,8 @@ fn largest(values: &[f32; 32]) -> f32 {
 /// `x + 8`, where `-8 <= x <= 8`, rounded half up and clamped to a nibble; NaN gives zero.
 #[inline(always)]
 fn nibble(x: f32) -> u8 {
-    ((x + 8.5) as i32).clamp(0, 15) as u8
+    let x = x + 8.5;
+    let x = if x < 15.5 { x } else { 15.5 };
+    let nearest = round_within(x, 0.0, 15.5);
+    low_byte(nearest - if nearest > x { 1.0 } else { 0.0 })
 }

@@ -474,7 +474,7 @@ fn pack(columns: &[Lanes; SUB], first: usize, outer: &Lines, steps: &Lines) -> B
     for (i, x) in columns.iter().enumerate() {
         let nibble = |n: usize| {
             let position = (x[first + n] + min[n]) * inverse[n];
-            super::round_within(position, 0.0, MAX_QUANT) as u8
+            super::low_byte(super::round_within(position, 0.0, MAX_QUANT))
         };
         for g in 0..N_SUBS / 2 {
             quants[g * SUB + i] = nibble(2 * g) | nibble(2 * g + 1) << 4;

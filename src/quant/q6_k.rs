@@ -25,6 +25,8 @@ use super::{Block, f16_to_f32, f32_to_f16};
 const SUB: usize = 16;
 /// Sub-blocks of a block.
 const N_SUBS: usize = N_LANES;
+/// The sub-blocks from which each second one up to three more shares bytes.
+const FIRSTS: [usize; 4] = [0, 1, 8, 9];
 /// The six-bit numbers reach from `MIN_QUANT` to `MAX_QUANT`.
 const MIN_QUANT: f32 = -32.0;
 const MAX_QUANT: f32 = 31.0;
@@ -59,19 +61,32 @@ impl BlockQ6K {
     #[inline(always)]
     pub fn quants(&self) -> [i8; 256] {
         let mut quants = [0; 256];
-        for half in 0..2 {
-            let low = &self.low[half * 64..][..64];
-            let high = &self.high[half * 32..][..32];
-            let out = &mut quants[half * 128..][..128];
-            for i in 0..32 {
-                let join = |low: u8, high: u8| (low | (high & 3) << 4) as i8 - 32;
-                out[i] = join(low[i] & 0xf, high[i]);
-                out[i + 32] = join(low[i + 32] & 0xf, high[i] >> 2);
-                out[i + 64] = join(low[i] >> 4, high[i] >> 4);
-                out[i + 96] = join(low[i + 32] >> 4, high[i] >> 6);
+        let (outs, _) = quants.as_chunks_mut::<SUB>();
+        for first in FIRSTS {
+            for (quarter, values) in self.quarters(first).iter().enumerate() {
+                outs[first + 2 * quarter] = *values;
             }
         }
         quants
+    }
+
+    /// The sub-blocks `first`, `first + 2`, `first + 4` and `first + 6`, which share bytes.
+    #[inline(always)]
+    fn quarters(&self, first: usize) -> [[i8; SUB]; 4] {
+        let (half, odd) = (first / 8, first % 8);
+        let (lows, _) = self.low.as_chunks::<SUB>();
+        let (highs, _) = self.high.as_chunks::<SUB>();
+        let (low_a, low_b) = (&lows[half * 4 + odd], &lows[half * 4 + odd + 2]);
+        let high = &highs[half * 2 + odd];
+        let mut quarters = [[0; SUB]; 4];
+        for i in 0..SUB {
+            let (a, b, high) = (low_a[i], low_b[i], high[i]);
+            quarters[0][i] = (a & 0xf | high << 4 & 0x30) as i8 - 32;
+            quarters[1][i] = (b & 0xf | high << 2 & 0x30) as i8 - 32;
+            quarters[2][i] = (a >> 4 | high & 0x30) as i8 - 32;
+            quarters[3][i] = (b >> 4 | high >> 2 & 0x30) as i8 - 32;
+        }
+        quarters
     }
 }
 
@@ -91,11 +106,16 @@ impl Block<256> for BlockQ6K {
     #[inline(always)]
     fn dequantize_to(&self, out: &mut [f32; 256]) {
         let scale = self.scale();
-        let quants = self.quants();
-        for n in 0..N_SUBS {
-            let scale = scale * f32::from(self.scales[n]);
-            for i in n * SUB..(n + 1) * SUB {
-                out[i] = scale * f32::from(quants[i]);
+        let (outs, _) = out.as_chunks_mut::<SUB>();
+        for first in FIRSTS {
+            for (quarter, quants) in self.quarters(first).iter().enumerate() {
+                let n = first + 2 * quarter;
+                let scale = scale * f32::from(self.scales[n]);
+                let mut values = [0.0; SUB];
+                for (x, &q) in values.iter_mut().zip(quants) {
+                    *x = scale * f32::from(q);
+                }
+                outs[n] = values;
             }
         }
     }
@@ -109,7 +129,9 @@ fn search<S: Simd>(simd: S, columns: &[Lanes; SUB]) -> (f32, Lanes) {
         let scale = fit(simd, &load_columns::<S, SUB>(columns, r));
         store::<S>(&mut scales, r, scale);
     }
-    let largest = scales.iter().fold(0.0f32, |a, &b| if b.abs() > a.abs() { b } else { a });
+    let largest = scales
+        .iter()
+        .fold(0.0f32, |a, &b| if b.abs() > a.abs() { b } else { a });
     let mut outer = as_stored(largest / -128.0);
     let (mut steps, mut error) = nearest_steps(simd, columns, &scales, outer);
     for _ in 0..REFITS {
@@ -255,7 +277,7 @@ fn pack(columns: &[Lanes; SUB], outer: f32, steps: &Lanes) -> BlockQ6K {
         let inverse = super::reciprocal(steps[n] * outer);
         for i in 0..SUB {
             let q = super::round_within(columns[i][n] * inverse, MIN_QUANT, MAX_QUANT);
-            quants[n * SUB + i] = (q - MIN_QUANT) as u8;
+            quants[n * SUB + i] = super::low_byte(q - MIN_QUANT);
         }
     }
     let mut block = BlockQ6K {

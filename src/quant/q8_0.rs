@@ -12,7 +12,7 @@
 use bytemuck::{Pod, Zeroable};
 use pulp::Simd;
 
-use super::{Block, f16_to_f32, f32_to_f16, range_with_zero, reciprocal};
+use super::{Block, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within};
 
 /// 32 values of `Q8_0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -37,9 +37,13 @@ impl BlockQ8_0 {
         let (low, high) = range_with_zero(values);
         let scale = high.max(-low) / 127.0;
         let inverse = reciprocal(scale);
+        let mut quants = [0; 32];
+        for (q, &x) in quants.iter_mut().zip(values) {
+            *q = round_half_away(x * inverse);
+        }
         BlockQ8_0 {
             scale: f32_to_f16(scale),
-            quants: values.map(|x| round_half_away(x * inverse)),
+            quants,
         }
     }
 }
@@ -55,16 +59,23 @@ impl Block<32> for BlockQ8_0 {
     #[inline(always)]
     fn dequantize_to(&self, out: &mut [f32; 32]) {
         let scale = self.scale();
-        for (x, &q) in out.iter_mut().zip(&self.quants) {
+        // By way of a local array: with stores to `out` between the loads from the block, which
+        // might overlap for all the compiler knows, this would not vectorise.
+        let mut values = [0.0; 32];
+        for (x, &q) in values.iter_mut().zip(&self.quants) {
             *x = f32::from(q) * scale;
         }
+        *out = values;
     }
 }
 
-/// `x` rounded to the nearest integer, ties away from zero; NaN gives zero.
+/// `x` rounded to the nearest integer, ties away from zero, and clamped; NaN gives -127.
 #[inline(always)]
 fn round_half_away(x: f32) -> i8 {
-    let whole = x as i32;
-    let fraction = x - whole as f32;
-    (whole + i32::from(fraction >= 0.5) - i32::from(fraction <= -0.5)) as i8
+    let x = if x > -127.0 { x } else { -127.0 };
+    let magnitude = x.abs();
+    let to_even = round_within(magnitude, 0.0, 127.0);
+    let is_tie_down = magnitude - to_even == 0.5;
+    let rounded = to_even + if is_tie_down { 1.0 } else { 0.0 };
+    low_byte(if x < 0.0 { -rounded } else { rounded }) as i8
 }
