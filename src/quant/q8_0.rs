@@ -1,0 +1,81 @@
+//! `Q8_0`: 32 values as one scale and 32 signed bytes.
+//!
+//! ```text
+//! byte 0       2                        34
+//!      | scale | q0 | q1 | ...    | q31 |        value i = qi * scale
+//!      |  F16  |       32 x i8          |
+//! ```
+//!
+//! The same bytes as ggml's quantizer: the scale is the largest magnitude over 127, and values
+//! are rounded to the nearest multiple of it before it is rounded to F16, ties away from zero.
+
+use bytemuck::{Pod, Zeroable};
+use pulp::Simd;
+
+use super::{Block, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within};
+
+/// 32 values of `Q8_0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct BlockQ8_0 {
+    /// The scale, an F16 in little-endian order.
+    pub scale: [u8; 2],
+    /// The values over the scale.
+    pub quants: [i8; 32],
+}
+
+impl BlockQ8_0 {
+    /// The scale as a number.
+    #[inline(always)]
+    pub fn scale(&self) -> f32 {
+        f16_to_f32(self.scale)
+    }
+
+    /// The block that stands for `values`.
+    #[inline(always)]
+    fn of(values: &[f32; 32]) -> Self {
+        let (low, high) = range_with_zero(values);
+        let scale = high.max(-low) / 127.0;
+        let inverse = reciprocal(scale);
+        let mut quants = [0; 32];
+        for (q, &x) in quants.iter_mut().zip(values) {
+            *q = round_half_away(x * inverse);
+        }
+        BlockQ8_0 {
+            scale: f32_to_f16(scale),
+            quants,
+        }
+    }
+}
+
+impl Block<32> for BlockQ8_0 {
+    #[inline(always)]
+    fn quantize<S: Simd>(_: S, values: &[[f32; 32]], out: &mut [Self]) {
+        for (values, block) in values.iter().zip(out) {
+            *block = Self::of(values);
+        }
+    }
+
+    #[inline(always)]
+    fn dequantize_to(&self, out: &mut [f32; 32]) {
+        let scale = self.scale();
+        // By way of a local array: with stores to `out` between the loads from the block, which
+        // might overlap for all the compiler knows, this would not vectorise.
+        let mut values = [0.0; 32];
+        for (x, &q) in values.iter_mut().zip(&self.quants) {
+            *x = f32::from(q) * scale;
+        }
+        *out = values;
+    }
+}
+
+/// `x` rounded to the nearest integer, ties away from zero, and clamped; NaN gives -127.
+#[inline(always)]
+fn round_half_away(x: f32) -> i8 {
+    let x = if x > -127.0 { x } else { -127.0 };
+    let magnitude = x.abs();
+    let to_even = round_within(magnitude, 0.0, 127.0);
+    let is_tie_down = magnitude - to_even == 0.5;
+    let rounded = to_even + if is_tie_down { 1.0 } else { 0.0 };
+    low_byte(if x < 0.0 { -rounded } else { rounded }) as i8
+}
