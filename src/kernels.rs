@@ -15,6 +15,8 @@ pub mod gemv;
 pub mod int8;
 pub mod matmul;
 pub mod scalar;
+#[cfg(test)]
+mod tests;
 pub mod tiles;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
