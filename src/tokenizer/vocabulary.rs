@@ -46,6 +46,18 @@ pub struct Piece {
     pub piece_type: PieceType,
 }
 
+impl Piece {
+    /// The byte that it stands for, if it is a byte piece.
+    pub fn byte(&self) -> Option<u8> {
+        if self.piece_type != PieceType::Byte {
+            return None;
+        }
+        let digits = self.text.strip_prefix("<0x")?.strip_suffix('>')?;
+        let is_hex = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        u8::from_str_radix(digits, 16).ok().filter(|_| is_hex)
+    }
+}
+
 /// A vocabulary: a piece per id, the special ids, and the flags of `tokenizer_config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vocabulary {
@@ -143,7 +155,7 @@ impl Vocabulary {
         metadata.set(key::LEGACY, self.legacy);
     }
 
-    /// Checks that the special ids exist.
+    /// Checks that the special ids exist and every score is a number.
     ///
     /// # Errors
     /// [`Kind::Model`](crate::Kind::Model), naming the key.
@@ -164,6 +176,13 @@ impl Vocabulary {
                 .in_key(name));
             }
         }
-        Ok(())
+        match self.pieces.iter().position(|p| !p.score.is_finite()) {
+            Some(id) => Err(Error::model(format!(
+                "the score of token {id} is {}, wanted a finite number",
+                self.pieces[id].score
+            ))
+            .in_key(key::SCORES)),
+            None => Ok(()),
+        }
     }
 }
