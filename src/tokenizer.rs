@@ -277,3 +277,134 @@ fn byte_ids(vocabulary: &Vocabulary) -> Result<Option<Box<[u32; 256]>>> {
     let complete: Option<Vec<u32>> = ids.into_iter().collect();
     Ok(complete.and_then(|ids| ids.try_into().ok()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::vocabulary::Piece;
+    use super::*;
+    use crate::error::Kind;
+
+    pub(super) fn piece(text: &str, score: f32) -> Piece {
+        Piece {
+            text: text.into(),
+            score,
+            piece_type: PieceType::Normal,
+        }
+    }
+
+    /// The special pieces and the bytes, as in LLaMA's vocabulary, then `pieces` from 259 on.
+    pub(super) fn vocabulary(pieces: Vec<Piece>) -> Vocabulary {
+        let of_type = |text: &str, piece_type| Piece {
+            piece_type,
+            ..piece(text, 0.0)
+        };
+        let mut all = vec![
+            of_type("<unk>", PieceType::Unknown),
+            of_type("<s>", PieceType::Control),
+            of_type("</s>", PieceType::Control),
+        ];
+        all.extend((0..256).map(|b| of_type(&format!("<0x{b:02X}>"), PieceType::Byte)));
+        all.extend(pieces);
+        Vocabulary {
+            pieces: all,
+            bos_id: 1,
+            eos_id: 2,
+            unk_id: 0,
+            pad_id: None,
+            add_bos: true,
+            add_space_prefix: true,
+            legacy: true,
+        }
+    }
+
+    /// `▁` 259, `a` 260, `b` 261, `▁a` 262, `▁ab` 263.
+    fn small() -> Vocabulary {
+        vocabulary(
+            ["▁", "a", "b", "▁a", "▁ab"]
+                .map(|text| piece(text, 0.0))
+                .into(),
+        )
+    }
+
+    fn tokenizer(vocabulary: Vocabulary) -> Tokenizer {
+        Tokenizer::new(vocabulary).expect("vocabulary")
+    }
+
+    #[test]
+    fn puts_a_space_before_each_run() {
+        let tokenizer = tokenizer(small());
+        assert_eq!(tokenizer.encode_trusted(""), [1]);
+        assert_eq!(tokenizer.encode_trusted("ab"), [1, 263]);
+        assert_eq!(tokenizer.encode_trusted(" ab"), [1, 259, 263]);
+        assert_eq!(tokenizer.encode_trusted("▁ab"), [1, 259, 263]);
+        assert_eq!(
+            tokenizer.encode_trusted("a</s>b<s>"),
+            [1, 262, 2, 259, 261, 1]
+        );
+    }
+
+    #[test]
+    fn without_legacy_only_the_first_run_keeps_its_space() {
+        let tokenizer = tokenizer(Vocabulary {
+            legacy: false,
+            ..small()
+        });
+        assert_eq!(tokenizer.encode_trusted("a</s>a"), [1, 262, 2, 260]);
+        assert_eq!(tokenizer.encode_trusted("a</s> a"), [1, 262, 2, 259, 262]);
+        assert_eq!(tokenizer.encode_trusted("a</s>▁a"), [1, 262, 2, 259, 262]);
+        // A space alone goes, and what is no piece without it becomes <unk>.
+        assert_eq!(tokenizer.encode_trusted("<s>b"), [1, 1, 261]);
+        assert_eq!(tokenizer.encode_trusted("<s>ab"), [1, 1, 0]);
+    }
+
+    #[test]
+    fn adds_what_the_vocabulary_says() {
+        let tokenizer = tokenizer(Vocabulary {
+            add_bos: false,
+            add_space_prefix: false,
+            ..small()
+        });
+        assert_eq!(tokenizer.encode("ab"), [260, 261]);
+        assert_eq!(tokenizer.decode(&[262]), " a");
+    }
+
+    #[test]
+    fn plain_text_spells_specials_out() {
+        let tokenizer = tokenizer(small());
+        let spelled = |text: &str| text.bytes().map(|b| u32::from(b) + 3).collect::<Vec<_>>();
+        let ids = tokenizer.encode("</s>");
+        assert_eq!(ids[..2], [1, 259]);
+        assert_eq!(ids[2..4], spelled("</"));
+        assert_eq!(tokenizer.decode(&ids), "</s>");
+    }
+
+    #[test]
+    fn without_byte_pieces_unknown_text_is_one_unk() {
+        let mut vocabulary = small();
+        vocabulary.pieces[5].piece_type = PieceType::Unused;
+        assert_eq!(tokenizer(vocabulary).encode("xyb"), [1, 259, 0, 261]);
+    }
+
+    #[test]
+    fn refuses_what_is_inconsistent() {
+        let refused = |change: fn(&mut Vocabulary), wanted: &str| {
+            let mut vocabulary = small();
+            change(&mut vocabulary);
+            let error = Tokenizer::new(vocabulary).expect_err(wanted);
+            assert_eq!(error.kind(), Kind::Model);
+            assert!(error.to_string().contains(wanted), "{error}");
+        };
+        refused(|v| v.eos_id = 264, "tokenizer.ggml.eos_token_id");
+        refused(|v| v.pieces[260].score = f32::NAN, "tokenizer.ggml.scores");
+        refused(
+            |v| v.pieces[3].text = "<0x+1>".into(),
+            "tokenizer.ggml.tokens",
+        );
+        refused(|v| v.pieces.clear(), "0 tokens");
+    }
+
+    #[test]
+    fn ignores_ids_without_a_piece() {
+        assert_eq!(tokenizer(small()).decode(&[262, 9999, 261]), "ab");
+    }
+}

@@ -152,3 +152,78 @@ fn is_cjk(character: char) -> bool {
         | 0xF900..=0xFAFF
         | 0x2F800..=0x2FA1F)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{piece, vocabulary};
+    use super::*;
+
+    /// `▁` 259, `▁cat` 260, `s` 261, `你` 262; bytes from 3 on.
+    fn tokenizer() -> Tokenizer {
+        let pieces = ["▁", "▁cat", "s", "你"].map(|text| piece(text, 0.0));
+        Tokenizer::new(vocabulary(pieces.into())).expect("vocabulary")
+    }
+
+    fn byte(value: u8) -> u32 {
+        u32::from(value) + 3
+    }
+
+    fn stream(ids: &[u32]) -> Vec<String> {
+        let tokenizer = tokenizer();
+        let mut stream = tokenizer.stream();
+        let mut chunks: Vec<_> = ids.iter().map(|&id| stream.push(id).to_owned()).collect();
+        chunks.push(stream.finish().to_owned());
+        chunks
+    }
+
+    #[test]
+    fn streams_whole_words() {
+        assert_eq!(stream(&[260, 261, 260, 2]), ["", "", "cats ", "", "cat"]);
+        assert_eq!(stream(&[260, 262, 262]), ["", "cat你", "你", ""]);
+        assert_eq!(stream(&[260, byte(b'\n'), 260]), ["", "cat\n", "", "cat"]);
+    }
+
+    #[test]
+    fn streams_no_half_character() {
+        let [a, b] = "é".as_bytes() else {
+            unreachable!("two bytes")
+        };
+        let (a, b) = (byte(*a), byte(*b));
+        assert_eq!(stream(&[a, b, 260]), ["", "", "é ", "cat"]);
+        assert_eq!(
+            stream(&[a, byte(b' '), b]),
+            ["", "\u{fffd} ", "", "\u{fffd}"]
+        );
+        assert_eq!(
+            stream(&[a, a, b, byte(b'\n')]),
+            ["", "", "", "\u{fffd}é\n", ""]
+        );
+        // A special token that is skipped does not part the bytes of a character.
+        assert_eq!(stream(&[a, 2, b]), ["", "", "", "é"]);
+    }
+
+    #[test]
+    fn a_stream_can_be_used_again() {
+        let tokenizer = tokenizer();
+        let mut stream = tokenizer.stream();
+        for _ in 0..2 {
+            assert_eq!(stream.push(260), "");
+            assert_eq!(stream.finish(), "cat");
+        }
+    }
+
+    #[test]
+    fn spells_special_tokens_as_transformers_does() {
+        let tokenizer = tokenizer();
+        for (ids, text) in [
+            (&[1, 260, 261][..], "<s>cats"),
+            (&[260, 2], " cat</s>"),
+            (&[1, 260, 2, 2, 260, 0], "<s> cat</s></s> cat<unk>"),
+            (&[259, 260], " cat"),
+            (&[2, byte(0xe2)], "</s>\u{fffd}"),
+        ] {
+            assert_eq!(tokenizer.decode_with_specials(ids), text, "{ids:?}");
+        }
+        assert_eq!(tokenizer.decode(&[1, 260, 2, 260]), "cat cat");
+    }
+}
