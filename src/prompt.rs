@@ -1,43 +1,138 @@
 //! Turns of a conversation and picture slots to the tokens that the model reads.
+//!
+//! ```text
+//!   messages -> Template::parts -> text, </s>, picture slots -> tokenize -> token runs and pictures
+//! ```
+//!
+//! A person's text can place pictures by the marker [`IMAGE_MARKER`], but no control token: those
+//! come from the template alone. [`tokenize_raw`] is the other way, for whole prompts that a
+//! program wrote; there every special spelling counts, as in the reference.
 
-use std::fmt;
-use std::str::FromStr;
+mod template;
+
+pub use template::Template;
 
 use crate::error::{Error, Result};
+use crate::tokenizer::{Span, Tokenizer};
 
-/// How the turns of a conversation are put together (the reference's `conversation.py`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Template {
-    /// `USER: ... ASSISTANT:`, without a system text: what the released model was tuned on.
-    #[default]
-    MplugOwl2,
-    /// Vicuna's: a system text, then as above.
-    V1,
-    /// `###Human: ...###Assistant:` after a system text and an example exchange.
-    V0,
+/// What stands for a picture in a text (`DEFAULT_IMAGE_TOKEN` of the reference's `constants.py`).
+pub const IMAGE_MARKER: &str = "<|image|>";
+
+/// Whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The person who asks.
+    User,
+    /// The model.
+    Assistant,
 }
 
-impl fmt::Display for Template {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Template::MplugOwl2 => "mplug_owl2",
-            Template::V1 => "v1",
-            Template::V0 => "v0",
-        })
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Whose turn it is.
+    pub role: Role,
+    /// What is said. An empty text leaves the turn open: a conversation to be answered ends with
+    /// an open turn of the assistant.
+    pub text: String,
+}
+
+impl Message {
+    /// A turn of the person who asks; each [`IMAGE_MARKER`] in it is a picture slot.
+    pub fn user(text: impl Into<String>) -> Self {
+        Message {
+            role: Role::User,
+            text: text.into(),
+        }
+    }
+
+    /// An answer of the model, without `</s>`; a marker in it is mere text.
+    pub fn assistant(text: impl Into<String>) -> Self {
+        Message {
+            role: Role::Assistant,
+            text: text.into(),
+        }
     }
 }
 
-impl FromStr for Template {
-    type Err = Error;
+/// A part of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// Plain text.
+    Text(&'a str),
+    /// The control token `</s>`.
+    EndOfText,
+    /// The place of the next picture.
+    Image,
+}
 
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "mplug_owl2" => Ok(Template::MplugOwl2),
-            "v1" | "vicuna_v1" => Ok(Template::V1),
-            "v0" | "default" => Ok(Template::V0),
-            _ => Err(Error::usage(format!(
-                "'{text}' is no prompt template; one of mplug_owl2, v1, v0"
-            ))),
+/// A run of a tokenized prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// Token ids, at least one.
+    Tokens(Vec<u32>),
+    /// The rows of the picture with this number, counted from 0.
+    Image(usize),
+}
+
+/// Tokenizes the parts of a prompt.
+pub fn tokenize(tokenizer: &Tokenizer, parts: &[Part]) -> Vec<Segment> {
+    let eos_id = tokenizer.vocabulary().eos_id;
+    let chunks = parts.split(|part| *part == Part::Image).map(|chunk| {
+        let spans = chunk.iter().filter_map(|part| match *part {
+            Part::Text("") | Part::Image => None,
+            Part::Text(text) => Some(Span::Text(text)),
+            Part::EndOfText => Some(Span::Special(eos_id)),
+        });
+        spans.collect()
+    });
+    tokenize_chunks(tokenizer, chunks)
+}
+
+/// Tokenizes a whole prompt that a program wrote: `<s>`, `</s>`, `<unk>` and the picture marker
+/// count wherever they stand.
+pub fn tokenize_raw(tokenizer: &Tokenizer, prompt: &str) -> Vec<Segment> {
+    let chunks = prompt.split(IMAGE_MARKER);
+    tokenize_chunks(tokenizer, chunks.map(|chunk| tokenizer.spans(chunk)))
+}
+
+/// The reference's `tokenizer_image_token` (`mm_utils.py`): each chunk between pictures is encoded
+/// by itself. The first chunk alone has a `<s>`, unless it is empty: then every chunk has one.
+fn tokenize_chunks<'a>(
+    tokenizer: &Tokenizer,
+    chunks: impl Iterator<Item = Vec<Span<'a>>>,
+) -> Vec<Segment> {
+    let add_bos = tokenizer.vocabulary().add_bos;
+    let mut image_first = false;
+    let mut segments = Vec::new();
+    for (index, spans) in chunks.enumerate() {
+        if index == 0 {
+            image_first = spans.is_empty();
+        } else {
+            segments.push(Segment::Image(index - 1));
         }
+        if !spans.is_empty() {
+            let with_bos = add_bos && (index == 0 || image_first);
+            let ids = tokenizer.encode_spans(spans, with_bos);
+            if !ids.is_empty() {
+                segments.push(Segment::Tokens(ids));
+            }
+        }
+    }
+    segments
+}
+
+/// A person's text with the slots of `n_images` pictures: as it is where it has that many markers,
+/// with all of them in front where it has none.
+///
+/// # Errors
+/// [`Kind::Input`](crate::Kind::Input) where the numbers of markers and pictures differ.
+pub fn place_images(text: &str, n_images: usize) -> Result<String> {
+    match text.matches(IMAGE_MARKER).count() {
+        0 => Ok(IMAGE_MARKER.repeat(n_images) + text),
+        n_markers if n_markers == n_images => Ok(text.to_owned()),
+        n_markers => Err(Error::input(format!(
+            "the prompt has {n_markers} '{IMAGE_MARKER}', but the number of pictures is {n_images}; give as many, or leave the markers out"
+        ))),
     }
 }

@@ -46,6 +46,18 @@ pub struct Piece {
     pub piece_type: PieceType,
 }
 
+impl Piece {
+    /// The byte that it stands for, if it is a byte piece.
+    pub fn byte(&self) -> Option<u8> {
+        if self.piece_type != PieceType::Byte {
+            return None;
+        }
+        let digits = self.text.strip_prefix("<0x")?.strip_suffix('>')?;
+        let is_hex = digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        u8::from_str_radix(digits, 16).ok().filter(|_| is_hex)
+    }
+}
+
 /// A vocabulary: a piece per id, the special ids, and the flags of `tokenizer_config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vocabulary {
@@ -143,7 +155,7 @@ impl Vocabulary {
         metadata.set(key::LEGACY, self.legacy);
     }
 
-    /// Checks that the special ids exist.
+    /// Checks that the special ids exist and every score is a number.
     ///
     /// # Errors
     /// [`Kind::Model`](crate::Kind::Model), naming the key.
@@ -164,6 +176,69 @@ impl Vocabulary {
                 .in_key(name));
             }
         }
-        Ok(())
+        match self.pieces.iter().position(|p| !p.score.is_finite()) {
+            Some(id) => Err(Error::model(format!(
+                "the score of token {id} is {}, wanted a finite number",
+                self.pieces[id].score
+            ))
+            .in_key(key::SCORES)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{piece, vocabulary};
+    use super::*;
+    use crate::gguf::write::Writer;
+
+    fn reopened(metadata: &Metadata) -> Gguf {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("vocabulary.gguf");
+        let writer = Writer::create(&path, metadata, &[], false).expect("a file");
+        writer.finish().expect("written");
+        Gguf::open(&path).expect("a GGUF file")
+    }
+
+    #[test]
+    fn reads_what_it_wrote() {
+        let written = Vocabulary {
+            pad_id: Some(0),
+            legacy: false,
+            ..vocabulary(vec![piece("▁a", -1.5)])
+        };
+        let mut metadata = Metadata::default();
+        written.write(&mut metadata);
+        assert_eq!(
+            Vocabulary::read(&reopened(&metadata)).expect("read"),
+            written
+        );
+    }
+
+    #[test]
+    fn names_the_key_that_is_wrong() {
+        let written = vocabulary(Vec::new());
+        let refused = |change: fn(&mut Metadata), wanted: &str| {
+            let mut metadata = Metadata::default();
+            written.write(&mut metadata);
+            change(&mut metadata);
+            let error = Vocabulary::read(&reopened(&metadata)).expect_err(wanted);
+            assert!(error.to_string().contains(wanted), "{error}");
+        };
+        refused(|m| m.set(key::MODEL, "gpt2"), key::MODEL);
+        refused(|m| m.set(key::SCORES, vec![0.0f32]), key::SCORES);
+        refused(|m| m.set(key::SCORES, "none"), key::SCORES);
+        refused(|m| m.set(key::TOKEN_TYPE, vec![7i32; 259]), key::TOKEN_TYPE);
+        refused(|m| m.set(key::BOS_ID, 259u32), key::BOS_ID);
+    }
+
+    #[test]
+    fn scores_must_be_there() {
+        let mut metadata = Metadata::default();
+        metadata.set(key::MODEL, key::MODEL_LLAMA);
+        metadata.set(key::TOKENS, vec!["<unk>".to_owned()]);
+        let error = Vocabulary::read(&reopened(&metadata)).expect_err("no scores");
+        assert!(error.to_string().contains(key::SCORES), "{error}");
     }
 }

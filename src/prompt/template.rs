@@ -1,0 +1,133 @@
+//! How the turns of a conversation are put together: the reference's `conversation.py`.
+//!
+//! `v0` of the reference also has one example exchange in front of every conversation; here it
+//! begins with its system text.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{IMAGE_MARKER, Message, Part, Role};
+use crate::error::{Error, Result};
+
+/// The `</s>` with which the reference's prompt strings end an answer.
+const END_OF_TEXT: &str = "</s>";
+/// `sep` of the reference's `conv_vicuna_v0`.
+const V0_SEPARATOR: &str = "###";
+/// `system` of the reference's `conv_vicuna_v1`.
+const V1_SYSTEM: &str = "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the user's questions.";
+/// `system` of the reference's `conv_vicuna_v0`.
+const V0_SYSTEM: &str = "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the human's questions.";
+
+/// A way to put the turns of a conversation together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Template {
+    /// `USER: ... ASSISTANT:`, without a system text: what the released model was tuned on.
+    #[default]
+    MplugOwl2,
+    /// Vicuna's: a system text, then as above.
+    V1,
+    /// `###Human: ...###Assistant:` after a system text.
+    V0,
+}
+
+impl Template {
+    /// The text that ends an answer, besides the token `</s>`.
+    pub fn stop(self) -> &'static str {
+        match self {
+            Template::MplugOwl2 | Template::V1 => END_OF_TEXT,
+            Template::V0 => V0_SEPARATOR,
+        }
+    }
+
+    /// The parts of the prompt for `messages`.
+    pub fn parts<'a>(self, messages: &'a [Message]) -> Vec<Part<'a>> {
+        let mut parts: Vec<Part> = self.system().iter().copied().map(Part::Text).collect();
+        for message in messages {
+            parts.push(Part::Text(self.role_name(message.role)));
+            parts.push(Part::Text(":"));
+            if !message.text.is_empty() {
+                parts.push(Part::Text(" "));
+                push_content(&mut parts, message);
+                parts.push(self.separator(message.role));
+            }
+        }
+        parts
+    }
+
+    /// The prompt for `messages` as the reference has it, one string in which `</s>` and the
+    /// picture marker are spelled out.
+    pub fn render(self, messages: &[Message]) -> String {
+        let spell = |part: &Part<'_>| match *part {
+            Part::Text(text) => text.to_owned(),
+            Part::EndOfText => END_OF_TEXT.to_owned(),
+            Part::Image => IMAGE_MARKER.to_owned(),
+        };
+        self.parts(messages).iter().map(spell).collect()
+    }
+
+    /// What comes before the first turn.
+    fn system(self) -> &'static [&'static str] {
+        match self {
+            Template::MplugOwl2 => &[],
+            Template::V1 => &[V1_SYSTEM, " "],
+            Template::V0 => &[V0_SYSTEM, V0_SEPARATOR],
+        }
+    }
+
+    fn role_name(self, role: Role) -> &'static str {
+        match (self, role) {
+            (Template::V0, Role::User) => "Human",
+            (Template::V0, Role::Assistant) => "Assistant",
+            (_, Role::User) => "USER",
+            (_, Role::Assistant) => "ASSISTANT",
+        }
+    }
+
+    /// What ends a turn that has a text.
+    fn separator(self, role: Role) -> Part<'static> {
+        match (self, role) {
+            (Template::V0, _) => Part::Text(V0_SEPARATOR),
+            (_, Role::User) => Part::Text(" "),
+            (_, Role::Assistant) => Part::EndOfText,
+        }
+    }
+}
+
+/// Adds the text of a turn; only a user's can have picture slots.
+fn push_content<'a>(parts: &mut Vec<Part<'a>>, message: &'a Message) {
+    if message.role == Role::Assistant {
+        parts.push(Part::Text(&message.text));
+        return;
+    }
+    for (index, text) in message.text.split(IMAGE_MARKER).enumerate() {
+        if index > 0 {
+            parts.push(Part::Image);
+        }
+        parts.push(Part::Text(text));
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Template::MplugOwl2 => "mplug_owl2",
+            Template::V1 => "v1",
+            Template::V0 => "v0",
+        })
+    }
+}
+
+impl FromStr for Template {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "mplug_owl2" => Ok(Template::MplugOwl2),
+            "v1" | "vicuna_v1" => Ok(Template::V1),
+            "v0" | "default" => Ok(Template::V0),
+            _ => Err(Error::usage(format!(
+                "'{text}' is no prompt template; one of mplug_owl2, v1, v0"
+            ))),
+        }
+    }
+}
