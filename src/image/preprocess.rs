@@ -1,0 +1,194 @@
+//! The reference's preprocessing: transformers' `CLIPImageProcessor`, version 4.31.
+
+use std::ops::Range;
+
+use super::aspect::{Padded, Squashed};
+use super::resize::{Axis, Rows, resize};
+use super::{Aspect, CHANNELS, Picture};
+use crate::error::{Error, Result};
+
+/// Longest edge in pixels that a crop may have.
+const MAX_CROP_EDGE: usize = 16_384;
+
+/// What is done to a picture before the vision tower sees it: `preprocessor_config.json`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preprocess {
+    /// Whether the shorter edge is brought to `shortest_edge`.
+    pub do_resize: bool,
+    /// Length of the shorter edge after resizing, in pixels (`size`).
+    pub shortest_edge: usize,
+    /// Whether the centre is cut out, or zeros put around what is smaller.
+    pub do_center_crop: bool,
+    /// Height of the result in pixels (`crop_size`).
+    pub crop_height: usize,
+    /// Width of the result in pixels (`crop_size`).
+    pub crop_width: usize,
+    /// Whether values are multiplied by `rescale_factor`.
+    pub do_rescale: bool,
+    /// What 8-bit values are multiplied by.
+    pub rescale_factor: f64,
+    /// Whether `mean` is subtracted and the result divided by `std`.
+    pub do_normalize: bool,
+    /// Mean per channel (`image_mean`).
+    pub mean: [f32; 3],
+    /// Standard deviation per channel (`image_std`).
+    pub std: [f32; 3],
+}
+
+impl Default for Preprocess {
+    /// CLIP's mean and standard deviation, which are the defaults of `CLIPImageProcessor`, at
+    /// mPLUG-Owl2's 448 pixels.
+    fn default() -> Self {
+        Preprocess {
+            do_resize: true,
+            shortest_edge: 448,
+            do_center_crop: true,
+            crop_height: 448,
+            crop_width: 448,
+            do_rescale: true,
+            rescale_factor: 1.0 / 255.0,
+            do_normalize: true,
+            mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+            std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+        }
+    }
+}
+
+impl Preprocess {
+    /// The pixels of `picture` as the vision tower takes them: `[3, crop_height, crop_width]`, in
+    /// standard deviations from the mean.
+    ///
+    /// Runs in parallel where it is called from inside a thread pool.
+    ///
+    /// # Errors
+    /// [`Kind::Input`](crate::Kind::Input) where the picture is too long for `aspect`, or does not
+    /// come out in the size of the crop and cropping is off; [`Kind::Model`](crate::Kind::Model)
+    /// where these settings make no sense.
+    pub fn pixels(&self, picture: &Picture, aspect: Aspect) -> Result<Vec<f32>> {
+        self.check()?;
+        match aspect {
+            _ if picture.width() == picture.height() => self.process(picture),
+            Aspect::Squash => self.process(&Squashed::new(picture)?),
+            Aspect::Pad => self.process(&Padded::new(picture, self.padding())?),
+            Aspect::Crop => self.process(picture),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let edges = [self.shortest_edge, self.crop_height, self.crop_width];
+        if edges.iter().any(|edge| !(1..=MAX_CROP_EDGE).contains(edge)) {
+            return Err(Error::model(format!(
+                "preprocessing to a shortest edge of {} and a crop of {}x{} pixels is not \
+                 possible; each must be from 1 to {MAX_CROP_EDGE}",
+                self.shortest_edge, self.crop_width, self.crop_height
+            )));
+        }
+        if self.do_normalize && self.std.contains(&0.0) {
+            return Err(Error::model(
+                "the standard deviation of the preprocessing is 0 in a channel",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The colour of the bars beside a padded picture: `int(255 * mean)`.
+    fn padding(&self) -> [u8; CHANNELS] {
+        self.mean.map(|mean| (f64::from(mean) * 255.0) as u8)
+    }
+
+    fn process(&self, source: &dyn Rows) -> Result<Vec<f32>> {
+        let (width, height) = self.resized(source)?;
+        if !self.do_center_crop && (width, height) != (self.crop_width, self.crop_height) {
+            return Err(Error::input(format!(
+                "the picture comes out as {width}x{height} pixels, the model takes {}x{} and \
+                 its preprocessing does not crop; use the aspect 'squash' or 'pad'",
+                self.crop_width, self.crop_height
+            )));
+        }
+        let columns = Crop::centered(width, self.crop_width);
+        let rows = Crop::centered(height, self.crop_height);
+        let region = resize(
+            source,
+            &Axis::new(source.width(), width, columns.kept.clone()),
+            &Axis::new(source.height(), height, rows.kept.clone()),
+        );
+        Ok(self.normalized(&region, &columns, &rows))
+    }
+
+    /// Width and height after resizing: the shorter edge as wanted, the longer one truncated.
+    fn resized(&self, source: &dyn Rows) -> Result<(usize, usize)> {
+        let (width, height) = (source.width(), source.height());
+        if !self.do_resize {
+            return Ok((width, height));
+        }
+        let shorter = width.min(height);
+        let scaled = |edge: usize| {
+            self.shortest_edge
+                .checked_mul(edge)
+                .map(|product| product / shorter)
+                .ok_or_else(|| Error::input(format!("an edge of {edge} pixels is too long")))
+        };
+        Ok((scaled(width)?, scaled(height)?))
+    }
+
+    /// Scales, normalises and reorders `region: [rows.kept, columns.kept, 3]` to
+    /// `[3, crop_height, crop_width]`.
+    fn normalized(&self, region: &[u8], columns: &Crop, rows: &Crop) -> Vec<f32> {
+        let plane = self.crop_height * self.crop_width;
+        let mut pixels = Vec::with_capacity(CHANNELS * plane);
+        for channel in 0..CHANNELS {
+            let levels = self.levels(channel);
+            let first = pixels.len();
+            // What the crop has beyond the picture is 0 before scaling.
+            pixels.resize(first + plane, levels[0]);
+            let out = pixels[first..]
+                .chunks_exact_mut(self.crop_width)
+                .skip(rows.offset);
+            for (row, out) in region.chunks_exact(columns.kept.len() * CHANNELS).zip(out) {
+                let row = row.iter().skip(channel).step_by(CHANNELS);
+                for (&value, out) in row.zip(&mut out[columns.offset..]) {
+                    *out = levels[usize::from(value)];
+                }
+            }
+        }
+        pixels
+    }
+
+    /// What each of the 256 values of a channel becomes. Scaling is done in 64-bit floats and
+    /// rounded, the rest in 32-bit floats, as numpy does it.
+    fn levels(&self, channel: usize) -> [f32; 256] {
+        std::array::from_fn(|value| {
+            let value = match self.do_rescale {
+                true => (value as f64 * self.rescale_factor) as f32,
+                false => value as f32,
+            };
+            match self.do_normalize {
+                true => (value - self.mean[channel]) / self.std[channel],
+                false => value,
+            }
+        })
+    }
+}
+
+/// How a crop lies on one axis of a picture.
+struct Crop {
+    /// Positions of the picture that are kept.
+    kept: Range<usize>,
+    /// Position of the first of them in the crop.
+    offset: usize,
+}
+
+impl Crop {
+    /// Cuts the middle `crop_len` out of `len`, or puts `len` in the middle of `crop_len`; of an
+    /// odd difference, the greater part is cut off behind or padded before.
+    ///
+    /// transformers 4.31 gives one row or column too few for an odd difference of the second kind;
+    /// this is what later versions do.
+    fn centered(len: usize, crop_len: usize) -> Self {
+        let start = len.saturating_sub(crop_len) / 2;
+        Crop {
+            kept: start..start + len.min(crop_len),
+            offset: crop_len.saturating_sub(len).div_ceil(2),
+        }
+    }
+}
