@@ -182,3 +182,198 @@ fn range_with_zero<const N: usize>(values: &[f32; N]) -> (f32, f32) {
     }
     (low[0], high[0])
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::kernels::Isa;
+
+    fn there_and_back(dtype: DType, values: &[f32]) -> Vec<f32> {
+        let mut bytes = vec![0; dtype.row_bytes(values.len()).unwrap()];
+        quantize(dtype, values, &mut bytes);
+        let mut back = vec![0.0; values.len()];
+        dequantize(dtype, &bytes, &mut back);
+        back
+    }
+
+    fn root_mean_square_error(a: &[f32], b: &[f32]) -> f64 {
+        let squares = a.iter().zip(b).map(|(&a, &b)| {
+            let error = f64::from(a) - f64::from(b);
+            error * error
+        });
+        (squares.sum::<f64>() / a.len() as f64).sqrt()
+    }
+
+    /// Nearly Gaussian values of unit variance: sums of twelve uniform ones.
+    fn gaussian(n: usize) -> Vec<f32> {
+        let mut state = 1u64;
+        let mut uniform = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 24) as f32
+        };
+        (0..n)
+            .map(|_| (0..12).map(|_| uniform()).sum::<f32>() - 6.0)
+            .collect()
+    }
+
+    /// The bounds are what llama.cpp's `quantize_row_q4_K_ref` and `quantize_row_q6_K_ref` leave
+    /// of the same values.
+    #[test]
+    fn searches_leave_less_error_than_llama_cpp() {
+        let values = gaussian(256 * 256);
+        for (dtype, theirs) in [(DType::Q4_K, 7.038497e-2), (DType::Q6_K, 1.745471e-2)] {
+            let ours = root_mean_square_error(&values, &there_and_back(dtype, &values));
+            assert!(ours < theirs, "{dtype}: {ours}, theirs {theirs}");
+        }
+    }
+
+    /// Blocks of every kind: plain, tiny, huge, constant, with outliers, not finite.
+    fn difficult_values() -> Vec<f32> {
+        let plain = gaussian(256);
+        let mut values = plain.clone();
+        for scale in [1e-45, 1e-40, 1e-9, 3e-5, 0.02, 1e4, 1e8, 1e25, 3e37] {
+            values.extend(plain.iter().map(|x| x * scale));
+        }
+        for constant in [0.0, -0.0, 0.3, -0.3, 1e-45, f32::MAX, f32::MIN] {
+            values.extend([constant; 256]);
+        }
+        for odd_one in [1e3, -1e3, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            values.extend(&plain[..255]);
+            values.push(odd_one);
+        }
+        values
+    }
+
+    #[test]
+    fn bytes_and_values_are_the_same_on_every_instruction_set() {
+        let values = difficult_values();
+        for dtype in DType::ALL {
+            let mut expected = vec![0; dtype.row_bytes(values.len()).unwrap()];
+            quantize(dtype, &values, &mut expected);
+            let mut expanded = vec![0.0; values.len()];
+            dequantize(dtype, &expected, &mut expanded);
+            for isa in Isa::available() {
+                let mut out = vec![0; expected.len()];
+                isa.run(Quantize {
+                    dtype,
+                    values: &values,
+                    out: &mut out,
+                });
+                assert_eq!(out, expected, "{dtype} {isa}");
+                let mut back = vec![0.0; values.len()];
+                isa.run(|| dequantize(dtype, &out, &mut back));
+                let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&back), bits(&expanded), "{dtype} {isa}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_does_not_depend_on_its_neighbours() {
+        let values = difficult_values();
+        for dtype in DType::ALL {
+            let mut together = vec![0; dtype.row_bytes(values.len()).unwrap()];
+            quantize(dtype, &values, &mut together);
+            let bytes_of_256 = dtype.row_bytes(256).unwrap();
+            for (values, expected) in values.chunks(256).zip(together.chunks(bytes_of_256)) {
+                let mut alone = vec![0; bytes_of_256];
+                quantize(dtype, values, &mut alone);
+                assert_eq!(alone, expected, "{dtype}");
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_of_blocks_are_those_of_the_types() {
+        assert_eq!(size_of::<BlockQ8_0>(), DType::Q8_0.block_bytes());
+        assert_eq!(size_of::<BlockQ4_0>(), DType::Q4_0.block_bytes());
+        assert_eq!(size_of::<BlockQ4K>(), DType::Q4_K.block_bytes());
+        assert_eq!(size_of::<BlockQ6K>(), DType::Q6_K.block_bytes());
+    }
+
+    /// Finite values of one magnitude, within the range of every format.
+    fn finite(n: usize) -> impl Strategy<Value = Vec<f32>> {
+        (vec(-1f32..=1.0, n), -20..=18).prop_map(|(values, exponent)| {
+            let scale = 2f32.powi(exponent);
+            values.into_iter().map(|x| x * scale).collect()
+        })
+    }
+
+    /// How far an F16 may be from `x`.
+    fn f16_error(x: f32) -> f32 {
+        (x * 2f32.powi(-11)).max(2f32.powi(-25))
+    }
+
+    proptest! {
+        #[test]
+        fn no_value_makes_it_panic(bits in vec(any::<u32>(), 256)) {
+            let values: Vec<_> = bits.into_iter().map(f32::from_bits).collect();
+            for dtype in DType::ALL {
+                there_and_back(dtype, &values);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in vec(any::<u8>(), 1024)) {
+            for dtype in DType::ALL {
+                let n_blocks = bytes.len() / dtype.block_bytes();
+                let mut out = vec![0.0; n_blocks * dtype.block_len()];
+                dequantize(dtype, &bytes[..n_blocks * dtype.block_bytes()], &mut out);
+            }
+        }
+
+        #[test]
+        fn q8_0_is_within_half_a_step(values in finite(32)) {
+            let largest = values.iter().fold(0f32, |a, x| a.max(x.abs()));
+            let step = largest / 127.0;
+            let bound = 0.501 * step + 127.0 * f16_error(step);
+            for (x, y) in values.iter().zip(there_and_back(DType::Q8_0, &values)) {
+                prop_assert!((x - y).abs() <= bound, "{x} became {y}, bound {bound}");
+            }
+        }
+
+        #[test]
+        fn q4_0_is_within_a_step(values in finite(32)) {
+            let largest = values.iter().fold(0f32, |a, x| a.max(x.abs()));
+            let step = largest / 8.0;
+            let bound = 1.001 * step + 8.0 * f16_error(step);
+            for (x, y) in values.iter().zip(there_and_back(DType::Q4_0, &values)) {
+                prop_assert!((x - y).abs() <= bound, "{x} became {y}, bound {bound}");
+            }
+        }
+
+        /// Half a step of the nibbles, and of the six-bit numbers of both scales.
+        #[test]
+        fn q4_k_is_within_its_steps(values in finite(256)) {
+            let range = values.iter().fold(0f32, |a, x| a.max(x.abs())) * 2.0;
+            let outer = range / 15.0 / 63.0;
+            let bound = range * (0.5 / 15.0 + 0.5 / 63.0 + 0.5 / 63.0)
+                + 15.0 * 63.0 * f16_error(outer)
+                + 63.0 * f16_error(range / 63.0);
+            let error = root_mean_square_error(&values, &there_and_back(DType::Q4_K, &values));
+            prop_assert!(error <= f64::from(bound), "{error}, bound {bound}");
+        }
+
+        /// Half a step of the six-bit numbers, and of the 8-bit scales.
+        #[test]
+        fn q6_k_is_within_its_steps(values in finite(256)) {
+            let largest = values.iter().fold(0f32, |a, x| a.max(x.abs()));
+            let outer = largest / 32.0 / 128.0;
+            let bound = largest * (0.5 / 32.0 + 0.5 / 128.0) + 32.0 * 128.0 * f16_error(outer);
+            let error = root_mean_square_error(&values, &there_and_back(DType::Q6_K, &values));
+            prop_assert!(error <= f64::from(bound), "{error}, bound {bound}");
+        }
+
+        #[test]
+        fn six_bit_scales_come_back(bytes in proptest::array::uniform12(any::<u8>())) {
+            let block = BlockQ4K { packed_scales: bytes, ..bytemuck::Zeroable::zeroed() };
+            let (scales, mins) = block.scales_and_mins();
+            prop_assert_eq!(q4_k::pack_scales(scales, mins), bytes);
+        }
+    }
+}

@@ -118,3 +118,32 @@ fn narrow<const BYTES: usize>(
         *bytes = from_f32(x);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+
+    use super::*;
+
+    #[test]
+    fn every_f16_is_read_as_half_reads_it() {
+        for bits in 0..=u16::MAX {
+            let expected = f16::from_bits(bits).to_f32();
+            let got = f16_to_f32(bits.to_le_bytes());
+            assert!(
+                got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(),
+                "{bits:#06x}: {got} not {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn bf16_is_rounded_as_half_rounds_it() {
+        for upper in 0..=u16::MAX {
+            for lower in [0u32, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let x = f32::from_bits(u32::from(upper) << 16 | lower);
+                assert_eq!(f32_to_bf16(x), bf16::from_f32(x).to_le_bytes(), "{x}");
+            }
+        }
+    }
+}

@@ -85,7 +85,7 @@ impl BlockQ4K {
 }
 
 #[inline(always)]
-fn pack_scales(scales: [u8; N_SUBS], mins: [u8; N_SUBS]) -> [u8; 12] {
+pub(super) fn pack_scales(scales: [u8; N_SUBS], mins: [u8; N_SUBS]) -> [u8; 12] {
     let mut packed = [0; 12];
     for j in 0..4 {
         packed[j] = scales[j] | scales[j + 4] >> 4 << 6;
