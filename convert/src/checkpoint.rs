@@ -135,15 +135,15 @@ impl Checkpoint {
         if !dir.is_dir() {
             return Err(Error::model("is no directory with a checkpoint").in_file(dir));
         }
-        let tensors = index::open_all(dir)?;
+        // First what says whether this is the right model at all.
         let config = config::read(dir, dir)?;
         Ok(Checkpoint {
             dir: dir.to_owned(),
             name: model_name(dir),
             vocabulary: tokenizer::read(dir, config.decoder.vocab_size)?,
             sampling: sampling::read(dir)?,
+            tensors: index::open_all(dir)?,
             config,
-            tensors,
         })
     }
 
