@@ -1,0 +1,422 @@
+//! The pickle inside a torch file: just the instructions that a state dictionary consists of.
+//!
+//! A pickle is a program. This machine knows dictionaries, tuples, numbers, text, and the few
+//! names below; anything else, and above all any call of another function, is an error before it
+//! could mean anything. Each instruction makes at most one value and none copies a container, so
+//! memory stays within a small multiple of the pickle's length; tuples nest a few levels only.
+//!
+//! The `pytorch-reader` package is not used here: it gives a tensor's values only as a whole
+//! (hundreds of megabytes, once per piece asked for), and passes over unknown calls in silence.
+//! The tests hold this reader against it.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use owl2::{Error, Result};
+
+use super::ElementType;
+
+/// Arguments of a call that hold a shape: two levels. The limit keeps dropping a tuple from
+/// recursing without end.
+const MAX_TUPLE_DEPTH: usize = 8;
+
+/// What a storage's elements are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StorageType {
+    /// A type that weights may have.
+    Float(ElementType),
+    /// Another type of torch, by its class.
+    Other(&'static str),
+}
+
+/// The classes of typed storages in `torch`.
+const STORAGES: [(&str, StorageType); 10] = [
+    ("FloatStorage", StorageType::Float(ElementType::F32)),
+    ("HalfStorage", StorageType::Float(ElementType::F16)),
+    ("BFloat16Storage", StorageType::Float(ElementType::BF16)),
+    ("DoubleStorage", StorageType::Other("DoubleStorage")),
+    ("LongStorage", StorageType::Other("LongStorage")),
+    ("IntStorage", StorageType::Other("IntStorage")),
+    ("ShortStorage", StorageType::Other("ShortStorage")),
+    ("CharStorage", StorageType::Other("CharStorage")),
+    ("ByteStorage", StorageType::Other("ByteStorage")),
+    ("BoolStorage", StorageType::Other("BoolStorage")),
+];
+
+/// A run of elements in the file: the entry `data/<key>`.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Storage {
+    pub(crate) storage_type: StorageType,
+    pub(crate) key: Rc<str>,
+    pub(crate) n_elements: usize,
+}
+
+/// A tensor as the pickle describes it: a view of a storage.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct View {
+    pub(crate) storage: Rc<Storage>,
+    /// In elements.
+    pub(crate) offset: usize,
+    pub(crate) shape: Vec<usize>,
+    /// In elements.
+    pub(crate) strides: Vec<usize>,
+}
+
+/// The state dictionary in `pickle`: names and tensors, in its order.
+pub(crate) fn state_dict(pickle: &[u8]) -> Result<Vec<(String, View)>> {
+    let mut machine = Machine {
+        code: pickle,
+        stack: Vec::new(),
+        memo: HashMap::new(),
+        dicts: Vec::new(),
+    };
+    let Value::Dict(root) = machine.run()? else {
+        return Err(Error::model(
+            "holds something else than a dictionary of tensors; save the model's state_dict()",
+        ));
+    };
+    std::mem::take(&mut machine.dicts[root])
+        .into_iter()
+        .map(|(name, value)| match value {
+            Value::Tensor(view) => Ok((name.to_string(), View::clone(&view))),
+            _ => Err(Error::model(format!(
+                "has '{name}', which is no tensor; save the model's state_dict() alone"
+            ))),
+        })
+        .collect()
+}
+
+#[derive(Clone)]
+enum Value {
+    Mark,
+    None,
+    Bool,
+    Int(i64),
+    Text(Rc<str>),
+    Tuple(Rc<Tuple>),
+    /// An index into the machine's dictionaries, so that all copies are one dictionary.
+    Dict(usize),
+    OrderedDictClass,
+    RebuildTensor,
+    StorageClass(StorageType),
+    Storage(Rc<Storage>),
+    Tensor(Rc<View>),
+}
+
+struct Tuple {
+    items: Vec<Value>,
+    depth: usize,
+}
+
+struct Machine<'a> {
+    code: &'a [u8],
+    stack: Vec<Value>,
+    memo: HashMap<u32, Value>,
+    dicts: Vec<Vec<(Rc<str>, Value)>>,
+}
+
+fn damaged() -> Error {
+    Error::model("has a damaged pickle; the file is truncated or not written by torch.save")
+}
+
+impl Machine<'_> {
+    /// Runs to the end and gives the value that is left.
+    ///
+    /// The instructions are those of Python's `pickletools`, by their names there.
+    fn run(&mut self) -> Result<Value> {
+        loop {
+            match self.byte()? {
+                // PROTO: newer protocols differ by instructions, which are refused one by one.
+                0x80 => _ = self.byte()?,
+                b'.' => return self.pop(),
+                b'(' => self.stack.push(Value::Mark),
+                b'N' => self.stack.push(Value::None),
+                // NEWTRUE, NEWFALSE
+                0x88 | 0x89 => self.stack.push(Value::Bool),
+                // BININT1, BININT2, BININT, LONG1
+                b'K' => self.int(1)?,
+                b'M' => self.int(2)?,
+                b'J' => self.int(4)?,
+                0x8a => self.long()?,
+                b'X' => self.text()?,
+                b'c' => self.global()?,
+                b'}' => self.new_dict(),
+                b')' => self.tuple(Vec::new())?,
+                // TUPLE1, TUPLE2, TUPLE3
+                n @ 0x85..=0x87 => {
+                    let items = self.pop_last(usize::from(n - 0x84))?;
+                    self.tuple(items)?;
+                }
+                b't' => {
+                    let items = self.pop_to_mark()?;
+                    self.tuple(items)?;
+                }
+                // BINPUT, LONG_BINPUT, BINGET, LONG_BINGET
+                b'q' => {
+                    let key = self.byte()?.into();
+                    self.put(key)?;
+                }
+                b'r' => {
+                    let key = u32::from_le_bytes(self.array()?);
+                    self.put(key)?;
+                }
+                b'h' => {
+                    let key = self.byte()?.into();
+                    self.get(key)?;
+                }
+                b'j' => {
+                    let key = u32::from_le_bytes(self.array()?);
+                    self.get(key)?;
+                }
+                // SETITEM, SETITEMS
+                b's' => {
+                    let items = self.pop_last(2)?;
+                    self.set_items(items)?;
+                }
+                b'u' => {
+                    let items = self.pop_to_mark()?;
+                    self.set_items(items)?;
+                }
+                // BINPERSID
+                b'Q' => self.persistent_id()?,
+                b'R' => self.reduce()?,
+                b'b' => self.build()?,
+                other => {
+                    return Err(Error::model(format!(
+                        "has pickle instruction {other:#04x}, which no state dictionary needs"
+                    )));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, n_bytes: usize) -> Result<&[u8]> {
+        let (taken, rest) = self.code.split_at_checked(n_bytes).ok_or_else(damaged)?;
+        self.code = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let (taken, rest) = self.code.split_first_chunk().ok_or_else(damaged)?;
+        self.code = rest;
+        Ok(*taken)
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn pop(&mut self) -> Result<Value> {
+        self.stack.pop().ok_or_else(damaged)
+    }
+
+    fn pop_last(&mut self, n: usize) -> Result<Vec<Value>> {
+        let start = self.stack.len().checked_sub(n).ok_or_else(damaged)?;
+        Ok(self.stack.split_off(start))
+    }
+
+    fn pop_to_mark(&mut self) -> Result<Vec<Value>> {
+        let mark = self
+            .stack
+            .iter()
+            .rposition(|value| matches!(value, Value::Mark))
+            .ok_or_else(damaged)?;
+        let items = self.stack.split_off(mark + 1);
+        self.stack.pop();
+        Ok(items)
+    }
+
+    /// BININT is signed, the shorter ones are not.
+    fn int(&mut self, n_bytes: usize) -> Result<()> {
+        let mut bytes = [0; 4];
+        bytes[..n_bytes].copy_from_slice(self.take(n_bytes)?);
+        self.stack
+            .push(Value::Int(i32::from_le_bytes(bytes).into()));
+        Ok(())
+    }
+
+    /// A signed number of up to eight bytes; storages of more than 2^31 elements have one.
+    fn long(&mut self) -> Result<()> {
+        let n_bytes = usize::from(self.byte()?);
+        let taken = self.take(n_bytes)?;
+        if n_bytes > 8 {
+            return Err(damaged());
+        }
+        let sign = taken.last().is_some_and(|byte| byte & 0x80 != 0);
+        let mut bytes = [if sign { 0xff } else { 0 }; 8];
+        bytes[..n_bytes].copy_from_slice(taken);
+        self.stack.push(Value::Int(i64::from_le_bytes(bytes)));
+        Ok(())
+    }
+
+    fn text(&mut self) -> Result<()> {
+        let n_bytes = u32::from_le_bytes(self.array()?) as usize;
+        let text = std::str::from_utf8(self.take(n_bytes)?).map_err(|_| damaged())?;
+        let text = Rc::from(text);
+        self.stack.push(Value::Text(text));
+        Ok(())
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let end = self
+            .code
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .ok_or_else(damaged)?;
+        let line = self.take(end + 1)?;
+        String::from_utf8(line[..end].to_vec()).map_err(|_| damaged())
+    }
+
+    fn global(&mut self) -> Result<()> {
+        let (module, name) = (self.line()?, self.line()?);
+        let storage = STORAGES.iter().find(|(class, _)| *class == name);
+        let value = match (&*module, &*name, storage) {
+            ("collections", "OrderedDict", _) => Value::OrderedDictClass,
+            ("torch._utils", "_rebuild_tensor_v2", _) => Value::RebuildTensor,
+            ("torch", _, Some((_, storage_type))) => Value::StorageClass(*storage_type),
+            _ => {
+                return Err(Error::model(format!(
+                    "asks for '{module}.{name}', which no state dictionary of plain tensors needs; it was not run"
+                )));
+            }
+        };
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn new_dict(&mut self) {
+        self.stack.push(Value::Dict(self.dicts.len()));
+        self.dicts.push(Vec::new());
+    }
+
+    fn tuple(&mut self, items: Vec<Value>) -> Result<()> {
+        let depth = items
+            .iter()
+            .map(|item| match item {
+                Value::Tuple(inner) => inner.depth + 1,
+                _ => 1,
+            })
+            .max()
+            .unwrap_or(1);
+        if depth > MAX_TUPLE_DEPTH {
+            return Err(damaged());
+        }
+        self.stack
+            .push(Value::Tuple(Rc::new(Tuple { items, depth })));
+        Ok(())
+    }
+
+    fn put(&mut self, key: u32) -> Result<()> {
+        let value = self.stack.last().ok_or_else(damaged)?.clone();
+        self.memo.insert(key, value);
+        Ok(())
+    }
+
+    fn get(&mut self, key: u32) -> Result<()> {
+        let value = self.memo.get(&key).ok_or_else(damaged)?.clone();
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn set_items(&mut self, items: Vec<Value>) -> Result<()> {
+        let Some(Value::Dict(dict)) = self.stack.last() else {
+            return Err(damaged());
+        };
+        let dict = &mut self.dicts[*dict];
+        let mut items = items.into_iter();
+        while let Some(key) = items.next() {
+            let (Value::Text(key), Some(value)) = (key, items.next()) else {
+                return Err(damaged());
+            };
+            dict.push((key, value));
+        }
+        Ok(())
+    }
+
+    /// `('storage', class, key, device, number of elements)`.
+    fn persistent_id(&mut self) -> Result<()> {
+        let Value::Tuple(id) = self.pop()? else {
+            return Err(damaged());
+        };
+        let [
+            Value::Text(tag),
+            Value::StorageClass(storage_type),
+            Value::Text(key),
+            Value::Text(_),
+            Value::Int(n_elements),
+        ] = id.items.as_slice()
+        else {
+            return Err(damaged());
+        };
+        if &**tag != "storage" {
+            return Err(damaged());
+        }
+        self.stack.push(Value::Storage(Rc::new(Storage {
+            storage_type: *storage_type,
+            key: key.clone(),
+            n_elements: usize::try_from(*n_elements).map_err(|_| damaged())?,
+        })));
+        Ok(())
+    }
+
+    fn reduce(&mut self) -> Result<()> {
+        let (arguments, function) = (self.pop()?, self.pop()?);
+        match (function, arguments) {
+            (Value::OrderedDictClass, Value::Tuple(arguments)) if arguments.items.is_empty() => {
+                self.new_dict();
+            }
+            (Value::RebuildTensor, Value::Tuple(arguments)) => {
+                let view = rebuild_tensor(&arguments.items)?;
+                self.stack.push(Value::Tensor(Rc::new(view)));
+            }
+            _ => return Err(damaged()),
+        }
+        Ok(())
+    }
+
+    /// Sets attributes of an object. Only a state dictionary has some (`_metadata`, the versions
+    /// of its modules), and they do not concern the tensors.
+    fn build(&mut self) -> Result<()> {
+        self.pop()?;
+        match self.stack.last() {
+            Some(Value::Dict(_)) => Ok(()),
+            _ => Err(damaged()),
+        }
+    }
+}
+
+/// `_rebuild_tensor_v2(storage, storage_offset, size, stride, requires_grad, backward_hooks)`.
+fn rebuild_tensor(arguments: &[Value]) -> Result<View> {
+    let [
+        Value::Storage(storage),
+        Value::Int(offset),
+        Value::Tuple(shape),
+        Value::Tuple(strides),
+        Value::Bool,
+        Value::Dict(_) | Value::None,
+    ] = arguments
+    else {
+        return Err(damaged());
+    };
+    let (shape, strides) = (sizes(shape)?, sizes(strides)?);
+    if shape.len() != strides.len() {
+        return Err(damaged());
+    }
+    Ok(View {
+        storage: storage.clone(),
+        offset: usize::try_from(*offset).map_err(|_| damaged())?,
+        shape,
+        strides,
+    })
+}
+
+fn sizes(tuple: &Tuple) -> Result<Vec<usize>> {
+    tuple
+        .items
+        .iter()
+        .map(|item| match item {
+            Value::Int(n) => usize::try_from(*n).map_err(|_| damaged()),
+            _ => Err(damaged()),
+        })
+        .collect()
+}

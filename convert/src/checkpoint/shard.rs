@@ -1,0 +1,89 @@
+//! One weight file, read at explicit offsets.
+//!
+//! Not mapped: pages of a map count as resident memory, and a checkpoint is far larger than what
+//! the converter may use.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use owl2::{Error, Result};
+
+/// What a file starts with that Git LFS has not replaced by the real one yet.
+const LFS_POINTER: &[u8] = b"version https://git-lfs";
+
+/// An open weight file. Reads from several threads run at once.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    path: PathBuf,
+    file: File,
+    n_bytes: u64,
+}
+
+impl Shard {
+    /// Opens the file at `path`.
+    pub(crate) fn open(path: &Path) -> Result<Arc<Self>> {
+        let metadata = std::fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
+        // Opening a pipe would wait for its writer.
+        if !metadata.is_file() {
+            return Err(Error::model("is no file").in_file(path));
+        }
+        let file = File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
+        let shard = Shard {
+            path: path.to_owned(),
+            file,
+            n_bytes: metadata.len(),
+        };
+        let mut start = [0; LFS_POINTER.len()];
+        if shard.n_bytes >= start.len() as u64 {
+            shard.read_at(&mut start, 0)?;
+        }
+        if start == LFS_POINTER {
+            return Err(Error::model(
+                "is a Git LFS pointer, not the weights; run `git lfs pull` to fetch them",
+            )
+            .in_file(path));
+        }
+        Ok(Arc::new(shard))
+    }
+
+    /// Its size when it was opened.
+    pub(crate) fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+
+    /// Fills `out` from byte `offset` on.
+    pub(crate) fn read_at(&self, out: &mut [u8], offset: u64) -> Result<()> {
+        read_exact_at(&self.file, out, offset).map_err(|e| Error::io("cannot read", &self.path, e))
+    }
+
+    /// A second handle, for readers that want a stream.
+    pub(crate) fn stream(&self) -> Result<File> {
+        self.file
+            .try_clone()
+            .map_err(|e| Error::io("cannot read", &self.path, e))
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !out.is_empty() {
+        match file.seek_read(out, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                out = &mut out[n..];
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,281 @@
+//! LoRA adapters as the reference's fine-tuning script leaves them: low-rank updates of the
+//! decoder's matrices, and beside them whole tensors that were trained too.
+//!
+//! An update is never kept as a matrix, nor its factors in memory: for the rows that are asked for
+//! it is computed from the factors in their file, in f32.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use owl2::{Error, Result};
+use serde_json::Value;
+
+use crate::checkpoint::{Stored, Tensor, open_file};
+use crate::json::Object;
+
+/// Name of the file that says how to apply the adapter.
+pub(crate) const CONFIG_FILE: &str = "adapter_config.json";
+/// The files that the adapter can be in, in PEFT's order.
+const ADAPTER_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+/// The file with the other tensors that were trained.
+const REPLACEMENTS_FILE: &str = "non_lora_trainables.bin";
+/// What PEFT puts before the names of the model's modules.
+const PREFIX: &str = "base_model.model.";
+
+/// Columns of A that are worked on at a time, so that they stay in cache over all rows.
+const COLUMNS: usize = 512;
+
+/// An open adapter.
+pub(crate) struct Adapter {
+    path: PathBuf,
+    tensors: Vec<Tensor>,
+    rank: usize,
+    scale: f32,
+}
+
+impl Adapter {
+    /// Opens the adapter in `dir`.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let config = dir.join(CONFIG_FILE);
+        if !config.exists() {
+            return Err(Error::model(format!(
+                "has no {CONFIG_FILE}, so it is no LoRA adapter; a whole model is given as the checkpoint"
+            ))
+            .in_file(dir));
+        }
+        let json = Object::read(&config)?;
+        check_config(&json)?;
+        let rank = json.count("r")?.filter(|&rank| rank > 0);
+        let rank = rank.ok_or_else(|| json.error("r", "has to be a positive integer"))?;
+        let alpha = json
+            .number("lora_alpha")?
+            .ok_or_else(|| json.error("lora_alpha", "is missing"))?;
+        let path = ADAPTER_FILES
+            .iter()
+            .map(|file| dir.join(file))
+            .find(|path| path.exists())
+            .ok_or_else(|| {
+                Error::model(format!("has neither {}", ADAPTER_FILES.join(" nor "))).in_file(dir)
+            })?;
+        Ok(Adapter {
+            tensors: open_file(&path)?,
+            path,
+            rank,
+            scale: (alpha / rank as f64) as f32,
+        })
+    }
+
+    /// The update of each weight, by its name in the model.
+    pub(crate) fn into_deltas(self) -> Result<Vec<(String, Delta)>> {
+        let mut modules: BTreeMap<String, [Option<Tensor>; 2]> = BTreeMap::new();
+        for tensor in self.tensors {
+            let name = &tensor.meta.name;
+            let (module, factor) = parse_name(name).ok_or_else(|| {
+                Error::model("is no factor of a plain LoRA adapter")
+                    .in_tensor(name)
+                    .in_file(&self.path)
+            })?;
+            let factors: &mut [Option<Tensor>; 2] = modules.entry(module.to_owned()).or_default();
+            factors[factor] = Some(tensor);
+        }
+        modules
+            .into_iter()
+            .map(|(module, factors)| {
+                let delta = Delta::new(factors, self.rank, self.scale)
+                    .map_err(|e| e.in_tensor(&module).in_file(&self.path))?;
+                Ok((format!("{module}.weight"), delta))
+            })
+            .collect()
+    }
+}
+
+/// Refuses variants of LoRA that change the result and that the reference never makes.
+fn check_config(json: &Object) -> Result<()> {
+    if let Some(kind) = json.text("peft_type")?
+        && kind != "LORA"
+    {
+        return Err(json.error("peft_type", format!("is '{kind}'; only LORA can be merged")));
+    }
+    if let Some(bias) = json.text("bias")?
+        && bias != "none"
+    {
+        return Err(json.error("bias", format!("is '{bias}'; only 'none' can be merged")));
+    }
+    for key in [
+        "fan_in_fan_out",
+        "use_dora",
+        "use_rslora",
+        "lora_bias",
+        "rank_pattern",
+        "alpha_pattern",
+        "modules_to_save",
+        "layer_replication",
+    ] {
+        if json.get(key).is_some_and(is_set) {
+            return Err(json.error(key, "is set; adapters that need it cannot be merged"));
+        }
+    }
+    Ok(())
+}
+
+/// Python's truth of a value.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(items) => !items.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        _ => true,
+    }
+}
+
+/// The module and which factor of its update (0 for A, 1 for B) a name stands for.
+fn parse_name(name: &str) -> Option<(&str, usize)> {
+    let name = name.strip_prefix(PREFIX)?;
+    let a = name
+        .strip_suffix(".lora_A.weight")
+        .map(|module| (module, 0));
+    a.or_else(|| {
+        name.strip_suffix(".lora_B.weight")
+            .map(|module| (module, 1))
+    })
+}
+
+/// The whole tensors in `dir` that replace those of the base, under the model's names.
+pub(crate) fn open_replacements(dir: &Path) -> Result<Vec<Tensor>> {
+    let path = dir.join(REPLACEMENTS_FILE);
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let mut tensors = open_file(&path)?;
+    let names: Vec<_> = tensors.iter().map(|t| t.meta.name.clone()).collect();
+    for (tensor, name) in tensors.iter_mut().zip(model_names(&names)) {
+        tensor.meta.name = name;
+    }
+    Ok(tensors)
+}
+
+/// The reference's renaming: `base_model.` is dropped, and then one `model.` from every name if
+/// any begins with two.
+fn model_names(names: &[String]) -> Vec<String> {
+    let without = |prefix: &str, name: &str| name.strip_prefix(prefix).unwrap_or(name).to_owned();
+    let names: Vec<_> = names
+        .iter()
+        .map(|name| without("base_model.", name))
+        .collect();
+    if names.iter().any(|name| name.starts_with("model.model.")) {
+        names.iter().map(|name| without("model.", name)).collect()
+    } else {
+        names
+    }
+}
+
+/// A low-rank update of a matrix `[out, in]`: `scale * B A`, with A `[rank, in]` and B `[out, rank]`.
+#[derive(Debug)]
+pub(crate) struct Delta {
+    a: Stored,
+    b: Stored,
+    shape: [usize; 2],
+    rank: usize,
+    scale: f32,
+}
+
+impl Delta {
+    fn new(factors: [Option<Tensor>; 2], rank: usize, scale: f32) -> Result<Self> {
+        let [Some(a), Some(b)] = factors else {
+            return Err(Error::model("has only one of lora_A and lora_B"));
+        };
+        let (&[rank_a, n_in], &[n_out, rank_b]) = (&a.meta.shape[..], &b.meta.shape[..]) else {
+            return Err(Error::model("has an adapter that is no pair of matrices"));
+        };
+        if rank_a != rank || rank_b != rank {
+            return Err(Error::model(format!(
+                "has an adapter of ranks {rank_a} and {rank_b}, but r is {rank}"
+            )));
+        }
+        Ok(Delta {
+            a: a.stored,
+            b: b.stored,
+            shape: [n_out, n_in],
+            rank,
+            scale,
+        })
+    }
+
+    /// The shape of the matrix that it updates.
+    pub(crate) fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    /// Adds elements `start .. start + out.len()` of the update, which must exist, to `out`.
+    pub(crate) fn add(&self, start: usize, out: &mut [f32]) -> Result<()> {
+        let [_, n_in] = self.shape;
+        if out.is_empty() {
+            return Ok(());
+        }
+        let mut a = vec![0.0; self.rank * n_in];
+        self.a.read(0, &mut a)?;
+        let first_row = start / n_in;
+        let n_rows = (start + out.len()).div_ceil(n_in) - first_row;
+        let mut b = vec![0.0; n_rows * self.rank];
+        self.b.read(first_row * self.rank, &mut b)?;
+
+        let end = start + out.len();
+        let mut sums = [0.0; COLUMNS];
+        for block in (0..n_in).step_by(COLUMNS) {
+            for (row, b_row) in (first_row..).zip(b.chunks_exact(self.rank)) {
+                let row_start = row * n_in;
+                let from = (row_start + block).max(start);
+                let to = (row_start + n_in.min(block + COLUMNS)).min(end);
+                if from >= to {
+                    continue;
+                }
+                let sums = &mut sums[..to - from];
+                sums.fill(0.0);
+                for (factor, a_row) in b_row.iter().zip(a.chunks_exact(n_in)) {
+                    let a_row = &a_row[from - row_start..to - row_start];
+                    for (sum, x) in sums.iter_mut().zip(a_row) {
+                        *sum += factor * x;
+                    }
+                }
+                for (x, sum) in out[from - start..to - start].iter_mut().zip(sums) {
+                    *x += self.scale * *sum;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_both_kinds_of_files_become_the_models() {
+        let renamed = |names: &[&str]| {
+            model_names(
+                &names
+                    .iter()
+                    .map(|name| (*name).to_owned())
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(
+            renamed(&[
+                "base_model.model.model.norm.weight",
+                "base_model.model.lm_head.weight"
+            ]),
+            ["model.norm.weight", "lm_head.weight"]
+        );
+        assert_eq!(
+            renamed(&["model.norm.weight", "lm_head.weight"]),
+            ["model.norm.weight", "lm_head.weight"]
+        );
+        assert_eq!(
+            parse_name("base_model.model.model.layers.0.self_attn.k_proj.multiway.1.lora_B.weight"),
+            Some(("model.layers.0.self_attn.k_proj.multiway.1", 1))
+        );
+        assert_eq!(parse_name("base_model.model.x.lora_embedding_A"), None);
+    }
+}
