@@ -65,7 +65,12 @@ pub struct Args {
     pub tensor_type: Vec<TensorType>,
 
     /// Directory of a LoRA adapter to merge into the checkpoint
-    #[arg(long, value_name = "DIR", requires = "checkpoint")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "checkpoint",
+        conflicts_with = "random"
+    )]
     pub lora: Option<PathBuf>,
 
     /// Make up random weights of this shape instead of reading a checkpoint, for benchmarks
@@ -73,7 +78,14 @@ pub struct Args {
     pub random: Option<Shape>,
 
     /// Seed of the random weights
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "random")]
+    // clap drops a requirement that conflicts with a given argument, so both are said.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        requires = "random",
+        conflicts_with = "checkpoint"
+    )]
     pub seed: u64,
 
     /// Check a finished file instead of writing one; with the checkpoint it was made from, print
