@@ -1,9 +1,116 @@
-//! Reads mPLUG-Owl2 checkpoints, as published and as fine-tuned, and packs them into a GGUF file.
+//! Packs an mPLUG-Owl2 checkpoint into a single GGUF file.
+//!
+//! [`checkpoint`] reads a directory, [`mapping`] says which of its tensors become which of the
+//! file's, [`recipe`] gives each a type, and [`pack`] streams them through the quantizers into the
+//! file. [`verify`] looks at the result with other eyes.
 
+pub mod args;
 pub mod checkpoint;
 mod config;
+pub mod input;
+pub mod interrupt;
 mod json;
 mod lora;
+pub mod mapping;
+pub mod pack;
+pub mod pipeline;
+pub mod plan;
 mod preprocessor;
+pub mod progress;
+pub mod random;
+pub mod recipe;
 mod sampling;
 mod tokenizer;
+pub mod verify;
+
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use indicatif::HumanBytes;
+
+use owl2::gguf::write::check_target;
+use owl2::{Error, Result, threads};
+
+use args::Args;
+use checkpoint::Checkpoint;
+use input::Input;
+use plan::Plan;
+use progress::{Progress, say};
+use recipe::Recipe;
+
+/// Runs a parsed command line.
+///
+/// # Errors
+/// Whatever the conversion meets; no file is left behind then.
+pub fn run(args: &Args) -> Result<()> {
+    let n_threads = args.threads.unwrap_or_else(threads::default_count);
+    if let Some(file) = &args.verify {
+        return verify(file, args, n_threads);
+    }
+    if let (Some(output), false) = (&args.output, args.dry_run) {
+        check_target(output, args.force)?;
+    }
+    let input = open(args)?.ok_or_else(|| Error::usage("there is nothing to convert"))?;
+    let mapped = mapping::map(&input.config, input.tensors.as_ref())?;
+    let recipe = Recipe {
+        quant: args.quant,
+        vision: args.vision_quant,
+        tensor_types: args.tensor_type.clone(),
+    };
+    let plan = recipe.plan(&input.config)?;
+    if !args.quiet {
+        say(&format!("{}\n\n{plan}\n", input.name));
+    }
+    let Some(output) = args.output.as_deref().filter(|_| !args.dry_run) else {
+        return Ok(());
+    };
+
+    let writer = pack::create(output, &input, args.quant, &plan, args.force)?;
+    let mut progress = Progress::start(plan.size().bytes, args.quiet);
+    let source = input.tensors.as_ref();
+    let packed = pack::pack(source, &mapped, &plan, writer, n_threads, &mut progress);
+    progress.finish();
+    let n_bytes = packed?;
+    if !args.quiet {
+        say(&summary(output, n_bytes, &plan, &progress));
+    }
+    Ok(())
+}
+
+/// Opens what the command line says to start from, if it does.
+fn open(args: &Args) -> Result<Option<Input>> {
+    if let Some(shape) = args.random {
+        return Ok(Some(shape.input(args.seed)));
+    }
+    let Some(dir) = &args.checkpoint else {
+        return Ok(None);
+    };
+    let mut checkpoint = Checkpoint::open(dir)?;
+    if let Some(adapter) = &args.lora {
+        checkpoint = checkpoint.with_lora(adapter)?;
+    }
+    Ok(Some(checkpoint.into()))
+}
+
+fn verify(file: &Path, args: &Args, n_threads: NonZeroUsize) -> Result<()> {
+    let original = open(args)?;
+    let report = verify::verify(file, original.as_ref(), n_threads, args.quiet)?;
+    match io::stdout().write_all(report.text().as_bytes()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::io("cannot write", Path::new("standard output"), e))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn summary(output: &Path, n_bytes: u64, plan: &Plan, progress: &Progress) -> String {
+    let seconds = progress.elapsed().as_secs_f64();
+    format!(
+        "{}: {}, {:.2} bits per weight, {seconds:.1} s, {:.0} MB/s",
+        output.display(),
+        HumanBytes(n_bytes),
+        plan.size().bits_per_weight(),
+        n_bytes as f64 / 1e6 / seconds.max(1e-3)
+    )
+}

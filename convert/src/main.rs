@@ -1,3 +1,34 @@
-//! The `owl2-convert` program.
+//! The `owl2-convert` program: parses the command line, runs it, and maps errors to exit codes.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use owl2_convert::args::Args;
+use owl2_convert::progress::say;
+use owl2_convert::{interrupt, run};
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    match interrupt::catch_signals().and_then(|()| run(&args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("owl2-convert: {error}"));
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+/// Prints help, the version or a usage error where each belongs.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Where it cannot be printed, nobody is reading.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(owl2::Kind::Usage.exit_code()),
+    }
+}

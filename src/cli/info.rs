@@ -60,7 +60,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
     text += "\nPart         Size        Bits per weight  Tensors\n";
     let mut total = Size::default();
     for (part, size) in &sizes {
-        text += &line(part_name(*part), size);
+        text += &line(part.name(), size);
         total.bytes += size.bytes;
         total.weights += size.weights;
         for (dtype, n) in &size.dtypes {
@@ -88,16 +88,6 @@ fn sizes(gguf: &Gguf, config: &Config) -> BTreeMap<Part, Size> {
         *size.dtypes.entry(tensor.dtype).or_default() += 1;
     }
     sizes
-}
-
-fn part_name(part: Part) -> &'static str {
-    match part {
-        Part::Vit => "vit",
-        Part::Abstractor => "abstractor",
-        Part::Decoder => "decoder",
-        Part::Embedding => "embedding",
-        Part::Output => "output",
-    }
 }
 
 fn line(name: &str, size: &Size) -> String {
@@ -166,7 +156,7 @@ fn as_json(
                 "bits_per_weight": size.bits_per_weight(),
                 "tensors": types,
             });
-            (part_name(*part).to_owned(), value)
+            (part.name().to_owned(), value)
         })
         .collect();
     let decoder = &config.decoder;

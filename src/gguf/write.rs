@@ -145,9 +145,7 @@ impl Writer {
         tensors: &[TensorDecl],
         overwrite: bool,
     ) -> Result<Self> {
-        if !overwrite && target.exists() {
-            return Err(exists(target));
-        }
+        check_target(target, overwrite)?;
         let sizes = tensors
             .iter()
             .map(|t| header::tensor_bytes(t.dtype, &t.shape).map_err(|e| e.in_tensor(&t.name)))
@@ -251,6 +249,18 @@ impl Writer {
         self.open = self.pending.pop().unwrap_or(0);
         self.padding = padding(self.open);
     }
+}
+
+/// Fails where [`Writer::create`] would refuse `target` because it exists, so that a program can
+/// say so before it does anything else.
+///
+/// # Errors
+/// [`Kind::Io`](crate::Kind::Io).
+pub fn check_target(target: &Path, overwrite: bool) -> Result<()> {
+    if !overwrite && target.exists() {
+        return Err(exists(target));
+    }
+    Ok(())
 }
 
 fn exists(target: &Path) -> Error {

@@ -31,6 +31,19 @@ pub enum Part {
     Output,
 }
 
+impl Part {
+    /// Its name in tables, such as `vit`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Vit => "vit",
+            Part::Abstractor => "abstractor",
+            Part::Decoder => "decoder",
+            Part::Embedding => "embedding",
+            Part::Output => "output",
+        }
+    }
+}
+
 /// A tensor that a model must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {

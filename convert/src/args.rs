@@ -1,0 +1,152 @@
+//! What can be said on the command line of `owl2-convert`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use owl2::gguf::DType;
+
+use crate::random::Shape;
+use crate::recipe::{Quant, TensorType};
+
+const EXAMPLES: &str = "\
+Examples:
+  owl2-convert mplug-owl2-llama2-7b -o owl2-q4_k.gguf
+  owl2-convert mplug-owl2-llama2-7b -o owl2-q8_0.gguf --quant q8_0 --dry-run
+  owl2-convert mplug-owl2-llama2-7b -o tuned.gguf --lora my-adapter
+  owl2-convert mplug-owl2-llama2-7b -o mix.gguf --tensor-type 'blk.*.ffn_down.weight=q6_k'
+  owl2-convert --random 7b --seed 1 -o random.gguf
+  owl2-convert --verify owl2-q4_k.gguf mplug-owl2-llama2-7b
+
+Exit status: 0 success, 2 wrong usage, 4 unusable checkpoint or file, 5 input or output failed,
+130 interrupted.";
+
+/// Packs an mPLUG-Owl2 checkpoint into the single GGUF file that owl2 runs.
+#[derive(Debug, Parser)]
+#[command(name = "owl2-convert", version, after_help = EXAMPLES)]
+pub struct Args {
+    /// Directory of the checkpoint: config.json, tokenizer.model, and the weights as safetensors
+    /// or torch .bin files, single or sharded
+    #[arg(
+        value_name = "CHECKPOINT_DIR",
+        required_unless_present_any = ["random", "verify"],
+        conflicts_with = "random"
+    )]
+    pub checkpoint: Option<PathBuf>,
+
+    /// The file to write
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        required_unless_present_any = ["dry_run", "verify"],
+        conflicts_with = "verify"
+    )]
+    pub output: Option<PathBuf>,
+
+    /// How the weights are stored
+    #[arg(
+        long,
+        value_name = "QUANT",
+        default_value = "q4_k",
+        conflicts_with = "verify"
+    )]
+    pub quant: Quant,
+
+    /// Type of the matrices of vision tower and abstractor: f32, f16, bf16, q8_0, q6_k, q4_k or
+    /// q4_0 [default: q8_0, or wider with a wider --quant]
+    #[arg(long, value_name = "TYPE", conflicts_with = "verify")]
+    pub vision_quant: Option<DType>,
+
+    /// Type of the matrices whose names in the file match; `*` and `?` stand for any text and any
+    /// character. Repeat for several; the last that matches counts
+    #[arg(long, value_name = "GLOB=TYPE", conflicts_with = "verify")]
+    pub tensor_type: Vec<TensorType>,
+
+    /// Directory of a LoRA adapter to merge into the checkpoint
+    #[arg(
+        long,
+        value_name = "DIR",
+        requires = "checkpoint",
+        conflicts_with = "random"
+    )]
+    pub lora: Option<PathBuf>,
+
+    /// Make up random weights of this shape instead of reading a checkpoint, for benchmarks
+    #[arg(long, value_name = "SHAPE")]
+    pub random: Option<Shape>,
+
+    /// Seed of the random weights
+    // clap drops a requirement that conflicts with a given argument, so both are said.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        requires = "random",
+        conflicts_with = "checkpoint"
+    )]
+    pub seed: u64,
+
+    /// Check a finished file instead of writing one; with the checkpoint it was made from, print
+    /// each tensor's relative error, worst first
+    #[arg(long, value_name = "FILE")]
+    pub verify: Option<PathBuf>,
+
+    /// Worker threads [default: one for each physical core there is]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Print the plan with its sizes and stop
+    #[arg(long, conflicts_with = "verify")]
+    pub dry_run: bool,
+
+    /// Overwrite the file if it exists
+    #[arg(long, conflicts_with = "verify")]
+    pub force: bool,
+
+    /// Print nothing but errors (and what --verify finds)
+    #[arg(short, long, conflicts_with = "dry_run")]
+    pub quiet: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn either_a_checkpoint_or_random_weights_or_a_file_to_verify() {
+        let parse = |line: &str| Args::try_parse_from(line.split(' '));
+        for line in [
+            "owl2-convert dir -o m.gguf",
+            "owl2-convert dir --dry-run",
+            "owl2-convert dir -o m.gguf --quant q8_0 --lora a --tensor-type *=f16 --threads 3",
+            "owl2-convert --random tiny --seed 3 -o m.gguf",
+            "owl2-convert --verify m.gguf",
+            "owl2-convert --verify m.gguf dir --lora a",
+            "owl2-convert --verify m.gguf --random 7b --seed 1",
+        ] {
+            parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+        }
+        for line in [
+            "owl2-convert",
+            "owl2-convert dir",
+            "owl2-convert -o m.gguf",
+            "owl2-convert dir --random tiny -o m.gguf",
+            "owl2-convert --random tiny --lora a -o m.gguf",
+            "owl2-convert dir -o m.gguf --seed 3",
+            "owl2-convert --verify m.gguf -o n.gguf",
+            "owl2-convert dir -o m.gguf --quant q5_0",
+            "owl2-convert dir -o m.gguf --tensor-type q8_0",
+            "owl2-convert dir -o m.gguf --threads 0",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Writes the file: rows are read, quantized and written in pieces that pass through a pipeline.
+//!
+//! Workers read and quantize whole pieces, so disk, conversion and quantization of different
+//! pieces overlap and every core is busy; the calling thread writes them in order. A piece depends
+//! on nothing but its rows, so the file is the same whatever the number of threads, and memory is
+//! a few MiB for each of them.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use owl2::gguf::DType;
+use owl2::gguf::names::{self, general, visual};
+use owl2::gguf::write::{Metadata, Writer};
+use owl2::prompt::Template;
+use owl2::{Error, Result, quant};
+
+use crate::checkpoint::TensorSource;
+use crate::input::Input;
+use crate::interrupt;
+use crate::mapping::Mapped;
+use crate::pipeline;
+use crate::plan::{Plan, Planned};
+use crate::progress::Progress;
+use crate::recipe::Quant;
+
+/// Values of one piece, unless a single row has more: 1 MiB of floats.
+const PIECE_VALUES: usize = 1 << 18;
+
+/// `general.quantization_version` of ggml's present block formats (`GGML_QNT_VERSION`).
+const QUANTIZATION_VERSION: u32 = 2;
+
+/// The largest number of the 16-bit IEEE format, which F16 values and block scales are stored in.
+const MAX_F16: f32 = 65504.0;
+
+/// A run of whole rows of one tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// Number of the tensor.
+    pub tensor: usize,
+    /// First value.
+    pub start: usize,
+    /// Number of values.
+    pub len: usize,
+}
+
+/// Cuts tensors of these shapes into pieces, in order.
+pub(crate) fn pieces<'a>(shapes: impl Iterator<Item = &'a [usize]>) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for (tensor, shape) in shapes.enumerate() {
+        let n_values: usize = shape.iter().product();
+        let row_len = shape.last().copied().unwrap_or(1).max(1);
+        let step = (PIECE_VALUES / row_len).max(1) * row_len;
+        pieces.extend((0..n_values).step_by(step).map(|start| Piece {
+            tensor,
+            start,
+            len: step.min(n_values - start),
+        }));
+    }
+    pieces
+}
+
+/// Everything but the tensors.
+pub fn metadata(input: &Input, quant: Quant) -> Metadata {
+    let mut metadata = Metadata::default();
+    input.config.write(&mut metadata);
+    metadata.set(general::NAME, input.name.as_str());
+    metadata.set(general::FILE_TYPE, quant.file_type());
+    metadata.set(general::QUANTIZATION_VERSION, QUANTIZATION_VERSION);
+    input.vocabulary.write(&mut metadata);
+    input.sampling.write(&mut metadata);
+    metadata.set(
+        names::key(names::ARCHITECTURE, visual::PROMPT_TEMPLATE),
+        Template::MplugOwl2.to_string(),
+    );
+    metadata
+}
+
+/// Writes `target`, whose tensors are `plan`'s, each made from its counterpart in `mapped`.
+/// Returns the size of the file in bytes.
+///
+/// # Errors
+/// Those of reading and writing; [`Kind::Model`](owl2::Kind::Model), naming tensor and element,
+/// for a weight that is not finite or that its type cannot hold;
+/// [`Kind::Interrupted`](owl2::Kind::Interrupted) after a signal. No file is left behind.
+///
+/// # Panics
+/// Where `plan` and `mapped` are not of the same model.
+pub fn pack(
+    source: &dyn TensorSource,
+    mapped: &[Mapped],
+    plan: &Plan,
+    mut writer: Writer,
+    n_threads: NonZeroUsize,
+    progress: &mut Progress,
+) -> Result<u64> {
+    assert!(
+        mapped
+            .iter()
+            .map(|tensor| &tensor.spec)
+            .eq(plan.tensors.iter().map(|tensor| &tensor.spec)),
+        "plan and mapping belong together"
+    );
+    let pieces = pieces(plan.tensors.iter().map(|t| t.spec.shape.as_slice()));
+    let make = |i: usize, values: &mut Vec<f32>| {
+        let piece = pieces[i];
+        values.resize(piece.len, 0.0);
+        mapped[piece.tensor].read(source, piece.start, values)?;
+        encode(&plan.tensors[piece.tensor], piece.start, values)
+    };
+    let take = |bytes: Vec<u8>| {
+        interrupt::check()?;
+        writer.write(&bytes)?;
+        progress.advance(bytes.len());
+        Ok(())
+    };
+    pipeline::ordered(pieces.len(), n_threads, Vec::new, make, take)?;
+    let written = writer.written();
+    writer.finish()?;
+    Ok(written)
+}
+
+/// The bytes of `values`, which start at element `start` of `tensor`.
+fn encode(tensor: &Planned, start: usize, values: &[f32]) -> Result<Vec<u8>> {
+    let limit = match tensor.dtype {
+        DType::F32 | DType::BF16 => f32::MAX,
+        _ => MAX_F16,
+    };
+    if let Some(i) = first_beyond(values, limit) {
+        let (index, value) = (start + i, values[i]);
+        let problem = if value.is_finite() {
+            format!(
+                "element {index} is {value}, which {} cannot hold; choose f32 for it",
+                tensor.dtype
+            )
+        } else {
+            format!("element {index} is {value}; the checkpoint is damaged")
+        };
+        return Err(Error::model(problem).in_tensor(&tensor.spec.name));
+    }
+    let n_bytes = values.len() / tensor.dtype.block_len() * tensor.dtype.block_bytes();
+    let mut bytes = vec![0; n_bytes];
+    quant::quantize(tensor.dtype, values, &mut bytes);
+    Ok(bytes)
+}
+
+/// The first value that is not finite or larger than `limit` either way.
+pub(crate) fn first_beyond(values: &[f32], limit: f32) -> Option<usize> {
+    let beyond = |x: &f32| !(x.abs() <= limit);
+    // Nearly always there is none; without an early exit that is found at memory speed.
+    let any = values.iter().fold(false, |any, x| any | beyond(x));
+    any.then(|| values.iter().position(beyond)).flatten()
+}
+
+/// Starts the file at `target`.
+///
+/// # Errors
+/// As [`Writer::create`].
+pub fn create(
+    target: &Path,
+    input: &Input,
+    quant: Quant,
+    plan: &Plan,
+    force: bool,
+) -> Result<Writer> {
+    Writer::create(target, &metadata(input, quant), &plan.declarations(), force)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_whole_rows_and_cover_everything() {
+        let shapes: [&[usize]; 4] = [&[5], &[3, PIECE_VALUES + 1], &[1000, 1000], &[2, 3, 7, 7]];
+        let pieces = pieces(shapes.into_iter());
+        for (tensor, shape) in shapes.iter().enumerate() {
+            let mut at = 0;
+            for piece in pieces.iter().filter(|piece| piece.tensor == tensor) {
+                assert_eq!(piece.start, at);
+                assert!(piece.len.is_multiple_of(*shape.last().unwrap()));
+                at += piece.len;
+            }
+            assert_eq!(at, shape.iter().product::<usize>());
+        }
+        assert_eq!(pieces.len(), 1 + 3 + 4 + 1);
+    }
+
+    #[test]
+    fn the_first_bad_value_is_found() {
+        let mut values = vec![1.0; 1000];
+        assert_eq!(first_beyond(&values, MAX_F16), None);
+        values[900] = f32::NAN;
+        values[700] = -7e4;
+        assert_eq!(first_beyond(&values, MAX_F16), Some(700));
+        assert_eq!(first_beyond(&values, f32::MAX), Some(900));
+        values[3] = f32::NEG_INFINITY;
+        assert_eq!(first_beyond(&values, f32::MAX), Some(3));
+    }
+}
