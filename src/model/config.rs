@@ -158,6 +158,7 @@ impl Config {
         let decoder = DecoderConfig::read(gguf, architecture)?;
         let config = Config { decoder, visual };
         config.check()?;
+        config.decoder.check_against(gguf, architecture)?;
         Ok(config)
     }
 
@@ -228,16 +229,32 @@ impl DecoderConfig {
                 .is_some(),
             tie_word_embeddings: gguf.tensor(tensor::OUTPUT).is_none(),
         };
-        let rope_dim = gguf.find::<usize>(&name(key::ROPE_DIMENSION_COUNT))?;
-        if n_heads > 0 && rope_dim.is_some_and(|dim| dim != config.head_dim()) {
-            return Err(Error::model(format!(
-                "is {}, but heads have {} values; partial rotation is not supported",
-                rope_dim.unwrap_or_default(),
-                config.head_dim()
-            ))
-            .in_key(name(key::ROPE_DIMENSION_COUNT)));
-        }
         Ok(config)
+    }
+
+    /// Checks what the file says twice: the length of a head, and the number of tokens.
+    fn check_against(&self, gguf: &Gguf, architecture: &str) -> Result<()> {
+        let rope_key = names::key(architecture, key::ROPE_DIMENSION_COUNT);
+        if let Some(rope_dim) = gguf.find::<usize>(&rope_key)?
+            && rope_dim != self.head_dim()
+        {
+            return Err(Error::model(format!(
+                "is {rope_dim}, but heads have {} values; partial rotation is not supported",
+                self.head_dim()
+            ))
+            .in_key(rope_key));
+        }
+        if let Some(tokens) = gguf.find::<Vec<&str>>(names::tokenizer::TOKENS)?
+            && tokens.len() != self.vocab_size
+        {
+            return Err(Error::model(format!(
+                "has {} tokens, but the model's vocabulary has {}",
+                tokens.len(),
+                self.vocab_size
+            ))
+            .in_key(names::tokenizer::TOKENS));
+        }
+        Ok(())
     }
 
     fn write(&self, metadata: &mut Metadata, architecture: &str) {

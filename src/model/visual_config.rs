@@ -265,8 +265,36 @@ impl VisualConfig {
                 .in_key(name));
             }
         }
-        Ok(())
+        check_colours(preprocess)
     }
+}
+
+/// Fails unless scaling and normalising pixels gives finite values.
+fn check_colours(preprocess: &Preprocess) -> Result<()> {
+    if !preprocess.rescale_factor.is_finite() {
+        return Err(Error::model(format!(
+            "is {}, wanted a finite number",
+            preprocess.rescale_factor
+        ))
+        .in_key(key::RESCALE_FACTOR));
+    }
+    if !preprocess.mean.iter().all(|mean| mean.is_finite()) {
+        return Err(
+            Error::model(format!("is {:?}, wanted finite numbers", preprocess.mean))
+                .in_key(key::MEAN),
+        );
+    }
+    if !preprocess
+        .std
+        .iter()
+        .all(|&std| std.is_finite() && std > 0.0)
+    {
+        return Err(
+            Error::model(format!("is {:?}, wanted positive numbers", preprocess.std))
+                .in_key(key::STD),
+        );
+    }
+    Ok(())
 }
 
 fn parsed<T: FromStr<Err = Error>>(gguf: &Gguf, key: &str) -> Result<T> {

@@ -13,6 +13,8 @@ use crate::ops::norm::{LayerNorm, RmsNorm};
 
 /// Problems listed in one error; the rest are counted.
 const MAX_LISTED: usize = 20;
+/// Tensors of the smallest kind of block: a LLaMA block's two norms and seven matrices.
+const MIN_BLOCK_TENSORS: usize = 9;
 
 /// Hands out the checked weights of a file.
 pub(super) struct Binder<'a> {
@@ -23,6 +25,7 @@ impl<'a> Binder<'a> {
     /// Checks that `gguf` holds every tensor of `config`, with its shape and an allowed type.
     /// Tensors beyond those are allowed, as some LLaMA files have them, and ignored.
     pub fn new(gguf: &'a Gguf, config: &Config) -> Result<Self> {
+        check_block_counts(gguf, config)?;
         let problems: Vec<_> = layout::tensors(config)
             .iter()
             .filter_map(|spec| problem(gguf, spec))
@@ -93,6 +96,29 @@ impl<'a> Binder<'a> {
             eps,
         }
     }
+}
+
+/// Refuses more blocks than the file's tensors can make up, so that a hostile count cannot make
+/// the list of wanted tensors outgrow the file.
+fn check_block_counts(gguf: &Gguf, config: &Config) -> Result<()> {
+    let n_tensors = gguf.tensors().len();
+    let mut counts = vec![(names::decoder::BLOCK_COUNT, config.decoder.n_layers)];
+    if let Some(visual) = &config.visual {
+        counts.push((names::visual::BLOCK_COUNT, visual.vit.n_layers));
+        counts.push((
+            names::visual::ABSTRACTOR_BLOCK_COUNT,
+            visual.abstractor.n_layers,
+        ));
+    }
+    for (key, n_blocks) in counts {
+        if n_blocks * MIN_BLOCK_TENSORS > n_tensors {
+            return Err(Error::model(format!(
+                "is {n_blocks}, but the file has only {n_tensors} tensors; it is incomplete or damaged"
+            ))
+            .in_key(key));
+        }
+    }
+    Ok(())
 }
 
 /// What is wrong with the tensor that `spec` asks for, if anything.

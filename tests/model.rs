@@ -1,0 +1,343 @@
+//! What must hold of the model whatever its weights: caching, batching, threads and instruction
+//! sets change nothing; the order of pictures and the modality of a run change the answer.
+
+#[path = "common/tiny.rs"]
+mod tiny;
+
+use owl2::kernels::Isa;
+use owl2::model::Model;
+use owl2::session::{Input, Session};
+use owl2::{Kind, Result};
+
+/// Summing in another order moves f32 values near 1 by no more than this.
+const BOUND: f32 = 2e-5;
+
+fn logits(model: &Model, inputs: &[Input]) -> Vec<f32> {
+    let mut session = Session::new(model, 1024);
+    session.extend(inputs).unwrap();
+    session.logits().to_vec()
+}
+
+fn assert_near(got: &[f32], wanted: &[f32], what: &str) {
+    let distance = tiny::distance(got, wanted);
+    assert!(distance <= BOUND, "{what}: differs by {distance}");
+}
+
+fn assert_apart(a: &[f32], b: &[f32], what: &str) {
+    let distance = tiny::distance(a, b);
+    assert!(
+        distance > 100.0 * BOUND,
+        "{what}: differs by only {distance}"
+    );
+}
+
+#[test]
+fn logits_are_of_useful_size() {
+    let model = tiny::model();
+    let logits = logits(&model, &[Input::Tokens(&tiny::ids(9, 1))]);
+    let largest = tiny::distance(&logits, &vec![0.0; logits.len()]);
+    assert!((0.1..100.0).contains(&largest), "{largest}");
+}
+
+#[test]
+fn incremental_decoding_equals_a_full_pass() {
+    let model = tiny::model();
+    let picture = model.encode_image(&tiny::pixels(1)).unwrap();
+    let ids = tiny::ids(20, 2);
+    let mut session = Session::new(&model, 64);
+    session
+        .extend(&[Input::Tokens(&ids[..3]), Input::Image(&picture)])
+        .unwrap();
+    for end in 4..=ids.len() {
+        session.step(ids[end - 1]).unwrap();
+        let full = logits(
+            &model,
+            &[
+                Input::Tokens(&ids[..3]),
+                Input::Image(&picture),
+                Input::Tokens(&ids[3..end]),
+            ],
+        );
+        assert_near(session.logits(), &full, &format!("after {end} tokens"));
+    }
+    assert_eq!(session.len(), 20 + tiny::PICTURE_POSITIONS);
+}
+
+#[test]
+fn chunked_prefill_equals_one_pass() {
+    let model = tiny::model();
+    let picture = model.encode_image(&tiny::pixels(1)).unwrap();
+    let ids = tiny::ids(40, 3);
+    let row = picture.len() / tiny::PICTURE_POSITIONS;
+    let whole = logits(
+        &model,
+        &[
+            Input::Tokens(&ids[..7]),
+            Input::Image(&picture),
+            Input::Tokens(&ids[7..]),
+        ],
+    );
+    // A picture may be cut in two as well.
+    let mut session = Session::new(&model, 64);
+    for chunk in [
+        Input::Tokens(&ids[..2]),
+        Input::Tokens(&ids[2..7]),
+        Input::Image(&picture[..2 * row]),
+        Input::Image(&picture[2 * row..]),
+        Input::Tokens(&ids[7..38]),
+        Input::Tokens(&ids[38..]),
+    ] {
+        session.extend(&[chunk]).unwrap();
+    }
+    assert_near(session.logits(), &whole, "in six chunks");
+}
+
+/// A prompt longer than what the session computes together is cut inside.
+#[test]
+fn a_long_prompt_equals_its_pieces() {
+    let model = tiny::model();
+    let picture = model.encode_image(&tiny::pixels(1)).unwrap();
+    let ids = tiny::ids(1010, 4);
+    // Positions 509 to 513 are the picture's, so a batch of 512 ends inside it.
+    let inputs = [
+        Input::Tokens(&ids[..509]),
+        Input::Image(&picture),
+        Input::Tokens(&ids[509..]),
+    ];
+    let whole = logits(&model, &inputs);
+    let mut session = Session::new(&model, 1024);
+    for piece in ids[..509].chunks(100) {
+        session.extend(&[Input::Tokens(piece)]).unwrap();
+    }
+    session.extend(&[Input::Image(&picture)]).unwrap();
+    for piece in ids[509..].chunks(77) {
+        session.extend(&[Input::Tokens(piece)]).unwrap();
+    }
+    assert_near(session.logits(), &whole, "in pieces");
+}
+
+#[test]
+fn the_order_of_two_pictures_matters() {
+    let model = tiny::model();
+    let first = model.encode_image(&tiny::pixels(1)).unwrap();
+    let second = model.encode_image(&tiny::pixels(2)).unwrap();
+    let (before, after) = (tiny::ids(2, 5), tiny::ids(6, 6));
+    let ask = |a: &[f32], b: &[f32]| {
+        logits(
+            &model,
+            &[
+                Input::Tokens(&before),
+                Input::Image(a),
+                Input::Image(b),
+                Input::Tokens(&after),
+            ],
+        )
+    };
+    let forwards = ask(&first, &second);
+    assert_apart(&forwards, &ask(&second, &first), "swapped");
+    assert_apart(&forwards, &ask(&first, &first), "second replaced");
+    assert_apart(&forwards, &ask(&second, &second), "first replaced");
+    assert_eq!(forwards, ask(&first, &second), "the same question again");
+}
+
+/// The embeddings of some tokens, passed off as a picture, take the image branch.
+#[test]
+fn the_modality_of_a_run_matters() {
+    let model = tiny::model();
+    let ids = tiny::ids(12, 7);
+    let embedded = embeddings(&model, &ids[3..8]);
+    let as_text = logits(&model, &[Input::Tokens(&ids)]);
+    let as_image = logits(
+        &model,
+        &[
+            Input::Tokens(&ids[..3]),
+            Input::Image(&embedded),
+            Input::Tokens(&ids[8..]),
+        ],
+    );
+    assert_apart(&as_text, &as_image, "modality swapped");
+}
+
+/// A plain LLaMA has one branch, which pictures' rows then go through too.
+#[test]
+fn a_model_without_an_image_branch_has_one_modality() {
+    let mut config = tiny::config();
+    config.visual = None;
+    let gguf = tiny::open(&tiny::file(&config, 1));
+    let model = Model::new(&gguf, tiny::compute_on(1, Isa::scalar())).unwrap();
+    let ids = tiny::ids(6, 8);
+    let embedded = embeddings(&model, &ids[2..4]);
+    let mixed = [
+        Input::Tokens(&ids[..2]),
+        Input::Image(&embedded),
+        Input::Tokens(&ids[4..]),
+    ];
+    let text = logits(&model, &[Input::Tokens(&ids)]);
+    assert_near(&logits(&model, &mixed), &text, "one branch");
+
+    let error = model.encode_image(&tiny::pixels(1)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Input);
+    assert!(error.to_string().contains("without a picture"), "{error}");
+}
+
+fn embeddings(model: &Model, ids: &[u32]) -> Vec<f32> {
+    use owl2::model::observer::{Observer, Stage};
+    #[derive(Default)]
+    struct Embeddings(Vec<f32>);
+    impl Observer for Embeddings {
+        fn observe(&mut self, stage: Stage, values: &[f32]) {
+            if stage == Stage::Embeddings {
+                self.0.extend(values);
+            }
+        }
+    }
+    let mut embeddings = Embeddings::default();
+    Session::new(model, ids.len())
+        .extend_observed(&[Input::Tokens(ids)], &mut embeddings)
+        .unwrap();
+    embeddings.0
+}
+
+/// An observer sees the logits that are computed without one.
+#[test]
+fn observing_changes_nothing() {
+    use owl2::model::observer::{Observer, Stage};
+    struct LastRow(Vec<f32>);
+    impl Observer for LastRow {
+        fn observe(&mut self, stage: Stage, values: &[f32]) {
+            if stage == Stage::FinalNorm {
+                self.0 = values.to_vec();
+            }
+        }
+    }
+    let model = tiny::model();
+    let ids = tiny::ids(10, 9);
+    let plain = logits(&model, &[Input::Tokens(&ids)]);
+    let mut session = Session::new(&model, 16);
+    let mut normed = LastRow(Vec::new());
+    session
+        .extend_observed(&[Input::Tokens(&ids)], &mut normed)
+        .unwrap();
+    assert_eq!(session.logits(), plain);
+    let width = model.config().decoder.hidden_size;
+    assert_eq!(normed.0.len(), ids.len() * width);
+    let head = model.output_head(&normed.0[normed.0.len() - width..]);
+    assert_near(&head, &plain, "head of the last normed row");
+}
+
+#[test]
+fn threads_and_instruction_sets_change_nothing() {
+    let ids = tiny::ids(33, 10);
+    let answer = |n_threads, isa| {
+        let model = tiny::model_on(tiny::compute_on(n_threads, isa));
+        let picture = model.encode_image(&tiny::pixels(3)).unwrap();
+        let mut session = Session::new(&model, 64);
+        session
+            .extend(&[Input::Image(&picture), Input::Tokens(&ids)])
+            .unwrap();
+        let mut all = session.logits().to_vec();
+        session.step(5).unwrap();
+        all.extend(session.logits());
+        all
+    };
+    let scalar = answer(1, Isa::scalar());
+    for isa in Isa::available() {
+        let one = answer(1, isa);
+        assert_near(&one, &scalar, isa.name());
+        for n_threads in [2, 3] {
+            let several = answer(n_threads, isa);
+            assert_eq!(several, one, "{n_threads} threads, {isa}");
+        }
+    }
+}
+
+#[test]
+fn truncating_and_extending_equals_a_fresh_session() {
+    let model = tiny::model();
+    let picture = model.encode_image(&tiny::pixels(1)).unwrap();
+    let (kept, dropped, next) = (tiny::ids(6, 11), tiny::ids(9, 12), tiny::ids(4, 13));
+    let mut session = Session::new(&model, 64);
+    session
+        .extend(&[Input::Tokens(&kept), Input::Image(&picture)])
+        .unwrap();
+    let len = session.len();
+    session.extend(&[Input::Tokens(&dropped)]).unwrap();
+    session.truncate(len);
+    assert_eq!(session.len(), len);
+    session.extend(&[Input::Tokens(&next)]).unwrap();
+    let fresh = logits(
+        &model,
+        &[
+            Input::Tokens(&kept),
+            Input::Image(&picture),
+            Input::Tokens(&next),
+        ],
+    );
+    assert_near(session.logits(), &fresh, "after truncation");
+    session.truncate(0);
+    assert!(session.is_empty());
+    session.extend(&[Input::Tokens(&next)]).unwrap();
+    assert_near(
+        session.logits(),
+        &logits(&model, &[Input::Tokens(&next)]),
+        "after truncation to nothing",
+    );
+}
+
+#[test]
+fn an_overflowing_context_is_refused_with_the_numbers() {
+    let model = tiny::model();
+    let mut session = Session::new(&model, 10);
+    session.extend(&[Input::Tokens(&tiny::ids(7, 1))]).unwrap();
+    let before = session.logits().to_vec();
+    let error = session
+        .extend(&[Input::Tokens(&tiny::ids(4, 2))])
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Capacity);
+    let message = error.to_string();
+    for number in ["7", "4", "10", "--ctx-size"] {
+        assert!(message.contains(number), "{message}");
+    }
+    // Nothing has happened, and what fits still goes in.
+    assert_eq!((session.len(), session.logits()), (7, before.as_slice()));
+    session.extend(&[Input::Tokens(&tiny::ids(3, 2))]).unwrap();
+    assert_eq!(session.len(), session.capacity());
+    assert_eq!(session.step(1).unwrap_err().kind(), Kind::Capacity);
+}
+
+#[test]
+fn unusable_inputs_are_refused() {
+    let model = tiny::model();
+    let mut session = Session::new(&model, 16);
+    let row = model.config().decoder.hidden_size;
+    let vocab = model.config().decoder.vocab_size as u32;
+    for (inputs, wanted) in [
+        (vec![], "nothing"),
+        (vec![Input::Tokens(&[])], "nothing"),
+        (vec![Input::Tokens(&[1, vocab])], "vocabulary"),
+        (vec![Input::Tokens(&[u32::MAX])], "vocabulary"),
+        (vec![Input::Image(&vec![0.0; row + 1])], "whole rows"),
+    ] {
+        let error = session.extend(&inputs).unwrap_err();
+        assert_eq!(error.kind(), Kind::Input, "{error}");
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
+    assert!(session.is_empty());
+
+    let wrong: Result<_> = model.encode_image(&[0.0; 7]);
+    assert_eq!(wrong.unwrap_err().kind(), Kind::Input);
+}
+
+/// The weights are views of the file's bytes, which therefore must outlive the handle.
+#[test]
+fn a_model_outlives_the_file_handle() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tiny.gguf");
+    std::fs::write(&path, tiny::file(&tiny::config(), 1)).unwrap();
+    let gguf = owl2::gguf::Gguf::open(&path).unwrap();
+    let model = Model::new(&gguf, tiny::compute_on(1, Isa::scalar())).unwrap();
+    let before = logits(&model, &[Input::Tokens(&[1, 2, 3])]);
+    drop(gguf);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(logits(&model, &[Input::Tokens(&[1, 2, 3])]), before);
+}

@@ -1,0 +1,161 @@
+//! Equality with the authors' PyTorch code, stage by stage, on a directory of golden vectors:
+//! the project's own, or the one that `OWL2_GOLDEN_DIR` names. Nothing here knows a name of a
+//! checkpoint, case or picture; the manifest lists them, with the tolerances.
+//!
+//! `cargo test --test parity -- --nocapture` prints the worst error of each stage.
+
+#[path = "parity/golden.rs"]
+mod golden;
+#[path = "parity/layers.rs"]
+mod layers;
+#[path = "parity/pictures.rs"]
+mod pictures;
+#[path = "parity/report.rs"]
+mod report;
+#[path = "parity/texts.rs"]
+mod texts;
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use owl2::Result;
+use owl2::gguf::Gguf;
+use owl2::model::Model;
+use owl2::ops::Compute;
+use owl2::tokenizer::{Tokenizer, Vocabulary};
+use owl2_convert::checkpoint::Checkpoint;
+use owl2_convert::input::Input;
+use owl2_convert::progress::Progress;
+use owl2_convert::recipe::{Quant, Recipe};
+use owl2_convert::{mapping, pack};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use golden::{Golden, count, members, text};
+use layers::Loaded;
+use report::Report;
+
+/// Workers; two, so that work is really divided.
+const N_THREADS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+
+/// Hexadecimal SHA-256.
+fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Index of the largest value, the first of equals.
+fn argmax(values: &[f32]) -> u32 {
+    let best = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    values.iter().position(|&x| x == best).unwrap_or(0) as u32
+}
+
+/// The checkpoint that an entry of the manifest describes, its adapter merged into its base.
+fn checkpoint(golden: &Golden, entry: &Value) -> Result<Checkpoint> {
+    let dir = golden.path(text(&entry["dir"]));
+    match entry["base"].as_str() {
+        Some(base) => Checkpoint::open(&golden.path(base))?.with_lora(&dir),
+        None => Checkpoint::open(&dir),
+    }
+}
+
+/// Converts a checkpoint at f32 and opens the result.
+fn load(golden: &Golden, entry: &Value) -> Result<Loaded> {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("model.gguf");
+    convert(checkpoint(golden, entry)?.into(), &path)?;
+    let gguf = Gguf::open(&path)?;
+    Ok(Loaded {
+        model: Model::new(&gguf, Compute::new(N_THREADS)?)?,
+        tokenizer: Tokenizer::new(Vocabulary::read(&gguf)?)?,
+    })
+}
+
+fn convert(input: Input, target: &Path) -> Result<()> {
+    let mapped = mapping::map(&input.config, input.tensors.as_ref())?;
+    let recipe = Recipe {
+        quant: Quant::F32,
+        ..Recipe::default()
+    };
+    let plan = recipe.plan(&input.config)?;
+    let writer = pack::create(target, &input, Quant::F32, &plan, false)?;
+    let mut progress = Progress::start(plan.size().bytes, true);
+    let source = input.tensors.as_ref();
+    pack::pack(source, &mapped, &plan, writer, N_THREADS, &mut progress)?;
+    progress.finish();
+    Ok(())
+}
+
+/// The set is whole: every file the manifest lists is there with its size and checksum.
+#[test]
+fn every_listed_file_is_as_the_manifest_says() {
+    let (golden, mut report) = (Golden::open(), Report::default());
+    for (file, entry) in members(&golden.manifest["files"]) {
+        match std::fs::read(golden.path(file)) {
+            Ok(bytes) => {
+                report.equal("size", file, &bytes.len(), &count(&entry[0]));
+                report.equal("sha256", file, sha256(&bytes).as_str(), text(&entry[1]));
+            }
+            Err(error) => report.fail("file", file, &error.to_string()),
+        }
+    }
+    report.finish();
+}
+
+#[test]
+fn every_stage_of_every_case_agrees() {
+    let (golden, mut report) = (Golden::open(), Report::default());
+    for (name, entry) in golden.checkpoints() {
+        let loaded = load(&golden, entry);
+        let Some(loaded) = report.ok("conversion", name, loaded) else {
+            continue;
+        };
+        for (case, case_entry) in members(&entry["cases"]) {
+            layers::check_case(&golden, &mut report, &loaded, name, case, case_entry);
+        }
+    }
+    report.finish();
+}
+
+#[test]
+fn pictures_decode_resize_and_normalise_alike() {
+    let (golden, mut report) = (Golden::open(), Report::default());
+    if golden.lists("images.json") {
+        pictures::check_decoding(&golden, &mut report);
+    }
+    if golden.lists("preprocess/resize_units.json") {
+        pictures::check_resizing(&golden, &mut report);
+    }
+    if golden.lists("preprocess/preprocess.json") {
+        pictures::check_pixels(&golden, &mut report, |name| {
+            let entry = &golden.manifest["checkpoints"][name];
+            let checkpoint = checkpoint(&golden, entry).unwrap();
+            let visual = checkpoint.config().visual.clone();
+            visual.expect("has an image branch").preprocess
+        });
+        pictures::check_large_pixels(&golden, &mut report);
+    }
+    report.finish();
+}
+
+#[test]
+fn texts_tokenize_and_decode_alike() {
+    let (golden, mut report) = (Golden::open(), Report::default());
+    texts::check_tokenizers(&golden, &mut report, |dir| {
+        let checkpoint = Checkpoint::open(&golden.path(dir)).unwrap();
+        checkpoint.vocabulary().clone()
+    });
+    if golden.lists(texts::CONVERSATIONS) {
+        texts::check_conversations(&golden, &mut report);
+    }
+    report.finish();
+}
+
+#[test]
+fn sampling_gives_the_same_probabilities() {
+    let (golden, mut report) = (Golden::open(), Report::default());
+    if golden.lists("sampling/sampling.json") {
+        texts::check_sampling(&golden, &mut report);
+        report.finish();
+    }
+}
