@@ -227,7 +227,7 @@ fn ranked_pair_bpe(vocabulary: &Vocabulary) -> tokenizers::models::bpe::BPE {
     let bpe = json!({
         "type": "BPE", "vocab": ids, "merges": merges, "byte_fallback": true, "unk_token": "<unk>",
     });
-    serde_json::from_value(bpe).expect("a BPE")
+    serde_json::from_str(&bpe.to_string()).expect("a BPE")
 }
 
 /// Texts with words, repetition, other scripts, and all that is special.
