@@ -2,7 +2,9 @@
 //!
 //! JPEG, PNG, WebP, GIF and BMP, told apart by their content. Alpha is dropped without
 //! compositing, of an animation the first frame counts, 16-bit gray is clipped (not scaled) at
-//! 255, other 16-bit values lose their low byte, colour profiles are not applied.
+//! 255, other 16-bit values lose their low byte, colour profiles are not applied. Two formats come
+//! out a little different: JPEG, whose decoders need not agree, by a few levels of 255, and BMP
+//! files of 5 or 6 bits per channel, which Pillow rounds down, by one.
 //!
 //! The decoders are the `image` crate's, whose authors warn that some panic on malformed files:
 //! [`decode`] is the one place that calls them, and catches that.
@@ -17,6 +19,15 @@ use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Rgb
 
 use super::{CHANNELS, Picture, gif};
 use crate::error::{Error, Result};
+
+/// What [`decode`] accepts.
+const FORMATS: [ImageFormat; 5] = [
+    ImageFormat::Jpeg,
+    ImageFormat::Png,
+    ImageFormat::WebP,
+    ImageFormat::Gif,
+    ImageFormat::Bmp,
+];
 
 /// What to do about the orientation that cameras note in a file's EXIF data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,7 +108,7 @@ fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
         .check_file(metadata.len())
         .map_err(|e| e.in_file(path))?;
     let mut bytes = Vec::new();
-    file.take(limits.max_file_bytes as u64 + 1)
+    file.take((limits.max_file_bytes as u64).saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(|e| Error::io("cannot read the picture", path, e))?;
     Ok(bytes)
@@ -113,10 +124,12 @@ pub fn decode(bytes: &[u8], exif: Exif, limits: &Limits) -> Result<Picture> {
     if bytes.is_empty() {
         return Err(Error::input("the file is empty, wanted a picture"));
     }
-    let format = image::guess_format(bytes).map_err(|e| {
-        Error::input("is no picture of a known format; JPEG, PNG, WebP, GIF and BMP are supported")
-            .caused_by(e)
-    })?;
+    let format = image::guess_format(bytes)
+        .ok()
+        .filter(|format| FORMATS.contains(format))
+        .ok_or_else(|| {
+            Error::input("is not a picture in a supported format: JPEG, PNG, WebP, GIF and BMP")
+        })?;
     catch_unwind(|| match format {
         ImageFormat::Gif => gif::decode(bytes, limits),
         _ => decode_as(format, bytes, exif, limits),
@@ -134,6 +147,9 @@ pub(super) fn damaged(format: ImageFormat, why: impl std::fmt::Display) -> Error
 
 fn decode_as(format: ImageFormat, bytes: &[u8], exif: Exif, limits: &Limits) -> Result<Picture> {
     let failed = |e: image::ImageError| damaged(format, &e).caused_by(e);
+    if format == ImageFormat::Jpeg && !has_end_marker(bytes) {
+        return Err(damaged(format, "the file is truncated"));
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(decoder_limits(limits));
     let mut decoder = reader.into_decoder().map_err(failed)?;
@@ -158,8 +174,33 @@ fn decode_as(format: ImageFormat, bytes: &[u8], exif: Exif, limits: &Limits) -> 
 /// What a decoder may take for itself: up to 8 bytes per pixel, four channels of 16 bits.
 fn decoder_limits(limits: &Limits) -> image::Limits {
     let mut decoder_limits = image::Limits::default();
-    decoder_limits.max_alloc = Some(limits.max_pixels as u64 * 8);
+    decoder_limits.max_alloc = Some((limits.max_pixels as u64).saturating_mul(8));
     decoder_limits
+}
+
+/// Whether an end marker follows the first scan of a JPEG file. The decoder makes up what is missing
+/// of a truncated one, and half a photo should not be answered about as if it were whole; Pillow
+/// refuses those too.
+fn has_end_marker(bytes: &[u8]) -> bool {
+    const MARKER: u8 = 0xff;
+    const START_OF_SCAN: u8 = 0xda;
+    const END_OF_IMAGE: u8 = 0xd9;
+    // Segments come first, such as one with a thumbnail that has an end marker of its own.
+    let mut rest = bytes.get(2..).unwrap_or_default();
+    loop {
+        rest = match rest {
+            [MARKER, START_OF_SCAN, scan @ ..] => {
+                return scan.windows(2).any(|pair| pair == [MARKER, END_OF_IMAGE]);
+            }
+            [MARKER, MARKER, ..] => &rest[1..],
+            [MARKER, _, high, low, ..] => {
+                let segment_len = usize::from(u16::from_be_bytes([*high, *low]));
+                rest.get(2 + segment_len..).unwrap_or_default()
+            }
+            [_, rest @ ..] => rest,
+            [] => return false,
+        };
+    }
 }
 
 /// A buffer, or an error where there is no memory for it.

@@ -49,7 +49,7 @@ impl Default for Preprocess {
             rescale_factor: 1.0 / 255.0,
             do_normalize: true,
             mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-            std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+            std: [0.268_629_54, 0.261_302_6, 0.275_777_1],
         }
     }
 }
@@ -189,6 +189,122 @@ impl Crop {
         Crop {
             kept: start..start + len.min(crop_len),
             offset: crop_len.saturating_sub(len).div_ceil(2),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Kind;
+
+    /// No scaling or normalising: what comes out are 8-bit values.
+    fn plain(shortest_edge: usize, crop: usize) -> Preprocess {
+        Preprocess {
+            shortest_edge,
+            crop_height: crop,
+            crop_width: crop,
+            do_rescale: false,
+            do_normalize: false,
+            ..Preprocess::default()
+        }
+    }
+
+    fn gray(width: usize, height: usize, values: &[u8]) -> Picture {
+        let rgb = values.iter().flat_map(|&v| [v; CHANNELS]).collect();
+        Picture::from_rgb(width, height, rgb).unwrap()
+    }
+
+    #[test]
+    fn scales_in_64_bits_and_normalizes_in_32() {
+        let preprocess = Preprocess {
+            shortest_edge: 1,
+            crop_height: 1,
+            crop_width: 1,
+            ..Preprocess::default()
+        };
+        let picture = Picture::from_rgb(1, 1, vec![0, 128, 255]).unwrap();
+        let pixels = preprocess.pixels(&picture, Aspect::Squash).unwrap();
+        // numpy 1.26: ((value * (1 / 255)).astype(float32) - mean) / std
+        assert_eq!(pixels, [-1.792_262_6, 0.168_897_32, 2.145_897]);
+    }
+
+    #[test]
+    fn crops_the_middle_and_pads_with_zeros() {
+        let preprocess = Preprocess {
+            do_resize: false,
+            crop_height: 3,
+            crop_width: 2,
+            ..plain(1, 1)
+        };
+        let pixels = preprocess
+            .pixels(&gray(5, 1, &[1, 2, 3, 4, 5]), Aspect::Crop)
+            .unwrap();
+        assert_eq!(pixels[..6], [0.0, 0.0, 2.0, 3.0, 0.0, 0.0]);
+        assert_eq!(pixels[..6], pixels[12..]);
+    }
+
+    #[test]
+    fn treats_the_three_aspects_differently() {
+        let picture = gray(1, 3, &[10, 20, 30]);
+        let preprocess = Preprocess {
+            mean: [0.2, 0.4, 0.6],
+            ..plain(3, 3)
+        };
+        let pixels = |aspect| preprocess.pixels(&picture, aspect).unwrap()[..9].to_vec();
+        let rows = [10., 10., 10., 20., 20., 20., 30., 30., 30.];
+        assert_eq!(pixels(Aspect::Squash), rows);
+        let bars = [51., 10., 51., 51., 20., 51., 51., 30., 51.];
+        assert_eq!(pixels(Aspect::Pad), bars);
+        let middle = pixels(Aspect::Crop);
+        assert!(
+            middle.iter().all(|v| (15.0..=25.0).contains(v)),
+            "{middle:?}"
+        );
+    }
+
+    #[test]
+    fn takes_any_shape_in_little_memory() {
+        for (width, height) in [(60_000, 2), (1, 60_000), (1, 1)] {
+            let picture = gray(width, height, &vec![77; width * height]);
+            let pixels = plain(448, 448).pixels(&picture, Aspect::Crop).unwrap();
+            assert_eq!(pixels, vec![77.0; 3 * 448 * 448]);
+        }
+        let long = gray(1, 60_000, &vec![77; 60_000]);
+        let error = plain(448, 448).pixels(&long, Aspect::Squash).unwrap_err();
+        assert_eq!(error.kind(), Kind::Input);
+    }
+
+    #[test]
+    fn needs_a_crop_for_what_is_not_square() {
+        let preprocess = Preprocess {
+            do_center_crop: false,
+            ..plain(2, 2)
+        };
+        let picture = gray(4, 2, &[9; 8]);
+        assert_eq!(
+            preprocess.pixels(&picture, Aspect::Squash).unwrap(),
+            [9.0; 12]
+        );
+        let error = preprocess.pixels(&picture, Aspect::Crop).unwrap_err();
+        assert_eq!(error.kind(), Kind::Input);
+        assert!(error.to_string().contains("4x2"), "{error}");
+    }
+
+    #[test]
+    fn refuses_settings_that_make_no_sense() {
+        let picture = gray(1, 1, &[0]);
+        for settings in [
+            plain(0, 1),
+            plain(1, 0),
+            plain(usize::MAX, 1),
+            Preprocess {
+                std: [1.0, 0.0, 1.0],
+                ..Preprocess::default()
+            },
+        ] {
+            let error = settings.pixels(&picture, Aspect::Squash).unwrap_err();
+            assert_eq!(error.kind(), Kind::Model);
         }
     }
 }

@@ -198,3 +198,70 @@ fn fixed_point(weight: f64) -> i32 {
 fn round(sum: i32) -> u8 {
     (sum >> WEIGHT_BITS).clamp(0, 255) as u8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(width: usize, height: usize, value: impl Fn(usize) -> u8) -> Picture {
+        let rgb = (0..width * height * CHANNELS).map(value).collect();
+        Picture::from_rgb(width, height, rgb).unwrap()
+    }
+
+    fn resized(source: &Picture, width: usize, height: usize) -> Vec<u8> {
+        resize(
+            source,
+            &Axis::new(source.width, width, 0..width),
+            &Axis::new(source.height, height, 0..height),
+        )
+    }
+
+    #[test]
+    fn gives_pillows_values() {
+        // Image.fromarray(pixels).resize((7, 2) and (2, 5), Image.BICUBIC), Pillow 10.0.1.
+        let source = picture(4, 3, |i| (i * 89 % 256) as u8);
+        assert_eq!(
+            resized(&source, 7, 2),
+            [
+                13, 102, 201, 17, 106, 205, 24, 113, 212, 31, 120, 219, 37, 126, 225, 44, 133, 232,
+                48, 137, 236, 73, 162, 85, 77, 166, 89, 84, 173, 96, 91, 180, 103, 97, 186, 109,
+                104, 193, 116, 108, 197, 120
+            ]
+        );
+        assert_eq!(
+            resized(&source, 2, 5),
+            [
+                3, 92, 181, 24, 113, 202, 19, 108, 209, 40, 129, 230, 50, 139, 228, 71, 160, 249,
+                81, 170, 92, 102, 191, 113, 97, 186, 0, 118, 207, 21
+            ]
+        );
+    }
+
+    #[test]
+    fn copies_at_the_same_size_and_keeps_one_color() {
+        let noise = picture(5, 7, |i| (i * 131 % 251) as u8);
+        assert_eq!(resized(&noise, 5, 7), noise.rgb());
+        let plain = picture(9, 4, |_| 200);
+        for (width, height) in [(1, 1), (3, 9), (40, 2), (9, 11)] {
+            assert!(resized(&plain, width, height).iter().all(|&v| v == 200));
+        }
+    }
+
+    #[test]
+    fn a_region_is_a_piece_of_the_whole() {
+        let source = picture(11, 17, |i| (i * 37 % 255) as u8);
+        for (width, height) in [(30, 6), (4, 40), (11, 17)] {
+            let whole = picture(width, height, |i| resized(&source, width, height)[i]);
+            let (columns, rows) = (1..width - 1, 2..height - 2);
+            let region = resize(
+                &source,
+                &Axis::new(11, width, columns.clone()),
+                &Axis::new(17, height, rows.clone()),
+            );
+            for (row, y) in region.chunks_exact(columns.len() * CHANNELS).zip(rows) {
+                let wanted = &whole.row(y)[columns.start * CHANNELS..columns.end * CHANNELS];
+                assert_eq!(row, wanted, "row {y} of {width}x{height}");
+            }
+        }
+    }
+}
