@@ -22,6 +22,7 @@ use super::lanes::{
     Lanes, N_LANES, load, load_columns, n_registers, reciprocal, round_within, store, transpose,
 };
 use super::{Block, as_stored, f16_to_f32, f32_to_f16};
+
 /// Values of a sub-block.
 const SUB: usize = 32;
 /// Sub-blocks of a block.
