@@ -155,6 +155,12 @@ fn reciprocal(x: f32) -> f32 {
     if inverse.is_finite() { inverse } else { 0.0 }
 }
 
+/// The F16 nearest to `scale`, as it will be read.
+#[inline(always)]
+fn as_stored(scale: f32) -> f32 {
+    f16_to_f32(f32_to_f16(scale))
+}
+
 /// Smallest and largest of `values` and zero; NaN is passed over.
 #[inline(always)]
 fn range_with_zero<const N: usize>(values: &[f32; N]) -> (f32, f32) {

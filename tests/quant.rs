@@ -14,7 +14,10 @@ fn fixture(dtype: DType, kind: &str) -> Vec<u8> {
 fn floats(bytes: &[u8]) -> Vec<f32> {
     let (chunks, rest) = bytes.as_chunks::<4>();
     assert!(rest.is_empty());
-    chunks.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    chunks
+        .iter()
+        .map(|&bytes| f32::from_le_bytes(bytes))
+        .collect()
 }
 
 #[test]
@@ -32,7 +35,11 @@ fn values_of_blocks_are_those_of_the_package() {
         let mut values = vec![0.0; expected.len()];
         quant::dequantize(dtype, &blocks, &mut values);
         for (i, (got, expected)) in values.iter().zip(&expected).enumerate() {
-            assert_eq!(got.to_bits(), expected.to_bits(), "{dtype} value {i}: {got} not {expected}");
+            assert_eq!(
+                got.to_bits(),
+                expected.to_bits(),
+                "{dtype} value {i}: {got} not {expected}"
+            );
         }
     }
 }

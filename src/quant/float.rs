@@ -13,7 +13,7 @@ use half::slice::HalfFloatSliceExt;
 /// Values converted to F16 at a time.
 const CHUNK: usize = 64;
 
-/// The value of an F16. Branch-free, so that loops over it vectorise on any processor, which
+/// The value of an F16, given in little-endian order; NaN keeps its payload. Branch-free, so that loops over it vectorise on any processor, which
 /// the conversions of `half` do not.
 #[inline(always)]
 pub fn f16_to_f32(bits: [u8; 2]) -> f32 {
@@ -35,7 +35,7 @@ pub fn f16_to_f32(bits: [u8; 2]) -> f32 {
     f32::from_bits(sign | widened)
 }
 
-/// The F16 nearest to `x`, ties to even; infinite above 65504.
+/// The F16 nearest to `x`, ties to even, in little-endian order; infinite from 65520 on.
 #[inline(always)]
 pub fn f32_to_f16(x: f32) -> [u8; 2] {
     f16::from_f32(x).to_le_bytes()

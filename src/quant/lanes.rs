@@ -14,6 +14,7 @@ pub type Lanes = [f32; N_LANES];
 /// Registers that [`Lanes`] fill.
 #[inline(always)]
 pub fn n_registers<S: Simd>() -> usize {
+    const { assert!(N_LANES.is_multiple_of(S::F32_LANES)) };
     N_LANES / S::F32_LANES
 }
 

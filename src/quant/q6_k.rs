@@ -20,21 +20,24 @@ use pulp::Simd;
 use super::lanes::{
     Lanes, N_LANES, load, load_columns, n_registers, reciprocal, round_within, store, transpose,
 };
-use super::{Block, f16_to_f32, f32_to_f16};
+use super::{Block, as_stored, f16_to_f32, f32_to_f16};
+
 /// Values of a sub-block.
 const SUB: usize = 16;
 /// Sub-blocks of a block.
 const N_SUBS: usize = N_LANES;
-/// The sub-blocks from which each second one up to three more shares bytes.
+/// First of the four sub-blocks that share bytes; the others follow two by two.
 const FIRSTS: [usize; 4] = [0, 1, 8, 9];
 /// The six-bit numbers reach from `MIN_QUANT` to `MAX_QUANT`.
 const MIN_QUANT: f32 = -32.0;
 const MAX_QUANT: f32 = 31.0;
-/// Spacings that are tried on each sub-block: how many, and how far they are apart.
+/// Spacings that are tried on each sub-block. With twice as many of these, and of the refits
+/// below, the error is 0.2% less and the time more than twice as long.
 const N_SPACINGS: usize = 18;
+/// By how much the number that the largest value becomes differs each time.
 const SPACING_STEP: f32 = 0.1;
 /// Times that the 16-bit scale is fitted to the six-bit numbers.
-const REFITS: usize = 1;
+const REFITS: usize = 2;
 
 /// 256 values of `Q6_K`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -143,12 +146,6 @@ fn search<S: Simd>(simd: S, columns: &[Lanes; SUB]) -> (f32, Lanes) {
         }
     }
     (outer, steps)
-}
-
-/// `scale` as it will be read.
-#[inline(always)]
-fn as_stored(scale: f32) -> f32 {
-    f16_to_f32(f32_to_f16(scale))
 }
 
 /// The six-bit numbers nearest to `x`.
