@@ -137,13 +137,14 @@ impl Checkpoint {
         }
         // First what says whether this is the right model at all.
         let config = config::read(dir, dir)?;
+        let tensors = index::open_all(dir)?;
         Ok(Checkpoint {
             dir: dir.to_owned(),
             name: model_name(dir),
             vocabulary: tokenizer::read(dir, config.decoder.vocab_size)?,
             sampling: sampling::read(dir)?,
-            tensors: index::open_all(dir)?,
             config,
+            tensors,
         })
     }
 

@@ -14,9 +14,9 @@ pub(crate) const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 /// Edge in pixels where the file names none (transformers 4.31's `CLIPImageProcessor`).
 const DEFAULT_EDGE: usize = 224;
 /// Mean per channel where the file names none (`OPENAI_CLIP_MEAN` of transformers).
-const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
+const CLIP_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 /// Standard deviation per channel where the file names none (`OPENAI_CLIP_STD`).
-const CLIP_STD: [f32; 3] = [0.26862954, 0.261_302_58, 0.275_777_11];
+const CLIP_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 /// Pillow's number for the bicubic filter, the only one that the runtime has.
 const BICUBIC: usize = 3;
 
@@ -79,9 +79,9 @@ fn read_crop_size(json: &Object) -> Result<(usize, usize)> {
     }
 }
 
-fn read_channels(json: &Object, key: &str, default: [f32; 3]) -> Result<[f32; 3]> {
+fn read_channels(json: &Object, key: &str, default: [f64; 3]) -> Result<[f32; 3]> {
     let Some(value) = json.get(key) else {
-        return Ok(default);
+        return Ok(default.map(|x| x as f32));
     };
     value
         .as_array()
