@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Between two plain lines, in percent.
+/// Between two plain lines at least: this much of the work, in percent,
 const PERCENT_STEP: u64 = 5;
+/// and this long.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 const BAR: &str = "{bar:30} {percent:>3}%  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
 
@@ -26,9 +28,23 @@ pub struct Progress {
 
 enum Shown {
     Nothing,
-    /// Percent at which the next line is due.
-    Lines(u64),
+    Lines(NextLine),
     Bar(ProgressBar),
+}
+
+/// When the next plain line is due: after both.
+struct NextLine {
+    percent: u64,
+    elapsed: Duration,
+}
+
+impl NextLine {
+    fn after(percent: u64, elapsed: Duration) -> Self {
+        NextLine {
+            percent: percent / PERCENT_STEP * PERCENT_STEP + PERCENT_STEP,
+            elapsed: elapsed + LINE_INTERVAL,
+        }
+    }
 }
 
 impl Progress {
@@ -41,7 +57,7 @@ impl Progress {
             let style = ProgressStyle::with_template(BAR).expect("a valid template");
             Shown::Bar(bar.with_style(style))
         } else {
-            Shown::Lines(PERCENT_STEP)
+            Shown::Lines(NextLine::after(0, Duration::ZERO))
         };
         Progress {
             shown,
@@ -57,11 +73,12 @@ impl Progress {
         match &mut self.shown {
             Shown::Nothing => {}
             Shown::Bar(bar) => bar.set_position(self.done),
-            Shown::Lines(due) => {
+            Shown::Lines(next) => {
                 let percent = self.done * 100 / self.total.max(1);
-                if percent >= *due {
-                    *due = percent / PERCENT_STEP * PERCENT_STEP + PERCENT_STEP;
-                    say(&line(self.done, self.total, self.started.elapsed()));
+                let elapsed = self.started.elapsed();
+                if percent >= next.percent && elapsed >= next.elapsed {
+                    *next = NextLine::after(percent, elapsed);
+                    say(&line(self.done, self.total, elapsed));
                 }
             }
         }

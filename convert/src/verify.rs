@@ -11,6 +11,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use gguf_rs::{ByteOrder, GGUFContainer};
+use indicatif::HumanCount;
 
 use owl2::gguf::header::MAGIC;
 use owl2::gguf::names::{self, visual};
@@ -62,9 +63,9 @@ impl Report {
     pub fn text(&self) -> String {
         let mut text = format!(
             "structure  {} tensors, read alike by two readers, bound to the model\n\
-             values     {} million, all finite\n",
+             values     {}, all finite\n",
             self.n_tensors,
-            self.n_values / 1_000_000
+            HumanCount(self.n_values)
         );
         if let Some(errors) = &self.errors {
             text += "\nRelative error  Type  Tensor\n";
