@@ -110,7 +110,8 @@ impl WithSimd for Quantize<'_, '_> {
                 let [first, second] = quantized.sums;
                 sums[2 * unit * width + token] = first;
                 sums[(2 * unit + 1) * width + token] = second;
-                scaled_sums[unit * width + token] = -(first.wrapping_add(second)) as f32 * quantized.scale;
+                scaled_sums[unit * width + token] =
+                    -(first.wrapping_add(second)) as f32 * quantized.scale;
             }
         }
     }
