@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod info;
+mod progress;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -17,6 +18,7 @@ use args::Command;
 /// # Errors
 /// Whatever the command meets. A reader of standard output that goes away is no error.
 pub fn run(cli: Cli) -> Result<()> {
+    progress::clean_up_on_interrupt()?;
     match cli.command {
         Some(Command::Info(args)) => info::run(&args),
         None => ask::run(&cli.ask),

@@ -10,9 +10,12 @@ pub mod model;
 pub mod ops;
 pub mod prompt;
 pub mod quant;
+pub mod request;
 pub mod sampler;
 pub mod session;
 pub mod threads;
+pub mod timing;
 pub mod tokenizer;
 
 pub use error::{Error, Kind, Result};
+pub use request::{Answer, Assistant, Request};

@@ -13,8 +13,11 @@ Examples:
   owl2 -m model.gguf --image a.png --image b.png -p \"<|image|> or <|image|>: which is older?\"
   owl2 info model.gguf
 
-Exit status: 0 success, 2 wrong usage, 3 unusable picture or prompt, 4 unusable model file,
-5 input or output failed, 6 not enough context or memory.";
+A plain LLaMA file has no prompt template: it continues the prompt, after <s>, as it is.
+
+Exit status: 0 success (also where the reader of the output has gone), 2 wrong usage, 3 unusable
+picture or prompt, 4 unusable model file, 5 input or output failed, 6 not enough context or
+memory, 130 interrupted.";
 
 /// Asks a vision-language model (mPLUG-Owl2) about pictures, on an ordinary CPU.
 #[derive(Debug, Parser)]
@@ -57,7 +60,8 @@ pub(super) struct AskArgs {
     #[arg(long)]
     pub no_exif: bool,
 
-    /// Prompt template: mplug_owl2, v1 or v0 [default: as the model file says, mplug_owl2]
+    /// Prompt template: mplug_owl2, v1 or v0 [default: as the model file says; none for plain
+    /// LLaMA files]
     #[arg(long, value_name = "NAME", help_heading = "Prompt")]
     pub template: Option<crate::prompt::Template>,
 
@@ -65,17 +69,11 @@ pub(super) struct AskArgs {
     #[arg(long, help_heading = "Prompt", conflicts_with = "template")]
     pub raw: bool,
 
-    /// Longest answer, in tokens
-    #[arg(
-        short = 'n',
-        long,
-        value_name = "N",
-        default_value_t = 512,
-        help_heading = "Sampling"
-    )]
-    pub max_tokens: usize,
+    /// Longest answer, in tokens [default: 512, or as many as the context has room for]
+    #[arg(short = 'n', long, value_name = "N", help_heading = "Sampling")]
+    pub max_tokens: Option<usize>,
 
-    /// Randomness of the choice among likely tokens; 0 always takes the likeliest
+    /// Randomness of the choice among likely tokens; 0 always takes the likeliest one
     #[arg(
         long,
         value_name = "T",
