@@ -17,6 +17,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 pub use assistant::Assistant;
+#[cfg(feature = "cli")]
+pub(crate) use assistant::check_context;
 
 use crate::image::{Aspect, Exif};
 use crate::prompt::{Message, Template};

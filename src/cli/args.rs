@@ -78,6 +78,7 @@ pub(super) struct AskArgs {
         long,
         value_name = "T",
         default_value_t = 0.0,
+        allow_negative_numbers = true,
         help_heading = "Sampling"
     )]
     pub temp: f32,
@@ -88,7 +89,13 @@ pub(super) struct AskArgs {
 
     /// Choose among the likeliest tokens whose probabilities make up P [default: as the model
     /// file says, 1]
-    #[arg(long, value_name = "P", help_heading = "Sampling")]
+    // A negative number is for the range check to refuse, which names the flag.
+    #[arg(
+        long,
+        value_name = "P",
+        allow_negative_numbers = true,
+        help_heading = "Sampling"
+    )]
     pub top_p: Option<f32>,
 
     /// Leave out tokens less likely than P times the likeliest one; 0 is off
@@ -96,6 +103,7 @@ pub(super) struct AskArgs {
         long,
         value_name = "P",
         default_value_t = 0.0,
+        allow_negative_numbers = true,
         help_heading = "Sampling"
     )]
     pub min_p: f32,
@@ -105,6 +113,7 @@ pub(super) struct AskArgs {
         long,
         value_name = "R",
         default_value_t = 1.0,
+        allow_negative_numbers = true,
         help_heading = "Sampling"
     )]
     pub repeat_penalty: f32,
@@ -148,4 +157,15 @@ pub(super) struct InfoArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

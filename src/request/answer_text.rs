@@ -88,3 +88,80 @@ impl<'a> AnswerText<'a> {
         begun.max().unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::tests::{piece, vocabulary};
+
+    /// `▁` 259, `▁a` 260, `#` 261, `##` 262, `b` 263.
+    fn tokenizer() -> Tokenizer {
+        let pieces = ["▁", "▁a", "#", "##", "b"].map(|text| piece(text, 0.0));
+        Tokenizer::new(vocabulary(pieces.into())).expect("vocabulary")
+    }
+
+    const NEWLINE: u32 = 3 + b'\n' as u32;
+
+    /// What is shown after each id and at the end, and the whole text.
+    fn shown(stops: &[&str], ids: &[u32]) -> (Vec<String>, String) {
+        let tokenizer = tokenizer();
+        let mut text = AnswerText::new(&tokenizer, stops.iter().copied());
+        let mut shown = Vec::new();
+        let stopped = ids.iter().any(|&id| {
+            let stopped = text.push(id);
+            shown.push(text.take_safe().to_owned());
+            stopped
+        });
+        if !stopped {
+            text.finish();
+        }
+        shown.push(text.take_rest().to_owned());
+        let whole = text.into_text();
+        assert_eq!(shown.concat(), whole);
+        (shown, whole)
+    }
+
+    #[test]
+    fn shows_words_as_they_complete() {
+        let (parts, whole) = shown(&[], &[260, 260, 263]);
+        assert_eq!(parts, ["", "a ", "", "ab"]);
+        assert_eq!(whole, "a ab");
+    }
+
+    #[test]
+    fn keeps_the_space_at_the_beginning_of_a_line() {
+        let (_, whole) = shown(&[], &[260, NEWLINE, 260, 2]);
+        assert_eq!(whole, "a\n a");
+        assert_eq!(tokenizer().decode(&[260, NEWLINE, 260, 2]), whole);
+    }
+
+    #[test]
+    fn a_stop_text_of_several_tokens_ends_the_answer() {
+        for ids in [
+            &[260, 261, 262, 263][..],
+            &[260, 262, 261],
+            &[260, 262, 262],
+        ] {
+            let (parts, whole) = shown(&["###"], ids);
+            assert_eq!(whole, "a", "{ids:?}");
+            assert_eq!(parts.len(), 4, "it ends with the third token: {ids:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_begins_like_a_stop_text_is_shown_in_the_end() {
+        assert_eq!(shown(&["###"], &[260, 262, 260]).1, "a## a");
+        assert_eq!(shown(&["###"], &[260, 262]).1, "a##");
+        // After "b " the stop text may have begun, but it has not.
+        let (parts, _) = shown(&["b a#"], &[263, 260, 260, 261, 263]);
+        assert_eq!(parts[1], "");
+        assert_eq!(parts[2], "b a ");
+    }
+
+    #[test]
+    fn the_earliest_stop_text_counts() {
+        assert_eq!(shown(&["#b", "a#", ""], &[263, 260, 261, 263]).1, "b ");
+        assert_eq!(shown(&["\n"], &[260, NEWLINE, 260]).1, "a");
+        assert_eq!(shown(&["b"], &[263]).1, "");
+    }
+}

@@ -45,13 +45,17 @@ impl Assistant {
             .in_file(path));
         }
         let mut timings = Timings::default();
-        let opened = timings.measure(Stage::Load, || Self::bind(&Gguf::open(path)?, compute));
+        let opened = timings.measure(Stage::Load, || Self::new(&Gguf::open(path)?, compute));
         let mut assistant = opened.map_err(|e| e.in_file(path))?;
         assistant.timings = timings;
         Ok(assistant)
     }
 
-    fn bind(gguf: &Gguf, compute: Compute) -> Result<Self> {
+    /// Takes what a file that is open already holds.
+    ///
+    /// # Errors
+    /// [`Kind::Model`](crate::Kind::Model) with the key or tensor where it is no usable model.
+    pub fn new(gguf: &Gguf, compute: Compute) -> Result<Self> {
         let key = names::key(names::ARCHITECTURE, names::visual::PROMPT_TEMPLATE);
         let template = match gguf.find::<&str>(&key)? {
             Some(name) => Some(
@@ -72,6 +76,11 @@ impl Assistant {
     /// The model.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The file's own prompt template; plain LLaMA files have none.
+    pub fn template(&self) -> Option<Template> {
+        self.template
     }
 
     /// The file's own sampling, the defaults of a request that wants to choose at random.
@@ -161,19 +170,14 @@ impl Assistant {
     ) -> Result<(usize, StopReason)> {
         let trained = self.model.config().decoder.max_position_embeddings;
         let context = request.context.unwrap_or(trained);
-        if context > MAX_CONTEXT {
-            return Err(
-                Error::usage(format!("is {context}, wanted at most {MAX_CONTEXT}"))
-                    .in_flag("--ctx-size"),
-            );
-        }
+        check_context(context)?;
         let room = context.saturating_sub(n_prompt);
         let (wanted, reason) = match request.max_tokens {
             Some(0) => {
                 return Err(Error::usage("is 0, wanted 1 or more").in_flag("--max-tokens"));
             }
             Some(wanted) => (wanted, StopReason::MaxTokens),
-            None if room < DEFAULT_MAX_TOKENS => (room.max(1), StopReason::ContextFull),
+            None if (1..DEFAULT_MAX_TOKENS).contains(&room) => (room, StopReason::ContextFull),
             None => (DEFAULT_MAX_TOKENS, StopReason::MaxTokens),
         };
         if wanted > room {
@@ -203,6 +207,14 @@ impl Assistant {
             bytes >> 20
         )))
     }
+}
+
+/// Fails for a context that no memory could hold.
+pub(crate) fn check_context(context: usize) -> Result<()> {
+    if context <= MAX_CONTEXT {
+        return Ok(());
+    }
+    Err(Error::usage(format!("is {context}, wanted at most {MAX_CONTEXT}")).in_flag("--ctx-size"))
 }
 
 /// The token ids of a segment, none for a picture.
