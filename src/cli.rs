@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod eval;
 mod info;
 
 use std::io::{self, Write};
@@ -18,6 +19,7 @@ use args::Command;
 /// Whatever the command meets. A reader of standard output that goes away is no error.
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
+        Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Info(args)) => info::run(&args),
         None => ask::run(&cli.ask),
     }

@@ -3,6 +3,8 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod error;
+#[cfg(feature = "cli")]
+pub mod eval;
 pub mod gguf;
 pub mod image;
 pub mod kernels;

@@ -30,6 +30,8 @@ pub struct Cli {
 pub(super) enum Command {
     /// Shows what a model file holds and the memory it needs
     Info(InfoArgs),
+    /// Asks questions with known answers and counts how many come out right
+    Eval(EvalArgs),
 }
 
 /// One question.
@@ -148,6 +150,39 @@ pub(super) struct InfoArgs {
     pub ctx_size: Option<usize>,
 
     /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `owl2 eval`.
+#[derive(Debug, Args)]
+pub(super) struct EvalArgs {
+    /// The model file
+    #[arg(short, long, value_name = "FILE")]
+    pub model: PathBuf,
+
+    /// The questions: JSON lines with `image` (or null), `question`, `answer`, `type` and, from
+    /// another implementation, `prompt_ids`, `output_ids`, `model_answer`, `logits8`
+    #[arg(long, value_name = "FILE")]
+    pub questions: PathBuf,
+
+    /// Where the pictures are [default: beside the questions]
+    #[arg(long, value_name = "DIR")]
+    pub image_root: Option<PathBuf>,
+
+    /// Longest answer, in tokens
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 512)]
+    pub max_tokens: usize,
+
+    /// Only the first N questions
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+
+    /// Worker threads [default: one for each physical core there is]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Print one JSON object, with every question that came out otherwise than given
     #[arg(long)]
     pub json: bool,
 }
