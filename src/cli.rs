@@ -2,7 +2,9 @@
 
 mod args;
 mod ask;
+mod eval;
 mod info;
+mod progress;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -17,7 +19,9 @@ use args::Command;
 /// # Errors
 /// Whatever the command meets. A reader of standard output that goes away is no error.
 pub fn run(cli: Cli) -> Result<()> {
+    progress::clean_up_on_interrupt()?;
     match cli.command {
+        Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Info(args)) => info::run(&args),
         None => ask::run(&cli.ask),
     }

@@ -279,12 +279,12 @@ fn byte_ids(vocabulary: &Vocabulary) -> Result<Option<Box<[u32; 256]>>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::vocabulary::Piece;
     use super::*;
     use crate::error::Kind;
 
-    pub(super) fn piece(text: &str, score: f32) -> Piece {
+    pub(crate) fn piece(text: &str, score: f32) -> Piece {
         Piece {
             text: text.into(),
             score,
@@ -293,7 +293,7 @@ mod tests {
     }
 
     /// The special pieces and the bytes, as in LLaMA's vocabulary, then `pieces` from 259 on.
-    pub(super) fn vocabulary(pieces: Vec<Piece>) -> Vocabulary {
+    pub(crate) fn vocabulary(pieces: Vec<Piece>) -> Vocabulary {
         let of_type = |text: &str, piece_type| Piece {
             piece_type,
             ..piece(text, 0.0)

@@ -4,6 +4,8 @@
 //!
 //! `cargo test --test parity -- --nocapture` prints the worst error of each stage.
 
+#[path = "parity/checkpoints.rs"]
+mod checkpoints;
 #[path = "parity/golden.rs"]
 mod golden;
 #[path = "parity/layers.rs"]
@@ -15,28 +17,18 @@ mod report;
 #[path = "parity/texts.rs"]
 mod texts;
 
-use std::num::NonZeroUsize;
-use std::path::Path;
-
 use owl2::Result;
 use owl2::gguf::Gguf;
 use owl2::model::Model;
 use owl2::ops::Compute;
 use owl2::tokenizer::{Tokenizer, Vocabulary};
 use owl2_convert::checkpoint::Checkpoint;
-use owl2_convert::input::Input;
-use owl2_convert::progress::Progress;
-use owl2_convert::recipe::{Quant, Recipe};
-use owl2_convert::{mapping, pack};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use golden::{Golden, count, members, text};
 use layers::Loaded;
 use report::Report;
-
-/// Workers; two, so that work is really divided.
-const N_THREADS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
 /// Hexadecimal SHA-256.
 fn sha256(bytes: &[u8]) -> String {
@@ -50,40 +42,16 @@ fn argmax(values: &[f32]) -> u32 {
     values.iter().position(|&x| x == best).unwrap_or(0) as u32
 }
 
-/// The checkpoint that an entry of the manifest describes, its adapter merged into its base.
-fn checkpoint(golden: &Golden, entry: &Value) -> Result<Checkpoint> {
-    let dir = golden.path(text(&entry["dir"]));
-    match entry["base"].as_str() {
-        Some(base) => Checkpoint::open(&golden.path(base))?.with_lora(&dir),
-        None => Checkpoint::open(&dir),
-    }
-}
-
 /// Converts a checkpoint at f32 and opens the result.
 fn load(golden: &Golden, entry: &Value) -> Result<Loaded> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("model.gguf");
-    convert(checkpoint(golden, entry)?.into(), &path)?;
+    checkpoints::convert(checkpoints::open(golden, entry)?, &path)?;
     let gguf = Gguf::open(&path)?;
     Ok(Loaded {
-        model: Model::new(&gguf, Compute::new(N_THREADS)?)?,
+        model: Model::new(&gguf, Compute::new(checkpoints::N_THREADS)?)?,
         tokenizer: Tokenizer::new(Vocabulary::read(&gguf)?)?,
     })
-}
-
-fn convert(input: Input, target: &Path) -> Result<()> {
-    let mapped = mapping::map(&input.config, input.tensors.as_ref())?;
-    let recipe = Recipe {
-        quant: Quant::F32,
-        ..Recipe::default()
-    };
-    let plan = recipe.plan(&input.config)?;
-    let writer = pack::create(target, &input, Quant::F32, &plan, false)?;
-    let mut progress = Progress::start(plan.size().bytes, true);
-    let source = input.tensors.as_ref();
-    pack::pack(source, &mapped, &plan, writer, N_THREADS, &mut progress)?;
-    progress.finish();
-    Ok(())
 }
 
 /// The set is whole: every file the manifest lists is there with its size and checksum.
@@ -129,7 +97,7 @@ fn pictures_decode_resize_and_normalise_alike() {
     if golden.lists("preprocess/preprocess.json") {
         pictures::check_pixels(&golden, &mut report, |name| {
             let entry = &golden.manifest["checkpoints"][name];
-            let checkpoint = checkpoint(&golden, entry).unwrap();
+            let checkpoint = checkpoints::open(&golden, entry).unwrap();
             let visual = checkpoint.config().visual.clone();
             visual.expect("has an image branch").preprocess
         });

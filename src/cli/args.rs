@@ -13,8 +13,11 @@ Examples:
   owl2 -m model.gguf --image a.png --image b.png -p \"<|image|> or <|image|>: which is older?\"
   owl2 info model.gguf
 
-Exit status: 0 success, 2 wrong usage, 3 unusable picture or prompt, 4 unusable model file,
-5 input or output failed, 6 not enough context or memory.";
+A plain LLaMA file has no prompt template: it continues the prompt, after <s>, as it is.
+
+Exit status: 0 success (also where the reader of the output has gone), 2 wrong usage, 3 unusable
+picture or prompt, 4 unusable model file, 5 input or output failed, 6 not enough context or
+memory, 130 interrupted.";
 
 /// Asks a vision-language model (mPLUG-Owl2) about pictures, on an ordinary CPU.
 #[derive(Debug, Parser)]
@@ -30,6 +33,8 @@ pub struct Cli {
 pub(super) enum Command {
     /// Shows what a model file holds and the memory it needs
     Info(InfoArgs),
+    /// Asks questions with known answers and counts how many come out right
+    Eval(EvalArgs),
 }
 
 /// One question.
@@ -57,7 +62,8 @@ pub(super) struct AskArgs {
     #[arg(long)]
     pub no_exif: bool,
 
-    /// Prompt template: mplug_owl2, v1 or v0 [default: as the model file says, mplug_owl2]
+    /// Prompt template: mplug_owl2, v1 or v0 [default: as the model file says; none for plain
+    /// LLaMA files]
     #[arg(long, value_name = "NAME", help_heading = "Prompt")]
     pub template: Option<crate::prompt::Template>,
 
@@ -65,21 +71,16 @@ pub(super) struct AskArgs {
     #[arg(long, help_heading = "Prompt", conflicts_with = "template")]
     pub raw: bool,
 
-    /// Longest answer, in tokens
-    #[arg(
-        short = 'n',
-        long,
-        value_name = "N",
-        default_value_t = 512,
-        help_heading = "Sampling"
-    )]
-    pub max_tokens: usize,
+    /// Longest answer, in tokens [default: 512, or as many as the context has room for]
+    #[arg(short = 'n', long, value_name = "N", help_heading = "Sampling")]
+    pub max_tokens: Option<usize>,
 
-    /// Randomness of the choice among likely tokens; 0 always takes the likeliest
+    /// Randomness of the choice among likely tokens; 0 always takes the likeliest one
     #[arg(
         long,
         value_name = "T",
         default_value_t = 0.0,
+        allow_negative_numbers = true,
         help_heading = "Sampling"
     )]
     pub temp: f32,
@@ -90,7 +91,13 @@ pub(super) struct AskArgs {
 
     /// Choose among the likeliest tokens whose probabilities make up P [default: as the model
     /// file says, 1]
-    #[arg(long, value_name = "P", help_heading = "Sampling")]
+    // A negative number is for the range check to refuse, which names the flag.
+    #[arg(
+        long,
+        value_name = "P",
+        allow_negative_numbers = true,
+        help_heading = "Sampling"
+    )]
     pub top_p: Option<f32>,
 
     /// Leave out tokens less likely than P times the likeliest one; 0 is off
@@ -98,6 +105,7 @@ pub(super) struct AskArgs {
         long,
         value_name = "P",
         default_value_t = 0.0,
+        allow_negative_numbers = true,
         help_heading = "Sampling"
     )]
     pub min_p: f32,
@@ -107,6 +115,7 @@ pub(super) struct AskArgs {
         long,
         value_name = "R",
         default_value_t = 1.0,
+        allow_negative_numbers = true,
         help_heading = "Sampling"
     )]
     pub repeat_penalty: f32,
@@ -151,3 +160,37 @@ pub(super) struct InfoArgs {
     #[arg(long)]
     pub json: bool,
 }
+
+/// Arguments of `owl2 eval`.
+#[derive(Debug, Args)]
+pub(super) struct EvalArgs {
+    /// The model file
+    #[arg(short, long, value_name = "FILE")]
+    pub model: PathBuf,
+
+    /// The questions: JSON lines with `image` (or null), `question`, `answer`, `type` and, from
+    /// another implementation, `prompt_ids`, `output_ids`, `model_answer`, `logits8`
+    #[arg(long, value_name = "FILE")]
+    pub questions: PathBuf,
+
+    /// Where the pictures are [default: beside the questions]
+    #[arg(long, value_name = "DIR")]
+    pub image_root: Option<PathBuf>,
+
+    /// Longest answer, in tokens
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 512)]
+    pub max_tokens: usize,
+
+    /// Only the first N questions
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+
+    /// Worker threads [default: one for each physical core there is]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Print one JSON object, with every question that came out otherwise than given
+    #[arg(long)]
+    pub json: bool,
+}
+

@@ -7,12 +7,16 @@ use serde_json::{Value, json};
 use crate::cli::args::InfoArgs;
 use crate::cli::{human_bytes, print, print_json};
 use crate::error::Result;
+use crate::gguf::names::general;
 use crate::gguf::{DType, Gguf};
 use crate::kernels::Isa;
-use crate::model::Model;
 use crate::model::config::Config;
 use crate::model::layout::{self, Part};
+use crate::model::visual_config::VisualConfig;
 use crate::ops::Compute;
+use crate::prompt::Template;
+use crate::request::{Assistant, check_context};
+use crate::sampler::Sampling;
 use crate::session::Session;
 use crate::threads;
 
@@ -41,25 +45,66 @@ impl Size {
     }
 }
 
+/// Everything that is shown.
+struct Info {
+    name: Option<String>,
+    architecture: String,
+    config: Config,
+    template: Option<Template>,
+    sampling: Sampling,
+    sizes: BTreeMap<Part, Size>,
+    file_bytes: u64,
+    context: usize,
+    session_bytes: u64,
+    isa: Isa,
+}
+
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
+    let info = gather(args).map_err(|e| e.in_file(&args.model))?;
+    if args.json {
+        return print_json(&as_json(&info));
+    }
+    print(&as_text(&info)).map(drop)
+}
+
+fn gather(args: &InfoArgs) -> Result<Info> {
     let gguf = Gguf::open(&args.model)?;
     let compute = Compute::new(threads::default_count())?;
     let isa = compute.isa;
-    let model = Model::new(&gguf, compute).map_err(|e| e.in_file(&args.model))?;
+    let assistant = Assistant::new(&gguf, compute)?;
+    let model = assistant.model();
     let config = model.config();
     let context = args
         .ctx_size
         .unwrap_or(config.decoder.max_position_embeddings);
-    let sizes = sizes(&gguf, config);
-    let needed = gguf.file_bytes() as u64 + Session::bytes(&model, context);
+    check_context(context)?;
+    Ok(Info {
+        name: gguf.find::<&str>(general::NAME)?.map(str::to_owned),
+        architecture: gguf.get::<&str>(general::ARCHITECTURE)?.to_owned(),
+        config: config.clone(),
+        template: assistant.template(),
+        sampling: assistant.sampling().clone(),
+        sizes: sizes(&gguf, config),
+        file_bytes: gguf.file_bytes() as u64,
+        context,
+        session_bytes: Session::bytes(model, context),
+        isa,
+    })
+}
 
-    if args.json {
-        return print_json(&as_json(&gguf, config, &sizes, context, needed, isa));
-    }
-    let mut text = describe(config);
+fn as_text(info: &Info) -> String {
+    let name = info.name.as_deref().unwrap_or("unnamed");
+    let mut text = format!("model        {name} ({})\n", info.architecture);
+    text += &describe(&info.config);
+    let template = info.template.map_or("none".to_owned(), |t| t.to_string());
+    text += &format!("prompt       template {template}\n");
+    text += &format!(
+        "sampling     top-k {}, top-p {} (with --temp above 0)\n",
+        info.sampling.top_k, info.sampling.top_p
+    );
     text += "\nPart         Size        Bits per weight  Tensors\n";
     let mut total = Size::default();
-    for (part, size) in &sizes {
+    for (part, size) in &info.sizes {
         text += &line(part.name(), size);
         total.bytes += size.bytes;
         total.weights += size.weights;
@@ -68,12 +113,14 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
         }
     }
     text += &line("all", &total);
-    text += &format!(
-        "\nfile         {}\nmemory       {} with a context of {context}\ninstructions {isa}\n",
-        human_bytes(gguf.file_bytes() as u64),
-        human_bytes(needed),
-    );
-    print(&text).map(drop)
+    text + &format!(
+        "\nfile         {}\nmemory       {} with a context of {}: the file, and {} besides\ninstructions {}\n",
+        human_bytes(info.file_bytes),
+        human_bytes(info.file_bytes + info.session_bytes),
+        info.context,
+        human_bytes(info.session_bytes),
+        info.isa
+    )
 }
 
 fn sizes(gguf: &Gguf, config: &Config) -> BTreeMap<Part, Size> {
@@ -99,50 +146,60 @@ fn line(name: &str, size: &Size) -> String {
     )
 }
 
+/// The hyper-parameters, a line or two a part.
 fn describe(config: &Config) -> String {
+    let visual = config
+        .visual
+        .as_ref()
+        .map_or(String::new(), describe_visual);
     let decoder = &config.decoder;
-    let mut text = String::new();
-    if let Some(visual) = &config.visual {
-        let (vit, abstractor) = (&visual.vit, &visual.abstractor);
-        text += &format!(
-            "vit          {} layers of {}, {} heads, MLP {}, {} px in patches of {}, {} tokens\n",
-            vit.n_layers,
-            vit.hidden_size,
-            vit.n_heads,
-            vit.intermediate_size,
-            vit.image_size,
-            vit.patch_size,
-            vit.n_tokens()
-        );
-        text += &format!(
-            "abstractor   {} layers, {} heads, MLP {}, {} positions a picture\n",
-            abstractor.n_layers,
-            abstractor.n_heads,
-            abstractor.intermediate_size,
-            abstractor.n_positions()
-        );
-    }
-    text + &format!(
-        "decoder      {} layers of {}, {} heads ({} for keys), MLP {}, vocabulary {}, context {}\n",
-        decoder.n_layers,
-        decoder.hidden_size,
-        decoder.n_heads,
-        decoder.n_kv_heads,
-        decoder.intermediate_size,
-        decoder.vocab_size,
-        decoder.max_position_embeddings
+    let scaling = match decoder.rope_scaling {
+        Some(scaling) => format!(", {} scaling by {}", scaling.kind, scaling.factor),
+        None => String::new(),
+    };
+    visual
+        + &format!(
+            "decoder      {} layers of {}, {} heads ({} for keys), MLP {}, vocabulary {}, context {}\n\
+             {:12} norm epsilon {:e}, rotary base {}{scaling}\n",
+            decoder.n_layers,
+            decoder.hidden_size,
+            decoder.n_heads,
+            decoder.n_kv_heads,
+            decoder.intermediate_size,
+            decoder.vocab_size,
+            decoder.max_position_embeddings,
+            "",
+            decoder.rms_norm_eps,
+            decoder.rope_theta
+        )
+}
+
+fn describe_visual(visual: &VisualConfig) -> String {
+    let (vit, abstractor) = (&visual.vit, &visual.abstractor);
+    format!(
+        "pictures     {}, mean {:?}, standard deviation {:?}\n\
+         vit          {} layers of {}, {} heads, MLP {}, {} px in patches of {}, {} tokens\n\
+         abstractor   {} layers, {} heads, MLP {}, {} positions a picture\n",
+        visual.aspect,
+        visual.preprocess.mean,
+        visual.preprocess.std,
+        vit.n_layers,
+        vit.hidden_size,
+        vit.n_heads,
+        vit.intermediate_size,
+        vit.image_size,
+        vit.patch_size,
+        vit.n_tokens(),
+        abstractor.n_layers,
+        abstractor.n_heads,
+        abstractor.intermediate_size,
+        abstractor.n_positions()
     )
 }
 
-fn as_json(
-    gguf: &Gguf,
-    config: &Config,
-    sizes: &BTreeMap<Part, Size>,
-    context: usize,
-    needed: u64,
-    isa: Isa,
-) -> Value {
-    let parts: serde_json::Map<_, _> = sizes
+fn as_json(info: &Info) -> Value {
+    let parts: serde_json::Map<_, _> = info
+        .sizes
         .iter()
         .map(|(part, size)| {
             let types: BTreeMap<_, _> = size
@@ -159,26 +216,20 @@ fn as_json(
             (part.name().to_owned(), value)
         })
         .collect();
-    let decoder = &config.decoder;
-    let visual = config.visual.as_ref().map(|visual| {
-        json!({
-            "image_size": visual.vit.image_size,
-            "patch_size": visual.vit.patch_size,
-            "vit_hidden_size": visual.vit.hidden_size,
-            "vit_layers": visual.vit.n_layers,
-            "vit_heads": visual.vit.n_heads,
-            "vit_tokens": visual.vit.n_tokens(),
-            "abstractor_layers": visual.abstractor.n_layers,
-            "abstractor_heads": visual.abstractor.n_heads,
-            "positions_per_image": visual.abstractor.n_positions(),
-            "aspect": visual.aspect.to_string(),
-        })
-    });
+    let decoder = &info.config.decoder;
     json!({
-        "file_bytes": gguf.file_bytes(),
-        "context": context,
-        "memory_bytes": needed,
-        "isa": isa.name(),
+        "name": info.name,
+        "architecture": info.architecture,
+        "file_bytes": info.file_bytes,
+        "context": info.context,
+        "memory_bytes": info.file_bytes + info.session_bytes,
+        "isa": info.isa.name(),
+        "template": info.template.map(|template| template.to_string()),
+        "sampling": {
+            "temperature": info.sampling.temperature,
+            "top_k": info.sampling.top_k,
+            "top_p": info.sampling.top_p,
+        },
         "decoder": {
             "vocab_size": decoder.vocab_size,
             "hidden_size": decoder.hidden_size,
@@ -188,9 +239,33 @@ fn as_json(
             "kv_heads": decoder.n_kv_heads,
             "rms_norm_eps": decoder.rms_norm_eps,
             "rope_theta": decoder.rope_theta,
+            "rope_scaling": decoder.rope_scaling.map(|scaling| json!({
+                "kind": scaling.kind.to_string(),
+                "factor": scaling.factor,
+            })),
             "max_position_embeddings": decoder.max_position_embeddings,
         },
-        "visual": visual,
+        "visual": info.config.visual.as_ref().map(visual_json),
         "parts": parts,
+    })
+}
+
+fn visual_json(visual: &VisualConfig) -> Value {
+    json!({
+        "image_size": visual.vit.image_size,
+        "patch_size": visual.vit.patch_size,
+        "mean": visual.preprocess.mean,
+        "std": visual.preprocess.std,
+        "aspect": visual.aspect.to_string(),
+        "vit_hidden_size": visual.vit.hidden_size,
+        "vit_intermediate_size": visual.vit.intermediate_size,
+        "vit_layers": visual.vit.n_layers,
+        "vit_heads": visual.vit.n_heads,
+        "vit_tokens": visual.vit.n_tokens(),
+        "vit_hidden_act": visual.vit.hidden_act.to_string(),
+        "abstractor_intermediate_size": visual.abstractor.intermediate_size,
+        "abstractor_layers": visual.abstractor.n_layers,
+        "abstractor_heads": visual.abstractor.n_heads,
+        "positions_per_image": visual.abstractor.n_positions(),
     })
 }

@@ -76,12 +76,13 @@ impl RunDecoder {
 ///
 /// This is transformers' `TextStreamer`: text is given up to the last space, a line when it ends,
 /// a CJK character at once, and half a UTF-8 character never. Special tokens give nothing. As
-/// there, decoding begins anew after each line, so a space that begins the next piece is lost;
-/// [`Tokenizer::decode`] of all ids keeps it.
+/// there, decoding begins anew after each line, so a space that begins the next piece is lost,
+/// unless [`TextStream::keeping_spaces`] is asked for.
 #[derive(Clone, Debug)]
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     run: RunDecoder,
+    keeps_spaces: bool,
     /// Decoded text; its first `n_given` bytes were handed out by the last call.
     text: String,
     n_given: usize,
@@ -92,8 +93,18 @@ impl<'a> TextStream<'a> {
         TextStream {
             tokenizer,
             run: RunDecoder::default(),
+            keeps_spaces: false,
             text: String::new(),
             n_given: 0,
+        }
+    }
+
+    /// The same stream, but what it gives is together what [`Tokenizer::decode`] makes of all ids.
+    #[must_use]
+    pub fn keeping_spaces(self) -> Self {
+        TextStream {
+            keeps_spaces: true,
+            ..self
         }
     }
 
@@ -118,6 +129,11 @@ impl<'a> TextStream<'a> {
         &self.text
     }
 
+    /// Text that is decoded but not given yet, since its word may go on.
+    pub fn waiting(&self) -> &str {
+        &self.text[self.n_given..]
+    }
+
     fn forget_given(&mut self) {
         self.text.drain(..self.n_given);
         self.n_given = 0;
@@ -129,7 +145,9 @@ impl<'a> TextStream<'a> {
         if self.run.is_mid_character() || last.is_none() {
             0
         } else if last == Some('\n') {
-            self.run = RunDecoder::default();
+            if !self.keeps_spaces {
+                self.run = RunDecoder::default();
+            }
             self.text.len()
         } else if last.is_some_and(is_cjk) {
             self.text.len()

@@ -1,0 +1,137 @@
+//! `owl2 eval`: asks the questions of a file, shows how far it is, and prints the counts.
+
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+
+use crate::cli::args::EvalArgs;
+use crate::cli::{print, print_json};
+use crate::error::Result;
+use crate::eval::{self, Difference, Evaluator, Question, Report, Tally};
+use crate::gguf::Gguf;
+use crate::threads;
+
+const BAR: &str = "{bar:30} {pos} of {len}  {eta} left  {msg}";
+
+pub(super) fn run(args: &EvalArgs) -> Result<()> {
+    let questions = eval::read(&args.questions, args.limit.unwrap_or(usize::MAX))?;
+    let gguf = Gguf::open(&args.model)?;
+    let n_threads = args.threads.unwrap_or_else(threads::default_count);
+    let evaluator =
+        Evaluator::new(&gguf, n_threads, args.max_tokens).map_err(|e| e.in_file(&args.model))?;
+    let beside = args.questions.parent().unwrap_or(Path::new(""));
+    let image_root = args.image_root.as_deref().unwrap_or(beside);
+
+    let bar = bar(questions.len());
+    let started = Instant::now();
+    let report = evaluator.run(&questions, image_root, |so_far| {
+        bar.inc(1);
+        bar.set_message(right(&so_far.exact_total()));
+    });
+    bar.finish_and_clear();
+    let (report, took) = (report?, started.elapsed());
+    match args.json {
+        true => print_json(&as_json(&report, &questions, took)),
+        false => print(&as_text(&report, questions.len(), took)).map(drop),
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn bar(n: usize) -> ProgressBar {
+    let target = match io::stderr().is_terminal() {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let style = ProgressStyle::with_template(BAR).expect("a valid template");
+    ProgressBar::with_draw_target(Some(n as u64), target).with_style(style)
+}
+
+fn right(tally: &Tally) -> String {
+    format!("{:.2}% right", 100.0 * tally.share())
+}
+
+fn as_text(report: &Report, n_questions: usize, took: Duration) -> String {
+    let mut text = String::new();
+    let exact = report.exact.iter();
+    let total = ("all".to_owned(), report.exact_total());
+    for (kind, tally) in exact.chain([(&total.0, &total.1)]) {
+        text += &line(kind, tally);
+    }
+    text += "\nas the other implementation has it\n";
+    text += &line("prompt ids", &report.prompt_ids);
+    text += &line("answer ids", &report.output_ids);
+    text += &line("answer text", &report.model_answer);
+    if report.logits.n > 0 {
+        text += &format!(
+            "greatest error of {} logits: {:.2e}\n",
+            report.logits.n, report.logits.error
+        );
+    }
+    for difference in report.differences.iter().filter(|d| d.gap().is_some()) {
+        text += &format!(
+            "question {} differs, gap {:.2e}\n",
+            difference.index + 1,
+            difference.gap().unwrap_or_default()
+        );
+    }
+    let seconds = took.as_secs_f64();
+    text + &format!("\n{n_questions} questions in {seconds:.1} s\n")
+}
+
+/// Nothing where nothing was compared.
+fn line(name: &str, tally: &Tally) -> String {
+    match tally.n {
+        0 => String::new(),
+        n => format!(
+            "{name:<16} {:>6} of {n:<6} {:>7.2}%\n",
+            tally.n_right,
+            100.0 * tally.share()
+        ),
+    }
+}
+
+fn as_json(report: &Report, questions: &[Question], took: Duration) -> Value {
+    let by_kind: serde_json::Map<_, _> = report
+        .exact
+        .iter()
+        .map(|(kind, tally)| (kind.clone(), counts(tally)))
+        .collect();
+    let differing: Vec<_> = report
+        .differences
+        .iter()
+        .map(|difference| as_row(difference, &questions[difference.index]))
+        .collect();
+    json!({
+        "questions": questions.len(),
+        "seconds": took.as_secs_f64(),
+        "exact_match": { "all": counts(&report.exact_total()), "by_type": by_kind },
+        "prompt_ids": counts(&report.prompt_ids),
+        "output_ids": counts(&report.output_ids),
+        "model_answer": counts(&report.model_answer),
+        "logits8": { "n": report.logits.n, "max_error": report.logits.error },
+        "differing_prompts": report.differing_prompts,
+        "differing": differing,
+    })
+}
+
+fn counts(tally: &Tally) -> Value {
+    json!({ "right": tally.n_right, "n": tally.n, "share": tally.share() })
+}
+
+fn as_row(difference: &Difference, question: &Question) -> Value {
+    json!({
+        "index": difference.index,
+        "image": question.image,
+        "question": question.question,
+        "type": question.kind,
+        "answer": difference.answer.text,
+        "given": question.model_answer,
+        "output_ids": difference.answer.ids,
+        "given_ids": question.output_ids,
+        "first_differing_position": difference.position,
+        "top2_gap": difference.gap(),
+    })
+}

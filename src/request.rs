@@ -1,0 +1,158 @@
+//! One request from beginning to end: turns and pictures in, streamed text and an [`Answer`] out.
+//!
+//! ```text
+//!   prompt -> token runs and picture slots -> does it fit the context?
+//!   pictures -> pixels -> rows of decoder inputs
+//!   both -> prefill -> choose a token, show its text, compute the next -> ... -> stop
+//! ```
+//!
+//! Everything that can be refused is refused before the first picture is encoded. Every front
+//! (command line, server, bindings) asks through [`Assistant::answer`].
+
+mod answer_text;
+mod assistant;
+mod run;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+pub use assistant::Assistant;
+#[cfg(feature = "cli")]
+pub(crate) use assistant::check_context;
+
+use crate::image::{Aspect, Exif};
+use crate::prompt::{Message, Template};
+use crate::sampler::Sampling;
+use crate::timing::Timings;
+
+/// Longest answer in tokens where a request names none: the reference's `max_new_tokens`
+/// (`cli.py`).
+pub const DEFAULT_MAX_TOKENS: usize = 512;
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The conversation, or a whole prompt.
+    pub prompt: Prompt,
+    /// As many pictures as the prompt has slots.
+    pub pictures: Vec<Source>,
+    /// What becomes of pictures that are not square; `None` is the file's own default.
+    pub aspect: Option<Aspect>,
+    /// Whether pictures are turned as their EXIF data says.
+    pub exif: Exif,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Longest answer in tokens. `None` is [`DEFAULT_MAX_TOKENS`], or as many as fit.
+    pub max_tokens: Option<usize>,
+    /// Texts before which the answer ends, besides the template's own.
+    pub stops: Vec<String>,
+    /// Room for prompt, pictures and answer in positions; `None` is the trained context.
+    pub context: Option<usize>,
+}
+
+/// The prompt of a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// A conversation. No text in it can make a control token.
+    Turns {
+        /// The turns, with an open one of the assistant at the end.
+        messages: Vec<Message>,
+        /// `None` is the file's own. Where that has none either, as plain LLaMA files do, the texts
+        /// of the turns follow one another as they are.
+        template: Option<Template>,
+    },
+    /// A whole prompt that a program wrote, in which `<s>` and `</s>` count.
+    Raw(String),
+}
+
+/// Where the bytes of a picture are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In a file.
+    File(PathBuf),
+    /// Here.
+    Bytes(Vec<u8>),
+}
+
+/// What a request reports while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A picture is going to be encoded.
+    Encoding {
+        /// Which one, from 0.
+        index: usize,
+        /// How many there are.
+        n_pictures: usize,
+    },
+    /// The prompt is going to be computed.
+    Reading {
+        /// Its length.
+        n_positions: usize,
+    },
+    /// More of the answer, in whole words. Together all these are [`Answer::text`].
+    Text(&'a str),
+}
+
+/// The outcome of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The whole text, without the stop text.
+    pub text: String,
+    /// The generated tokens, a final `</s>` included.
+    pub ids: Vec<u32>,
+    /// Positions of the whole prompt, pictures included.
+    pub n_prompt: usize,
+    /// Positions that pictures take of these.
+    pub n_image: usize,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// How long it took; [`Stage::Load`](crate::timing::Stage::Load) is that of the file, whichever request it is.
+    pub timings: Timings,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopReason {
+    /// The model said `</s>`.
+    EndOfText,
+    /// A stop text came.
+    StopText,
+    /// It has the longest length asked for.
+    MaxTokens,
+    /// The context is full.
+    ContextFull,
+    /// The receiver of the text wanted no more.
+    Cancelled,
+}
+
+impl StopReason {
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            StopReason::EndOfText => "end_of_text",
+            StopReason::StopText => "stop_text",
+            StopReason::MaxTokens => "max_tokens",
+            StopReason::ContextFull => "context_full",
+            StopReason::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Receives the events of a request and says whether it should go on.
+pub type Listener<'a> = dyn FnMut(Event) -> ControlFlow<()> + Send + 'a;
+
+impl Request {
+    /// A request with the defaults: no pictures, the likeliest token always.
+    pub fn new(prompt: Prompt) -> Self {
+        Request {
+            prompt,
+            pictures: Vec::new(),
+            aspect: None,
+            exif: Exif::default(),
+            sampling: Sampling::default(),
+            max_tokens: None,
+            stops: Vec::new(),
+            context: None,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The text of an answer as it grows: what may be shown already, and where it ends.
+
+use crate::tokenizer::{TextStream, Tokenizer};
+
+/// Gathers the text of generated tokens and ends it before the first stop text.
+///
+/// Text is handed out as words complete; what may be the beginning of a stop text waits until
+/// more is known.
+#[derive(Debug)]
+pub(super) struct AnswerText<'a> {
+    stream: TextStream<'a>,
+    stops: Vec<&'a str>,
+    text: String,
+    /// Bytes of `text` that were handed out.
+    n_shown: usize,
+}
+
+impl<'a> AnswerText<'a> {
+    /// An empty text that ends before any of `stops`; empty ones count for nothing.
+    pub fn new(tokenizer: &'a Tokenizer, stops: impl IntoIterator<Item = &'a str>) -> Self {
+        AnswerText {
+            stream: tokenizer.stream().keeping_spaces(),
+            stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect(),
+            text: String::new(),
+            n_shown: 0,
+        }
+    }
+
+    /// Takes the next id; whether a stop text is complete now.
+    pub fn push(&mut self, id: u32) -> bool {
+        self.text.push_str(self.stream.push(id));
+        let len = self.text.len();
+        // A stop text counts at once, though its word may go on.
+        self.text.push_str(self.stream.waiting());
+        if let Some(end) = self.first_stop() {
+            self.text.truncate(end);
+            return true;
+        }
+        self.text.truncate(len);
+        false
+    }
+
+    /// Adds what was held back, at the end of an answer that no stop text ended.
+    pub fn finish(&mut self) {
+        self.text.push_str(self.stream.finish());
+        if let Some(end) = self.first_stop() {
+            self.text.truncate(end);
+        }
+    }
+
+    /// Text that is new since the last call and no part of a stop text, often none.
+    pub fn take_safe(&mut self) -> &str {
+        let end = self.text.len() - self.begun_stop_len();
+        self.take_to(end)
+    }
+
+    /// All text that is new since the last call; for the end.
+    pub fn take_rest(&mut self) -> &str {
+        self.take_to(self.text.len())
+    }
+
+    /// The whole text.
+    pub fn into_text(self) -> String {
+        self.text
+    }
+
+    fn take_to(&mut self, end: usize) -> &str {
+        let start = self.n_shown.min(end);
+        self.n_shown = end.max(start);
+        &self.text[start..end]
+    }
+
+    /// Where the first stop text begins. No part of one has been handed out, so it is in the rest.
+    fn first_stop(&self) -> Option<usize> {
+        let rest = &self.text[self.n_shown..];
+        let begin = self.stops.iter().filter_map(|stop| rest.find(stop)).min();
+        begin.map(|begin| self.n_shown + begin)
+    }
+
+    /// Bytes at the end of the text with which a stop text may begin.
+    fn begun_stop_len(&self) -> usize {
+        let rest = &self.text[self.n_shown..];
+        let begun = self.stops.iter().filter_map(|stop| {
+            (1..stop.len())
+                .rev()
+                .find(|&len| stop.is_char_boundary(len) && rest.ends_with(&stop[..len]))
+        });
+        begun.max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::tests::{piece, vocabulary};
+
+    /// `▁` 259, `▁a` 260, `#` 261, `##` 262, `b` 263.
+    fn tokenizer() -> Tokenizer {
+        let pieces = ["▁", "▁a", "#", "##", "b"].map(|text| piece(text, 0.0));
+        Tokenizer::new(vocabulary(pieces.into())).expect("vocabulary")
+    }
+
+    const NEWLINE: u32 = 3 + b'\n' as u32;
+
+    /// What is shown after each id and at the end, and the whole text.
+    fn shown(stops: &[&str], ids: &[u32]) -> (Vec<String>, String) {
+        let tokenizer = tokenizer();
+        let mut text = AnswerText::new(&tokenizer, stops.iter().copied());
+        let mut shown = Vec::new();
+        let stopped = ids.iter().any(|&id| {
+            let stopped = text.push(id);
+            shown.push(text.take_safe().to_owned());
+            stopped
+        });
+        if !stopped {
+            text.finish();
+        }
+        shown.push(text.take_rest().to_owned());
+        let whole = text.into_text();
+        assert_eq!(shown.concat(), whole);
+        (shown, whole)
+    }
+
+    #[test]
+    fn shows_words_as_they_complete() {
+        let (parts, whole) = shown(&[], &[260, 260, 263]);
+        assert_eq!(parts, ["", "a ", "", "ab"]);
+        assert_eq!(whole, "a ab");
+    }
+
+    #[test]
+    fn keeps_the_space_at_the_beginning_of_a_line() {
+        let (_, whole) = shown(&[], &[260, NEWLINE, 260, 2]);
+        assert_eq!(whole, "a\n a");
+        assert_eq!(tokenizer().decode(&[260, NEWLINE, 260, 2]), whole);
+    }
+
+    #[test]
+    fn a_stop_text_of_several_tokens_ends_the_answer() {
+        for ids in [
+            &[260, 261, 262, 263][..],
+            &[260, 262, 261],
+            &[260, 262, 262],
+        ] {
+            let (parts, whole) = shown(&["###"], ids);
+            assert_eq!(whole, "a", "{ids:?}");
+            assert_eq!(parts.len(), 4, "it ends with the third token: {ids:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_begins_like_a_stop_text_is_shown_in_the_end() {
+        assert_eq!(shown(&["###"], &[260, 262, 260]).1, "a## a");
+        assert_eq!(shown(&["###"], &[260, 262]).1, "a##");
+        // After "b " the stop text may have begun, but it has not.
+        let (parts, _) = shown(&["b a#"], &[263, 260, 260, 261, 263]);
+        assert_eq!(parts[1], "");
+        assert_eq!(parts[2], "b a ");
+    }
+
+    #[test]
+    fn the_earliest_stop_text_counts() {
+        assert_eq!(shown(&["#b", "a#", ""], &[263, 260, 261, 263]).1, "b ");
+        assert_eq!(shown(&["\n"], &[260, NEWLINE, 260]).1, "a");
+        assert_eq!(shown(&["b"], &[263]).1, "");
+    }
+}
