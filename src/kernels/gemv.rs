@@ -142,6 +142,7 @@ fn add_chunk<I: Int8, F: Format, const T: usize>(
     n_units: usize,
     mut sums: Sums<I, T>,
 ) -> Sums<I, T> {
+    prefetch::<I, F>(isa, row, first);
     // SAFETY: the row has all units that the tokens have.
     let weights = unsafe { F::scales(isa, row.as_ptr(), first, n_units) };
     let mut scales = [[0.0f32; 2 * CHUNK_UNITS]; T];
@@ -197,6 +198,20 @@ fn add_unit<I: Int8, F: Format, const T: usize>(
             let sum = &mut sums.products[t][parity];
             *sum = isa.unit_mul_add(products, scale, *sum);
         }
+    }
+}
+
+/// Asks for the cache lines of a chunk some way ahead, in this row or the next ones: the work on a
+/// chunk is too long for the processor to look that far by itself.
+#[inline(always)]
+fn prefetch<I: Int8, F: Format>(isa: I, row: &[u8], first: usize) {
+    const AHEAD_BYTES: usize = 2048;
+    const LINE_BYTES: usize = 64;
+
+    let unit_bytes = F::DTYPE.block_bytes() * UNIT / F::DTYPE.block_len();
+    let chunk = row.as_ptr().wrapping_add(first * unit_bytes + AHEAD_BYTES);
+    for line in (0..CHUNK_UNITS * unit_bytes).step_by(LINE_BYTES) {
+        isa.prefetch(chunk.wrapping_add(line));
     }
 }
 

@@ -109,6 +109,8 @@ pub trait Int8: Copy + Send + Sync {
         sums: [[Self::I32; V]; R],
     ) -> [[Self::I32; V]; R];
 
+    /// Hints that the cache line at `address`, which need not exist, will be read soon.
+    fn prefetch(self, address: *const u8);
     /// Loads [`UNIT`] bytes.
     ///
     /// # Safety

@@ -116,6 +116,9 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
     unsafe fn load_unit(self, from: *const u8) -> [u8; UNIT] {
         // SAFETY: the caller vouches for the bytes.
         unsafe { from.cast::<[u8; UNIT]>().read() }

@@ -71,6 +71,12 @@ macro_rules! units {
         }
 
         #[inline(always)]
+        fn prefetch(self, address: *const u8) {
+            // SAFETY: a prefetch of any address is harmless; every x86-64 processor has it.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        }
+
+        #[inline(always)]
         unsafe fn load_unit(self, from: *const u8) -> __m256i {
             // SAFETY: the caller vouches for the bytes, `self` for AVX.
             unsafe { _mm256_loadu_si256(from.cast()) }
