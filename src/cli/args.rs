@@ -193,4 +193,3 @@ pub(super) struct EvalArgs {
     #[arg(long)]
     pub json: bool,
 }
-

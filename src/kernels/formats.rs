@@ -1,14 +1,11 @@
-//! How the int8 kernels read each block format, a unit of 32 columns at a time.
+//! How the int8 kernels read each block format, two units of 32 columns at a time.
 //!
 //! Every format is the same to them: small integers, a scale for each group of 32 or 16, and for
 //! some a minimum a unit that is subtracted.
 #![allow(unsafe_code)]
 
 use crate::gguf::DType;
-use crate::kernels::int8::{Int8, UNIT};
-
-/// Units whose scales are read together: 256 columns, the longest block.
-pub const CHUNK_UNITS: usize = 8;
+use crate::kernels::int8::{CHUNK_UNITS, Int8, UNIT};
 
 /// The scales and minimums of a chunk.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,11 +31,12 @@ pub trait Format {
     /// Scales of a unit.
     const GROUPS_PER_UNIT: usize = UNIT / Self::GROUP;
 
-    /// The integers of unit `index` of a row.
+    /// The integers of units `2 * pair` and `2 * pair + 1` of a row of `n_units`. Where there is no
+    /// second one, it is the first again.
     ///
     /// # Safety
-    /// `row` must point to a row that has the unit.
-    unsafe fn unit<I: Int8>(isa: I, row: *const u8, index: usize) -> I::Unit;
+    /// `row` must point to a row of `n_units`, and the first unit must be one of them.
+    unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair;
 
     /// The scales of the chunk of a row that starts at unit `first` and has `n_units`.
     ///
@@ -73,6 +71,12 @@ unsafe fn f16_bits(at: *const u8) -> u16 {
     u16::from_le_bytes(unsafe { at.cast::<[u8; 2]>().read() })
 }
 
+/// The units of a pair; the last one stands twice where it has no second.
+#[inline(always)]
+fn units_of(pair: usize, n_units: usize) -> [usize; 2] {
+    [2 * pair, (2 * pair + 1).min(n_units - 1)]
+}
+
 /// Scales of a format whose blocks of one unit begin with a half-precision scale.
 ///
 /// # Safety
@@ -104,9 +108,10 @@ impl Format for Q8_0 {
     const HAS_MINS: bool = false;
 
     #[inline(always)]
-    unsafe fn unit<I: Int8>(isa: I, row: *const u8, index: usize) -> I::Unit {
-        // SAFETY: the row has this unit: 2 bytes of scale, then 32 of integers.
-        isa.from_signed(unsafe { isa.load_unit(row.add(index * 34 + 2)) })
+    unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair {
+        let integers = units_of(pair, n_units).map(|unit| row.wrapping_add(unit * 34 + 2));
+        // SAFETY: the row has these units: 2 bytes of scale, then 32 of integers.
+        isa.from_signed(unsafe { isa.load_pair(integers[0], integers[1]) })
     }
 
     #[inline(always)]
@@ -124,9 +129,11 @@ impl Format for Q4_0 {
     const HAS_MINS: bool = false;
 
     #[inline(always)]
-    unsafe fn unit<I: Int8>(isa: I, row: *const u8, index: usize) -> I::Unit {
-        // SAFETY: the row has this unit: 2 bytes of scale, then 16 of nibbles.
-        isa.from_unsigned::<{ Q4_0::OFFSET }>(unsafe { isa.load_nibbles(row.add(index * 18 + 2)) })
+    unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair {
+        let nibbles = units_of(pair, n_units).map(|unit| row.wrapping_add(unit * 18 + 2));
+        // SAFETY: the row has these units: 2 bytes of scale, then 16 of nibbles.
+        let weights = unsafe { isa.load_nibbles(nibbles[0], nibbles[1]) };
+        isa.from_unsigned::<{ Q4_0::OFFSET }>(weights)
     }
 
     #[inline(always)]
@@ -147,17 +154,9 @@ impl Format for Q4_K {
     const HAS_MINS: bool = true;
 
     #[inline(always)]
-    unsafe fn unit<I: Int8>(isa: I, row: *const u8, index: usize) -> I::Unit {
-        // SAFETY: the row has this block; two units share 32 bytes of nibbles.
-        unsafe {
-            let block = row.add(index / 8 * Q4_K_BYTES);
-            let bytes = block.add(16 + index % 8 / 2 * 32);
-            if index.is_multiple_of(2) {
-                isa.load_half_bytes::<0>(bytes)
-            } else {
-                isa.load_half_bytes::<4>(bytes)
-            }
-        }
+    unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, _: usize) -> I::Pair {
+        // SAFETY: the row has this block; either unit has half of 32 bytes.
+        unsafe { isa.load_split_nibbles(row.add(pair / 4 * Q4_K_BYTES + 16 + pair % 4 * UNIT)) }
     }
 
     #[inline(always)]
@@ -200,19 +199,17 @@ impl Format for Q6_K {
     const HAS_MINS: bool = false;
 
     #[inline(always)]
-    unsafe fn unit<I: Int8>(isa: I, row: *const u8, index: usize) -> I::Unit {
-        // SAFETY: the row has this block. Of each half of it, units 0 and 2 (1 and 3) share 32
-        // bytes of nibbles, and all four share 32 bytes of upper bits.
+    unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, _: usize) -> I::Pair {
+        // SAFETY: the row has this block. Of each half of it, the two pairs share 64 bytes of
+        // nibbles and 32 bytes of upper bits.
         let weights = unsafe {
-            let block = row.add(index / 8 * Q6_K_BYTES);
-            let half = index / 4 % 2;
-            let nibbles = block.add(half * 64 + index % 2 * 32);
-            let high = isa.load_unit(block.add(128 + half * 32));
-            match index % 4 {
-                0 => isa.with_high_bits::<0>(isa.load_half_bytes::<0>(nibbles), high),
-                1 => isa.with_high_bits::<2>(isa.load_half_bytes::<0>(nibbles), high),
-                2 => isa.with_high_bits::<4>(isa.load_half_bytes::<4>(nibbles), high),
-                _ => isa.with_high_bits::<6>(isa.load_half_bytes::<4>(nibbles), high),
+            let half = pair / 2 % 2;
+            let block = row.add(pair / 4 * Q6_K_BYTES);
+            let (nibbles, high) = (block.add(half * 64), block.add(128 + half * UNIT));
+            if pair.is_multiple_of(2) {
+                isa.with_high_bits::<false>(isa.load_half_bytes::<false>(nibbles), high)
+            } else {
+                isa.with_high_bits::<true>(isa.load_half_bytes::<true>(nibbles), high)
             }
         };
         isa.from_unsigned::<{ Q6_K::OFFSET }>(weights)

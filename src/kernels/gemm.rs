@@ -15,8 +15,8 @@ use std::ops::Range;
 use crate::gguf::DType;
 use crate::kernels::activations::{Layout, MAX_WIDTH, View};
 use crate::kernels::aligned::AlignedFloats;
-use crate::kernels::formats::{CHUNK_UNITS, Format, Q4_0, Q4_K, Q6_K, Q8_0};
-use crate::kernels::int8::{Group, Int8, Int8Op, UNIT};
+use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0};
+use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
 
@@ -209,18 +209,20 @@ fn unpack<I: Int8, F: Format, const R: usize>(
             [tile * R * weight.n_cols..(tile + 1) * R * weight.n_cols];
         let scales = &mut panel.scales[tile * R * n_groups..(tile + 1) * R * n_groups];
         let mins = &mut panel.mins[tile * R * n_units..(tile + 1) * R * n_units];
+        let mut pair = [0; 2 * UNIT];
         for first in (0..n_units).step_by(CHUNK_UNITS) {
             let n_in_chunk = CHUNK_UNITS.min(n_units - first);
             // SAFETY: the row lies inside the weights, and these are units of it.
             let chunk = unsafe { F::scales(isa, bytes, first, n_in_chunk) };
             for i in 0..n_in_chunk {
                 let unit = first + i;
-                // SAFETY: likewise.
-                let integers = unsafe { F::unit(isa, bytes, unit) };
-                let mut buffer = [0u8; UNIT];
-                // SAFETY: the buffer has room for a unit.
-                unsafe { isa.store_unit(buffer.as_mut_ptr(), integers) };
-                for (g, group) in buffer.chunks_exact(F::GROUP).enumerate() {
+                if unit.is_multiple_of(2) {
+                    // SAFETY: likewise.
+                    let integers = unsafe { F::pair(isa, bytes, unit / 2, n_units) };
+                    isa.store_pair(&mut pair, integers);
+                }
+                let integers = &pair[unit % 2 * UNIT..][..UNIT];
+                for (g, group) in integers.chunks_exact(F::GROUP).enumerate() {
                     let at = (unit * F::GROUPS_PER_UNIT + g) * R + r;
                     unpacked[at * F::GROUP..(at + 1) * F::GROUP].copy_from_slice(group);
                     scales[at] = chunk.scales[i * F::GROUPS_PER_UNIT + g];

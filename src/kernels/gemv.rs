@@ -9,8 +9,8 @@ use std::ops::Range;
 
 use crate::gguf::DType;
 use crate::kernels::activations::{Layout, View};
-use crate::kernels::formats::{CHUNK_UNITS, Format, Q4_0, Q4_K, Q6_K, Q8_0, Scales};
-use crate::kernels::int8::{Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, Scales};
+use crate::kernels::int8::{CHUNK_UNITS, Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
 
@@ -99,7 +99,7 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: [View
         assert!(token.sums.len() == 2 * n_units && token.scaled_sums.len() == n_units);
     }
     let mut sums = Sums {
-        products: [[isa.unit_zero(); 2]; T],
+        products: [isa.pair_zero(); T],
         excess: [[0.0; UNIT_LANES]; T],
     };
     let in_full = n_units - n_units % CHUNK_UNITS;
@@ -110,8 +110,8 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: [View
         sums = add_chunk::<I, F, T>(isa, row, &tokens, in_full, n_units - in_full, sums);
     }
     std::array::from_fn(|t| {
-        let [even, odd] = sums.products[t].map(|lanes| isa.unit_lanes(lanes));
-        let products = sum_lanes(std::array::from_fn(|i| even[i] + odd[i]));
+        let lanes = isa.pair_lanes(sums.products[t]);
+        let products = sum_lanes(std::array::from_fn(|i| lanes[i] + lanes[UNIT_LANES + i]));
         let excess = sum_lanes(sums.excess[t]);
         if F::HAS_MINS {
             products - excess
@@ -126,8 +126,8 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: [View
 /// Running sums of a row's products.
 #[derive(Clone, Copy)]
 struct Sums<I: Int8, const T: usize> {
-    /// For even and odd units apart, so that one need not wait for the other.
-    products: [[I::UnitF32; 2]; T],
+    /// For even and odd units apart.
+    products: [I::PairF32; T],
     /// What they are too large by: minimums, or offsets in units of the format's.
     excess: [[f32; UNIT_LANES]; T],
 }
@@ -145,60 +145,60 @@ fn add_chunk<I: Int8, F: Format, const T: usize>(
     prefetch::<I, F>(isa, row, first);
     // SAFETY: the row has all units that the tokens have.
     let weights = unsafe { F::scales(isa, row.as_ptr(), first, n_units) };
-    let mut scales = [[0.0f32; 2 * CHUNK_UNITS]; T];
+    let mut scales =
+        [isa.chunk_scales(F::GROUPS_PER_UNIT, &weights.scales, &[0.0; CHUNK_UNITS]); T];
     for t in 0..T {
-        let token_scales = &tokens[t].scales[first..first + n_units];
-        for (i, token_scale) in token_scales.iter().enumerate() {
-            for g in 0..F::GROUPS_PER_UNIT {
-                let group = i * F::GROUPS_PER_UNIT + g;
-                scales[t][group] = weights.scales[group] * token_scale;
+        // Units that are not there have a scale of zero.
+        let mut of_token = [0.0; CHUNK_UNITS];
+        of_token[..n_units].copy_from_slice(&tokens[t].scales[first..first + n_units]);
+        scales[t] = isa.chunk_scales(F::GROUPS_PER_UNIT, &weights.scales, &of_token);
+        sums.excess[t] = add_excess::<I, F>(&weights, &of_token, &tokens[t], first, sums.excess[t]);
+    }
+    let n_all = tokens[0].scales.len();
+    for pair in 0..n_units.div_ceil(2) {
+        let units = [first + 2 * pair, (first + 2 * pair + 1).min(n_all - 1)];
+        // SAFETY: the row has these units, and so has each token.
+        unsafe {
+            let integers = F::pair(isa, row.as_ptr(), first / 2 + pair, n_all);
+            for t in 0..T {
+                let quants = tokens[t].quants.as_ptr().cast::<u8>();
+                let [first, second] = units.map(|unit| quants.wrapping_add(unit * UNIT));
+                let products = isa.dot_pair(F::BITS, integers, isa.load_pair(first, second));
+                let sum = &mut sums.products[t];
+                *sum = isa.add_scaled(F::GROUPS_PER_UNIT, products, scales[t], pair, *sum);
             }
         }
-        sums.excess[t] = add_excess::<I, F>(
-            &weights,
-            &scales[t],
-            &tokens[t],
-            first,
-            n_units,
-            sums.excess[t],
-        );
-    }
-    for pair in 0..n_units / 2 {
-        add_unit::<I, F, T>(isa, row, tokens, first, 2 * pair, 0, &scales, &mut sums);
-        add_unit::<I, F, T>(isa, row, tokens, first, 2 * pair + 1, 1, &scales, &mut sums);
-    }
-    if n_units % 2 == 1 {
-        add_unit::<I, F, T>(isa, row, tokens, first, n_units - 1, 0, &scales, &mut sums);
     }
     sums
 }
 
-/// Adds the products of unit `first + i`.
+/// Adds what the products of the units from `first` on are too large by.
 #[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn add_unit<I: Int8, F: Format, const T: usize>(
-    isa: I,
-    row: &[u8],
-    tokens: &[View; T],
+fn add_excess<I: Int8, F: Format>(
+    weights: &Scales,
+    token_scales: &[f32; CHUNK_UNITS],
+    token: &View,
     first: usize,
-    i: usize,
-    parity: usize,
-    scales: &[[f32; 2 * CHUNK_UNITS]; T],
-    sums: &mut Sums<I, T>,
-) {
-    // SAFETY: the row has this unit, and so has each token.
-    unsafe {
-        let integers = F::unit(isa, row.as_ptr(), first + i);
-        for t in 0..T {
-            let quants = tokens[t].quants.as_ptr().cast::<u8>();
-            let quants = isa.load_unit(quants.add((first + i) * UNIT));
-            let products = isa.dot_unit(F::BITS, integers, quants);
-            let (lower, upper) = (i * F::GROUPS_PER_UNIT, (i + 1) * F::GROUPS_PER_UNIT - 1);
-            let scale = isa.unit_scales(scales[t][lower], scales[t][upper]);
-            let sum = &mut sums.products[t][parity];
-            *sum = isa.unit_mul_add(products, scale, *sum);
+    mut excess: [f32; UNIT_LANES],
+) -> [f32; UNIT_LANES] {
+    let scaled_sums = &token.scaled_sums[first..];
+    if F::HAS_MINS {
+        for ((excess, min), sum) in excess.iter_mut().zip(weights.mins).zip(scaled_sums) {
+            *excess += min * sum;
+        }
+    } else if I::UNSIGNED_WEIGHTS && F::GROUPS_PER_UNIT == 1 {
+        for ((excess, scale), sum) in excess.iter_mut().zip(weights.scales).zip(scaled_sums) {
+            *excess += scale * sum;
+        }
+    } else if I::UNSIGNED_WEIGHTS {
+        let halves = token.sums[2 * first..].as_chunks::<2>().0;
+        let scales = weights.scales.as_chunks::<2>().0;
+        for (i, excess) in excess.iter_mut().enumerate().take(halves.len()) {
+            let products = [0, 1].map(|half| scales[i][half] * halves[i][half] as f32);
+            *excess -= token_scales[i] * (products[0] + products[1]);
         }
     }
+    excess
 }
 
 /// Asks for the cache lines of a chunk some way ahead, in this row or the next ones: the work on a
@@ -213,36 +213,6 @@ fn prefetch<I: Int8, F: Format>(isa: I, row: &[u8], first: usize) {
     for line in (0..CHUNK_UNITS * unit_bytes).step_by(LINE_BYTES) {
         isa.prefetch(chunk.wrapping_add(line));
     }
-}
-
-/// Adds what the products of units `first..first + n_units` are too large by.
-#[inline(always)]
-fn add_excess<I: Int8, F: Format>(
-    weights: &Scales,
-    scales: &[f32; 2 * CHUNK_UNITS],
-    token: &View,
-    first: usize,
-    n_units: usize,
-    mut excess: [f32; UNIT_LANES],
-) -> [f32; UNIT_LANES] {
-    let scaled_sums = &token.scaled_sums[first..first + n_units];
-    if F::HAS_MINS {
-        for ((excess, min), sum) in excess.iter_mut().zip(weights.mins).zip(scaled_sums) {
-            *excess += min * sum;
-        }
-    } else if I::UNSIGNED_WEIGHTS && F::GROUPS_PER_UNIT == 1 {
-        for ((excess, scale), sum) in excess.iter_mut().zip(weights.scales).zip(scaled_sums) {
-            *excess += scale * sum;
-        }
-    } else if I::UNSIGNED_WEIGHTS {
-        let halves = token.sums[2 * first..2 * (first + n_units)]
-            .as_chunks::<2>()
-            .0;
-        for (i, (excess, [a, b])) in excess.iter_mut().zip(halves).enumerate() {
-            *excess -= scales[2 * i] * *a as f32 + scales[2 * i + 1] * *b as f32;
-        }
-    }
-    excess
 }
 
 #[inline(always)]

@@ -9,10 +9,12 @@
 
 use crate::kernels::gemm::GemmTile;
 
-/// Lanes of the vectors over columns, eight sums of four products each: one block of 32 columns.
-pub const UNIT_LANES: usize = 8;
-/// Columns of one such vector.
+/// Columns that activations share a scale for, and most weights too.
 pub const UNIT: usize = 32;
+/// Sums of four products that a unit makes. [`gemv`](super::gemv) takes units in pairs.
+pub const UNIT_LANES: usize = 8;
+/// Units whose scales are read together: 256 columns, the longest block.
+pub const CHUNK_UNITS: usize = 8;
 
 /// Something to be computed on a chosen instruction set.
 pub trait Int8Op {
@@ -51,10 +53,12 @@ pub trait Int8: Copy + Send + Sync {
     type I32: Copy;
     /// [`Int8::LANES`] floats.
     type F32: Copy;
-    /// [`UNIT`] bytes.
-    type Unit: Copy;
-    /// [`UNIT_LANES`] floats.
-    type UnitF32: Copy;
+    /// The bytes of two units.
+    type Pair: Copy;
+    /// The sums of two units, as floats.
+    type PairF32: Copy;
+    /// The scales of a chunk's groups.
+    type ChunkScales: Copy;
 
     /// Runs `op` compiled for this instruction set.
     fn vectorize<Op: Int8Op>(self, op: Op) -> Op::Output;
@@ -111,43 +115,66 @@ pub trait Int8: Copy + Send + Sync {
 
     /// Hints that the cache line at `address`, which need not exist, will be read soon.
     fn prefetch(self, address: *const u8);
-    /// Loads [`UNIT`] bytes.
+    /// Loads two units.
     ///
     /// # Safety
-    /// They must be readable at `from`.
-    unsafe fn load_unit(self, from: *const u8) -> Self::Unit;
-    /// Loads 16 bytes and parts their nibbles: the lower ones first, then the upper ones.
+    /// [`UNIT`] bytes must be readable at either address.
+    unsafe fn load_pair(self, first: *const u8, second: *const u8) -> Self::Pair;
+    /// Loads 16 bytes for either unit and parts their nibbles: the lower ones first, then the
+    /// upper ones.
     ///
     /// # Safety
-    /// 16 bytes must be readable at `from`.
-    unsafe fn load_nibbles(self, from: *const u8) -> Self::Unit;
-    /// Loads [`UNIT`] bytes and keeps their lower (`SHIFT` 0) or upper (`SHIFT` 4) nibbles.
+    /// 16 bytes must be readable at either address.
+    unsafe fn load_nibbles(self, first: *const u8, second: *const u8) -> Self::Pair;
+    /// Loads [`UNIT`] bytes, whose lower nibbles are the first unit and upper ones the second.
     ///
     /// # Safety
     /// [`UNIT`] bytes must be readable at `from`.
-    unsafe fn load_half_bytes<const SHIFT: i32>(self, from: *const u8) -> Self::Unit;
-    /// Adds two bits of each byte of `high`, from bit `SHIFT` on, to nibbles as bits 4 and 5.
-    fn with_high_bits<const SHIFT: i32>(self, nibbles: Self::Unit, high: Self::Unit) -> Self::Unit;
-    /// Unsigned weights with an offset of `OFFSET` to this instruction set's weights.
-    fn from_unsigned<const OFFSET: u8>(self, weights: Self::Unit) -> Self::Unit;
-    /// Signed weights to this instruction set's, whose offset is 128 if they are unsigned.
-    fn from_signed(self, weights: Self::Unit) -> Self::Unit;
-    /// Zeros.
-    fn unit_zero(self) -> Self::UnitF32;
-    /// Stores [`UNIT`] bytes.
+    unsafe fn load_split_nibbles(self, from: *const u8) -> Self::Pair;
+    /// Loads two units, adjacent ones, and keeps the lower or the upper nibbles of their bytes.
     ///
     /// # Safety
-    /// They must be writable at `to`.
-    unsafe fn store_unit(self, to: *mut u8, unit: Self::Unit);
-    /// The products of a unit's columns, summed four at a time. Unsigned weights have at most
+    /// Twice [`UNIT`] bytes must be readable at `from`.
+    unsafe fn load_half_bytes<const UPPER: bool>(self, from: *const u8) -> Self::Pair;
+    /// Adds bits 4 and 5 to nibbles, from [`UNIT`] bytes: for the first unit their bits 0 and 1,
+    /// for the second 2 and 3, or with `UPPER` bits 4 and 5, and 6 and 7.
+    ///
+    /// # Safety
+    /// [`UNIT`] bytes must be readable at `high`.
+    unsafe fn with_high_bits<const UPPER: bool>(
+        self,
+        nibbles: Self::Pair,
+        high: *const u8,
+    ) -> Self::Pair;
+    /// Unsigned weights with an offset of `OFFSET` to this instruction set's weights.
+    fn from_unsigned<const OFFSET: u8>(self, weights: Self::Pair) -> Self::Pair;
+    /// Signed weights to this instruction set's, whose offset is 128 if they are unsigned.
+    fn from_signed(self, weights: Self::Pair) -> Self::Pair;
+    /// Stores two units.
+    fn store_pair(self, to: &mut [u8; 2 * UNIT], pair: Self::Pair);
+    /// Zeros.
+    fn pair_zero(self) -> Self::PairF32;
+    /// The products of two units' columns, summed four at a time. Unsigned weights have at most
     /// `bits`.
-    fn dot_unit(self, bits: u32, weights: Self::Unit, activations: Self::Unit) -> Self::UnitF32;
-    /// The first scale in the lower half of the lanes, the second in the upper one.
-    fn unit_scales(self, lower: f32, upper: f32) -> Self::UnitF32;
-    /// `a * b + c`, rounded once.
-    fn unit_mul_add(self, a: Self::UnitF32, b: Self::UnitF32, c: Self::UnitF32) -> Self::UnitF32;
-    /// The lanes.
-    fn unit_lanes(self, a: Self::UnitF32) -> [f32; UNIT_LANES];
+    fn dot_pair(self, bits: u32, weights: Self::Pair, activations: Self::Pair) -> Self::PairF32;
+    /// The scales of a chunk's groups times those of a token's units.
+    fn chunk_scales(
+        self,
+        groups_per_unit: usize,
+        weights: &[f32; 2 * CHUNK_UNITS],
+        token: &[f32; CHUNK_UNITS],
+    ) -> Self::ChunkScales;
+    /// Adds the products of pair `pair` of a chunk to `sum`, each times its group's scale.
+    fn add_scaled(
+        self,
+        groups_per_unit: usize,
+        products: Self::PairF32,
+        scales: Self::ChunkScales,
+        pair: usize,
+        sum: Self::PairF32,
+    ) -> Self::PairF32;
+    /// The lanes: the first unit's, then the second's.
+    fn pair_lanes(self, a: Self::PairF32) -> [f32; 2 * UNIT_LANES];
     /// Eight half-precision floats, given by their bits.
     fn from_f16(self, bits: [u16; 8]) -> [f32; 8];
 }

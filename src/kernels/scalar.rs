@@ -3,13 +3,16 @@
 
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{Group, Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
 
 /// No vector instructions.
 #[derive(Clone, Copy, Debug)]
 pub struct Scalar;
 
 const LANES: usize = 4;
+
+type Pair = [[u8; UNIT]; 2];
+type Sums = [f32; 2 * UNIT_LANES];
 
 impl Int8 for Scalar {
     const UNSIGNED_WEIGHTS: bool = false;
@@ -18,8 +21,9 @@ impl Int8 for Scalar {
     const TILE_ROWS: usize = 2;
     type I32 = [i32; LANES];
     type F32 = [f32; LANES];
-    type Unit = [u8; UNIT];
-    type UnitF32 = [f32; UNIT_LANES];
+    type Pair = Pair;
+    type PairF32 = Sums;
+    type ChunkScales = Sums;
 
     #[inline(always)]
     fn vectorize<Op: Int8Op>(self, op: Op) -> Op::Output {
@@ -119,55 +123,71 @@ impl Int8 for Scalar {
     fn prefetch(self, _: *const u8) {}
 
     #[inline(always)]
-    unsafe fn load_unit(self, from: *const u8) -> [u8; UNIT] {
+    unsafe fn load_pair(self, first: *const u8, second: *const u8) -> Pair {
         // SAFETY: the caller vouches for the bytes.
-        unsafe { from.cast::<[u8; UNIT]>().read() }
+        unsafe { [first, second].map(|from| from.cast::<[u8; UNIT]>().read()) }
     }
 
     #[inline(always)]
-    unsafe fn load_nibbles(self, from: *const u8) -> [u8; UNIT] {
-        // SAFETY: the caller vouches for the bytes.
-        let bytes = unsafe { from.cast::<[u8; UNIT / 2]>().read() };
-        std::array::from_fn(|i| match i {
-            0..16 => bytes[i] & 0x0f,
-            _ => bytes[i - 16] >> 4,
+    unsafe fn load_nibbles(self, first: *const u8, second: *const u8) -> Pair {
+        [first, second].map(|from| {
+            // SAFETY: the caller vouches for the bytes.
+            let bytes = unsafe { from.cast::<[u8; UNIT / 2]>().read() };
+            std::array::from_fn(|i| match i {
+                0..16 => bytes[i] & 0x0f,
+                _ => bytes[i - 16] >> 4,
+            })
         })
     }
 
     #[inline(always)]
-    unsafe fn load_half_bytes<const SHIFT: i32>(self, from: *const u8) -> [u8; UNIT] {
+    unsafe fn load_split_nibbles(self, from: *const u8) -> Pair {
         // SAFETY: the caller vouches for the bytes.
-        unsafe { self.load_unit(from) }.map(|byte| byte >> SHIFT & 0x0f)
+        let bytes = unsafe { from.cast::<[u8; UNIT]>().read() };
+        [bytes.map(|byte| byte & 0x0f), bytes.map(|byte| byte >> 4)]
     }
 
     #[inline(always)]
-    fn with_high_bits<const SHIFT: i32>(self, nibbles: [u8; UNIT], high: [u8; UNIT]) -> [u8; UNIT] {
-        std::array::from_fn(|i| nibbles[i] | (high[i] >> SHIFT & 3) << 4)
+    unsafe fn load_half_bytes<const UPPER: bool>(self, from: *const u8) -> Pair {
+        // SAFETY: the caller vouches for the bytes.
+        let bytes = unsafe { from.cast::<Pair>().read() };
+        bytes.map(|unit| unit.map(|byte| if UPPER { byte >> 4 } else { byte & 0x0f }))
     }
 
     #[inline(always)]
-    fn from_unsigned<const OFFSET: u8>(self, weights: [u8; UNIT]) -> [u8; UNIT] {
-        weights.map(|weight| weight.wrapping_sub(OFFSET))
+    unsafe fn with_high_bits<const UPPER: bool>(self, nibbles: Pair, high: *const u8) -> Pair {
+        // SAFETY: the caller vouches for the bytes.
+        let high = unsafe { high.cast::<[u8; UNIT]>().read() };
+        let first_bit = if UPPER { 4 } else { 0 };
+        std::array::from_fn(|unit| {
+            let shift = first_bit + 2 * unit;
+            std::array::from_fn(|i| nibbles[unit][i] | (high[i] >> shift & 3) << 4)
+        })
     }
 
     #[inline(always)]
-    fn from_signed(self, weights: [u8; UNIT]) -> [u8; UNIT] {
+    fn from_unsigned<const OFFSET: u8>(self, weights: Pair) -> Pair {
+        weights.map(|unit| unit.map(|weight| weight.wrapping_sub(OFFSET)))
+    }
+
+    #[inline(always)]
+    fn from_signed(self, weights: Pair) -> Pair {
         weights
     }
 
     #[inline(always)]
-    unsafe fn store_unit(self, to: *mut u8, unit: [u8; UNIT]) {
-        // SAFETY: the caller vouches for the bytes.
-        unsafe { to.cast::<[u8; UNIT]>().write(unit) }
+    fn store_pair(self, to: &mut [u8; 2 * UNIT], pair: Pair) {
+        to.copy_from_slice(pair.as_flattened());
     }
 
     #[inline(always)]
-    fn unit_zero(self) -> [f32; UNIT_LANES] {
-        [0.0; UNIT_LANES]
+    fn pair_zero(self) -> Sums {
+        [0.0; 2 * UNIT_LANES]
     }
 
     #[inline(always)]
-    fn dot_unit(self, _: u32, weights: [u8; UNIT], activations: [u8; UNIT]) -> [f32; 8] {
+    fn dot_pair(self, _: u32, weights: Pair, activations: Pair) -> Sums {
+        let (weights, activations) = (weights.as_flattened(), activations.as_flattened());
         std::array::from_fn(|lane| {
             let products = (4 * lane..4 * lane + 4)
                 .map(|i| i32::from(weights[i] as i8) * i32::from(activations[i] as i8));
@@ -176,17 +196,36 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
-    fn unit_scales(self, lower: f32, upper: f32) -> [f32; UNIT_LANES] {
-        std::array::from_fn(|lane| if lane < UNIT_LANES / 2 { lower } else { upper })
+    fn chunk_scales(
+        self,
+        groups_per_unit: usize,
+        weights: &[f32; 2 * CHUNK_UNITS],
+        token: &[f32; CHUNK_UNITS],
+    ) -> Sums {
+        std::array::from_fn(|group| match token.get(group / groups_per_unit) {
+            Some(token) => weights[group] * token,
+            None => 0.0,
+        })
     }
 
     #[inline(always)]
-    fn unit_mul_add(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; UNIT_LANES] {
-        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    fn add_scaled(
+        self,
+        groups_per_unit: usize,
+        products: Sums,
+        scales: Sums,
+        pair: usize,
+        sum: Sums,
+    ) -> Sums {
+        let lanes_per_group = UNIT_LANES / groups_per_unit;
+        std::array::from_fn(|lane| {
+            let group = 2 * pair * groups_per_unit + lane / lanes_per_group;
+            products[lane].mul_add(scales[group], sum[lane])
+        })
     }
 
     #[inline(always)]
-    fn unit_lanes(self, a: [f32; UNIT_LANES]) -> [f32; UNIT_LANES] {
+    fn pair_lanes(self, a: Sums) -> Sums {
         a
     }
 

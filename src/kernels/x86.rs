@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{Group, Int8, Int8Op, UNIT_LANES};
+use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
 
 /// 256-bit integer multiplication without a four-way dot product.
 #[derive(Clone, Copy, Debug)]
@@ -58,12 +58,9 @@ token!(
     "avx512vnni"
 );
 
-/// What all three have in common: the vectors over columns, of 256 bits.
-macro_rules! units {
+/// What all three have in common.
+macro_rules! common {
     () => {
-        type Unit = __m256i;
-        type UnitF32 = __m256;
-
         #[inline(always)]
         fn vectorize<Op: Int8Op>(self, op: Op) -> Op::Output {
             // SAFETY: `self` proves that the processor has the features of this function.
@@ -77,96 +74,168 @@ macro_rules! units {
         }
 
         #[inline(always)]
-        unsafe fn load_unit(self, from: *const u8) -> __m256i {
+        fn from_f16(self, bits: [u16; 8]) -> [f32; 8] {
+            let mut floats = [0.0; 8];
+            // SAFETY: `self` proves F16C and AVX; the arrays hold 128 and 256 bits.
+            unsafe {
+                let bits = _mm_loadu_si128(bits.as_ptr().cast());
+                _mm256_storeu_ps(floats.as_mut_ptr(), _mm256_cvtph_ps(bits));
+            }
+            floats
+        }
+    };
+}
+
+/// Pairs of units in two registers of 256 bits.
+macro_rules! pairs_256 {
+    () => {
+        type Pair = [__m256i; 2];
+        type PairF32 = [__m256; 2];
+        type ChunkScales = [f32; 2 * CHUNK_UNITS];
+
+        #[inline(always)]
+        unsafe fn load_pair(self, first: *const u8, second: *const u8) -> [__m256i; 2] {
             // SAFETY: the caller vouches for the bytes, `self` for AVX.
-            unsafe { _mm256_loadu_si256(from.cast()) }
-        }
-
-        #[inline(always)]
-        unsafe fn load_nibbles(self, from: *const u8) -> __m256i {
-            // SAFETY: the caller vouches for the bytes, `self` for AVX2.
             unsafe {
-                let bytes = _mm_loadu_si128(from.cast());
-                let both = _mm256_inserti128_si256::<1>(
-                    _mm256_castsi128_si256(bytes),
-                    _mm_srli_epi16::<4>(bytes),
-                );
-                _mm256_and_si256(both, _mm256_set1_epi8(0x0f))
+                [
+                    _mm256_loadu_si256(first.cast()),
+                    _mm256_loadu_si256(second.cast()),
+                ]
             }
         }
 
         #[inline(always)]
-        unsafe fn load_half_bytes<const SHIFT: i32>(self, from: *const u8) -> __m256i {
+        unsafe fn load_nibbles(self, first: *const u8, second: *const u8) -> [__m256i; 2] {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX2.
+            unsafe { [part_nibbles(first), part_nibbles(second)] }
+        }
+
+        #[inline(always)]
+        unsafe fn load_split_nibbles(self, from: *const u8) -> [__m256i; 2] {
             // SAFETY: the caller vouches for the bytes, `self` for AVX2.
             unsafe {
-                let bytes = _mm256_loadu_si256(from.cast());
-                let shifted = _mm256_srli_epi16::<SHIFT>(bytes);
-                _mm256_and_si256(shifted, _mm256_set1_epi8(0x0f))
+                let (lower, upper) = nibbles(_mm256_loadu_si256(from.cast()));
+                [lower, upper]
             }
         }
 
         #[inline(always)]
-        fn with_high_bits<const SHIFT: i32>(self, nibbles: __m256i, high: __m256i) -> __m256i {
-            // SAFETY: `self` proves AVX2.
+        unsafe fn load_half_bytes<const UPPER: bool>(self, from: *const u8) -> [__m256i; 2] {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX2.
             unsafe {
-                // A right shift by `SHIFT` and a left shift by 4 in one go.
-                let moved = match SHIFT {
-                    0 => _mm256_slli_epi16::<4>(high),
-                    2 => _mm256_slli_epi16::<2>(high),
-                    4 => high,
-                    _ => _mm256_srli_epi16::<2>(high),
+                [from, from.add(UNIT)].map(|from| {
+                    let (lower, upper) = nibbles(_mm256_loadu_si256(from.cast()));
+                    if UPPER { upper } else { lower }
+                })
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn with_high_bits<const UPPER: bool>(
+            self,
+            nibbles: [__m256i; 2],
+            high: *const u8,
+        ) -> [__m256i; 2] {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX2.
+            unsafe {
+                let high = _mm256_loadu_si256(high.cast());
+                let moved = if UPPER {
+                    [high, _mm256_srli_epi16::<2>(high)]
+                } else {
+                    [_mm256_slli_epi16::<4>(high), _mm256_slli_epi16::<2>(high)]
                 };
-                _mm256_or_si256(nibbles, _mm256_and_si256(moved, _mm256_set1_epi8(0x30)))
+                let mask = _mm256_set1_epi8(0x30);
+                [
+                    _mm256_or_si256(nibbles[0], _mm256_and_si256(moved[0], mask)),
+                    _mm256_or_si256(nibbles[1], _mm256_and_si256(moved[1], mask)),
+                ]
             }
         }
 
         #[inline(always)]
-        fn from_unsigned<const OFFSET: u8>(self, weights: __m256i) -> __m256i {
+        fn from_unsigned<const OFFSET: u8>(self, weights: [__m256i; 2]) -> [__m256i; 2] {
             weights
         }
 
         #[inline(always)]
-        fn from_signed(self, weights: __m256i) -> __m256i {
+        fn from_signed(self, [first, second]: [__m256i; 2]) -> [__m256i; 2] {
             // SAFETY: `self` proves AVX2.
-            unsafe { _mm256_xor_si256(weights, _mm256_set1_epi8(i8::MIN)) }
+            unsafe {
+                let offset = _mm256_set1_epi8(i8::MIN);
+                [
+                    _mm256_xor_si256(first, offset),
+                    _mm256_xor_si256(second, offset),
+                ]
+            }
         }
 
         #[inline(always)]
-        unsafe fn store_unit(self, to: *mut u8, unit: __m256i) {
-            // SAFETY: the caller vouches for the bytes, `self` for AVX.
-            unsafe { _mm256_storeu_si256(to.cast(), unit) }
+        fn store_pair(self, to: &mut [u8; 2 * UNIT], [first, second]: [__m256i; 2]) {
+            // SAFETY: there is room for two units; `self` proves AVX.
+            unsafe {
+                _mm256_storeu_si256(to.as_mut_ptr().cast(), first);
+                _mm256_storeu_si256(to.as_mut_ptr().add(UNIT).cast(), second);
+            }
         }
 
         #[inline(always)]
-        fn unit_zero(self) -> __m256 {
+        fn pair_zero(self) -> [__m256; 2] {
             // SAFETY: `self` proves AVX.
-            unsafe { _mm256_setzero_ps() }
+            unsafe { [_mm256_setzero_ps(); 2] }
         }
 
         #[inline(always)]
-        fn unit_scales(self, lower: f32, upper: f32) -> __m256 {
-            // SAFETY: `self` proves AVX2.
-            unsafe { _mm256_blend_ps::<0b1111_0000>(_mm256_set1_ps(lower), _mm256_set1_ps(upper)) }
+        fn dot_pair(self, bits: u32, w: [__m256i; 2], a: [__m256i; 2]) -> [__m256; 2] {
+            [
+                self.dot_unit(bits, w[0], a[0]),
+                self.dot_unit(bits, w[1], a[1]),
+            ]
         }
 
         #[inline(always)]
-        fn unit_mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: `self` proves FMA.
-            unsafe { _mm256_fmadd_ps(a, b, c) }
+        fn chunk_scales(
+            self,
+            groups_per_unit: usize,
+            weights: &[f32; 2 * CHUNK_UNITS],
+            token: &[f32; CHUNK_UNITS],
+        ) -> [f32; 2 * CHUNK_UNITS] {
+            let mut scales = [0.0; 2 * CHUNK_UNITS];
+            for group in 0..groups_per_unit * CHUNK_UNITS {
+                scales[group] = weights[group] * token[group / groups_per_unit];
+            }
+            scales
         }
 
         #[inline(always)]
-        fn unit_lanes(self, a: __m256) -> [f32; UNIT_LANES] {
-            let mut lanes = [0.0; UNIT_LANES];
-            // SAFETY: `self` proves AVX; the array has room for eight floats.
-            unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), a) };
+        fn add_scaled(
+            self,
+            groups_per_unit: usize,
+            products: [__m256; 2],
+            scales: [f32; 2 * CHUNK_UNITS],
+            pair: usize,
+            sum: [__m256; 2],
+        ) -> [__m256; 2] {
+            std::array::from_fn(|i| {
+                let first = (2 * pair + i) * groups_per_unit;
+                // SAFETY: `self` proves AVX2 and FMA.
+                unsafe {
+                    let lower = _mm256_set1_ps(scales[first]);
+                    let upper = _mm256_set1_ps(scales[first + groups_per_unit - 1]);
+                    let scale = _mm256_blend_ps::<0b1111_0000>(lower, upper);
+                    _mm256_fmadd_ps(products[i], scale, sum[i])
+                }
+            })
+        }
+
+        #[inline(always)]
+        fn pair_lanes(self, [first, second]: [__m256; 2]) -> [f32; 2 * UNIT_LANES] {
+            let mut lanes = [0.0; 2 * UNIT_LANES];
+            // SAFETY: `self` proves AVX; the array has room for sixteen floats.
+            unsafe {
+                _mm256_storeu_ps(lanes.as_mut_ptr(), first);
+                _mm256_storeu_ps(lanes.as_mut_ptr().add(UNIT_LANES), second);
+            }
             lanes
-        }
-
-        #[inline(always)]
-        fn from_f16(self, bits: [u16; 8]) -> [f32; 8] {
-            // SAFETY: `self` proves F16C; the array holds 128 bits.
-            self.unit_lanes(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast())) })
         }
     };
 }
@@ -246,11 +315,31 @@ macro_rules! lanes_256 {
     };
 }
 
+impl Avx2 {
+    /// The products of a unit, summed four at a time.
+    #[inline(always)]
+    fn dot_unit(self, bits: u32, weights: __m256i, activations: __m256i) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            if bits < 8 {
+                let pairs = _mm256_maddubs_epi16(weights, activations);
+                return _mm256_cvtepi32_ps(sum_pairs(pairs));
+            }
+            // Products of whole bytes would overflow 16 bits.
+            let (lower, upper) = nibbles(weights);
+            let lower = sum_pairs(_mm256_maddubs_epi16(lower, activations));
+            let upper = sum_pairs(_mm256_maddubs_epi16(upper, activations));
+            _mm256_cvtepi32_ps(_mm256_add_epi32(lower, _mm256_slli_epi32::<4>(upper)))
+        }
+    }
+}
+
 impl Int8 for Avx2 {
     const UNSIGNED_WEIGHTS: bool = true;
     const TILE_VECTORS: usize = 1;
     const TILE_ROWS: usize = 6;
-    units!();
+    common!();
+    pairs_256!();
     lanes_256!();
 
     #[inline(always)]
@@ -313,21 +402,20 @@ impl Int8 for Avx2 {
             sums
         }
     }
+}
 
-    #[inline(always)]
-    fn dot_unit(self, bits: u32, weights: __m256i, activations: __m256i) -> __m256 {
-        // SAFETY: `self` proves AVX2.
-        unsafe {
-            if bits < 8 {
-                let pairs = _mm256_maddubs_epi16(weights, activations);
-                return _mm256_cvtepi32_ps(sum_pairs(pairs));
-            }
-            // Products of whole bytes would overflow 16 bits.
-            let (lower, upper) = nibbles(weights);
-            let lower = sum_pairs(_mm256_maddubs_epi16(lower, activations));
-            let upper = sum_pairs(_mm256_maddubs_epi16(upper, activations));
-            _mm256_cvtepi32_ps(_mm256_add_epi32(lower, _mm256_slli_epi32::<4>(upper)))
-        }
+/// Parts the nibbles of 16 bytes: the lower ones first, then the upper ones.
+///
+/// # Safety
+/// 16 bytes must be readable at `from`, and the processor must have AVX2.
+#[inline(always)]
+unsafe fn part_nibbles(from: *const u8) -> __m256i {
+    // SAFETY: as above.
+    unsafe {
+        let bytes = _mm_loadu_si128(from.cast());
+        let lower = _mm256_castsi128_si256(bytes);
+        let both = _mm256_inserti128_si256::<1>(lower, _mm_srli_epi16::<4>(bytes));
+        _mm256_and_si256(both, _mm256_set1_epi8(0x0f))
     }
 }
 
@@ -355,11 +443,24 @@ unsafe fn sum_pairs(pairs: __m256i) -> __m256i {
     unsafe { _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)) }
 }
 
+impl AvxVnni {
+    /// The products of a unit, summed four at a time.
+    #[inline(always)]
+    fn dot_unit(self, _: u32, weights: __m256i, activations: __m256i) -> __m256 {
+        // SAFETY: `self` proves AVX-VNNI.
+        unsafe {
+            let zero = _mm256_setzero_si256();
+            _mm256_cvtepi32_ps(_mm256_dpbusd_avx_epi32(zero, weights, activations))
+        }
+    }
+}
+
 impl Int8 for AvxVnni {
     const UNSIGNED_WEIGHTS: bool = true;
     const TILE_VECTORS: usize = 1;
     const TILE_ROWS: usize = 6;
-    units!();
+    common!();
+    pairs_256!();
     lanes_256!();
 
     #[inline(always)]
@@ -393,15 +494,6 @@ impl Int8 for AvxVnni {
         }
         sums
     }
-
-    #[inline(always)]
-    fn dot_unit(self, _: u32, weights: __m256i, activations: __m256i) -> __m256 {
-        // SAFETY: `self` proves AVX-VNNI.
-        unsafe {
-            let zero = _mm256_setzero_si256();
-            _mm256_cvtepi32_ps(_mm256_dpbusd_avx_epi32(zero, weights, activations))
-        }
-    }
 }
 
 impl Int8 for Avx512 {
@@ -411,7 +503,10 @@ impl Int8 for Avx512 {
     const TILE_ROWS: usize = 6;
     type I32 = __m512i;
     type F32 = __m512;
-    units!();
+    type Pair = __m512i;
+    type PairF32 = __m512;
+    type ChunkScales = __m512;
+    common!();
 
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
@@ -512,11 +607,161 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
-    fn dot_unit(self, _: u32, weights: __m256i, activations: __m256i) -> __m256 {
-        // SAFETY: `self` proves AVX-512 VNNI and VL.
+    unsafe fn load_pair(self, first: *const u8, second: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
         unsafe {
-            let zero = _mm256_setzero_si256();
-            _mm256_cvtepi32_ps(_mm256_dpbusd_epi32(zero, weights, activations))
+            let first = _mm512_castsi256_si512(_mm256_loadu_si256(first.cast()));
+            _mm512_inserti64x4::<1>(first, _mm256_loadu_si256(second.cast()))
         }
     }
+
+    #[inline(always)]
+    unsafe fn load_nibbles(self, first: *const u8, second: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
+        unsafe {
+            let twice = _mm512_broadcast_i32x4(_mm_loadu_si128(first.cast()));
+            let second = _mm_loadu_si128(second.cast());
+            let bytes = _mm512_mask_broadcast_i32x4(twice, 0xff00, second);
+            // The upper nibbles of every other quarter.
+            let shift = _mm512_set_epi64(NIBBLE, NIBBLE, 0, 0, NIBBLE, NIBBLE, 0, 0);
+            low_nibbles(_mm512_srlv_epi16(bytes, shift))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_split_nibbles(self, from: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
+        unsafe {
+            let bytes = _mm512_broadcast_i64x4(_mm256_loadu_si256(from.cast()));
+            let shift = _mm512_set_epi64(NIBBLE, NIBBLE, NIBBLE, NIBBLE, 0, 0, 0, 0);
+            low_nibbles(_mm512_srlv_epi16(bytes, shift))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_half_bytes<const UPPER: bool>(self, from: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
+        unsafe {
+            let bytes = _mm512_loadu_si512(from.cast());
+            let upper = _mm512_srli_epi16::<4>(bytes);
+            low_nibbles(if UPPER { upper } else { bytes })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn with_high_bits<const UPPER: bool>(
+        self,
+        nibbles: __m512i,
+        high: *const u8,
+    ) -> __m512i {
+        /// A shift by 2 of each of four 16-bit integers.
+        const TWO: i64 = 0x0002_0002_0002_0002;
+
+        // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
+        unsafe {
+            let high = _mm512_broadcast_i64x4(_mm256_loadu_si256(high.cast()));
+            let moved = if UPPER {
+                _mm512_srlv_epi16(high, _mm512_set_epi64(TWO, TWO, TWO, TWO, 0, 0, 0, 0))
+            } else {
+                let four = 2 * TWO;
+                let shift = _mm512_set_epi64(TWO, TWO, TWO, TWO, four, four, four, four);
+                _mm512_sllv_epi16(high, shift)
+            };
+            _mm512_or_si512(nibbles, _mm512_and_si512(moved, _mm512_set1_epi8(0x30)))
+        }
+    }
+
+    #[inline(always)]
+    fn from_unsigned<const OFFSET: u8>(self, weights: __m512i) -> __m512i {
+        weights
+    }
+
+    #[inline(always)]
+    fn from_signed(self, weights: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN)) }
+    }
+
+    #[inline(always)]
+    fn store_pair(self, to: &mut [u8; 2 * UNIT], pair: __m512i) {
+        // SAFETY: there is room for two units; `self` proves AVX-512.
+        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), pair) }
+    }
+
+    #[inline(always)]
+    fn pair_zero(self) -> __m512 {
+        self.splat_f32(0.0)
+    }
+
+    #[inline(always)]
+    fn dot_pair(self, _: u32, weights: __m512i, activations: __m512i) -> __m512 {
+        // SAFETY: `self` proves AVX-512 VNNI.
+        unsafe {
+            let zero = _mm512_setzero_si512();
+            _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(zero, weights, activations))
+        }
+    }
+
+    #[inline(always)]
+    fn chunk_scales(
+        self,
+        groups_per_unit: usize,
+        weights: &[f32; 2 * CHUNK_UNITS],
+        token: &[f32; CHUNK_UNITS],
+    ) -> __m512 {
+        // SAFETY: the arrays hold 512 and 256 bits; `self` proves AVX-512.
+        unsafe {
+            let token = _mm512_castps256_ps512(_mm256_loadu_ps(token.as_ptr()));
+            let token = if groups_per_unit == 1 {
+                token
+            } else {
+                let twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+                _mm512_permutexvar_ps(twice, token)
+            };
+            _mm512_mul_ps(_mm512_loadu_ps(weights.as_ptr()), token)
+        }
+    }
+
+    #[inline(always)]
+    fn add_scaled(
+        self,
+        groups_per_unit: usize,
+        products: __m512,
+        scales: __m512,
+        pair: usize,
+        sum: __m512,
+    ) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe {
+            let groups = if groups_per_unit == 1 {
+                _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+            } else {
+                _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0)
+            };
+            let first = _mm512_set1_epi32((2 * pair * groups_per_unit) as i32);
+            let scales = _mm512_permutexvar_ps(_mm512_add_epi32(groups, first), scales);
+            _mm512_fmadd_ps(products, scales, sum)
+        }
+    }
+
+    #[inline(always)]
+    fn pair_lanes(self, a: __m512) -> [f32; 2 * UNIT_LANES] {
+        let mut lanes = [0.0; 2 * UNIT_LANES];
+        // SAFETY: the array has room for sixteen floats.
+        unsafe { self.store_f32(lanes.as_mut_ptr(), a) };
+        lanes
+    }
+}
+
+/// A shift by 4 of each of four 16-bit integers.
+const NIBBLE: i64 = 0x0004_0004_0004_0004;
+
+/// The lower nibble of each byte.
+///
+/// # Safety
+/// The processor must have AVX-512.
+#[inline(always)]
+unsafe fn low_nibbles(bytes: __m512i) -> __m512i {
+    // SAFETY: as above.
+    unsafe { _mm512_and_si512(bytes, _mm512_set1_epi8(0x0f)) }
 }
