@@ -1,4 +1,40 @@
 //! mPLUG-Owl2 on ordinary CPUs, from one memory-mapped GGUF file.
+//!
+//! A request goes through these rooms: [`gguf`] opens the file, [`model`] binds its weights,
+//! [`prompt`] and [`tokenizer`] turn the question into tokens and picture slots, [`image`] turns
+//! pictures into pixels, [`model`] turns those into the decoder's inputs, [`session`] computes,
+//! [`sampler`] chooses the next token, and [`request`] leads through all of it. Below them, [`ops`]
+//! are the operations of a forward pass and [`kernels`] their arithmetic.
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//!
+//! use owl2::ops::Compute;
+//! use owl2::prompt::Message;
+//! use owl2::request::{Event, Prompt, Source};
+//! use owl2::{Assistant, Request};
+//!
+//! # fn main() -> owl2::Result<()> {
+//! let compute = Compute::new(owl2::threads::default_count())?;
+//! let assistant = Assistant::open("model.gguf".as_ref(), compute)?;
+//! let question = Message::user("<|image|>Describe the image.");
+//! let request = Request {
+//!     pictures: vec![Source::File("cat.jpg".into())],
+//!     ..Request::new(Prompt::Turns {
+//!         messages: vec![question, Message::assistant("")],
+//!         template: None,
+//!     })
+//! };
+//! let answer = assistant.answer(&request, &mut |event| {
+//!     if let Event::Text(text) = event {
+//!         print!("{text}");
+//!     }
+//!     ControlFlow::Continue(())
+//! })?;
+//! println!("\n{} tokens", answer.ids.len());
+//! # Ok(())
+//! # }
+//! ```
 
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -89,7 +89,8 @@ pub enum Event<'a> {
         /// Its length.
         n_positions: usize,
     },
-    /// More of the answer, in whole words. Together all these are [`Answer::text`].
+    /// More of the answer, in whole words. Together all these are [`Answer::text`], unless the
+    /// request was cancelled.
     Text(&'a str),
 }
 

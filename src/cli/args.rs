@@ -76,6 +76,7 @@ pub(super) struct AskArgs {
     pub max_tokens: Option<usize>,
 
     /// Randomness of the choice among likely tokens; 0 always takes the likeliest one
+    // A negative number is for the range check to refuse, which names the flag.
     #[arg(
         long,
         value_name = "T",
@@ -91,7 +92,6 @@ pub(super) struct AskArgs {
 
     /// Choose among the likeliest tokens whose probabilities make up P [default: as the model
     /// file says, 1]
-    // A negative number is for the range check to refuse, which names the flag.
     #[arg(
         long,
         value_name = "P",

@@ -38,6 +38,10 @@ pub struct Group {
 /// The registers and instructions of one instruction set.
 ///
 /// A value of such a type is proof that the processor has the instruction set.
+#[allow(
+    clippy::wrong_self_convention,
+    reason = "`self` is the proof, not what is converted"
+)]
 pub trait Int8: Copy + Send + Sync {
     /// Whether weights are taken as unsigned bytes, with a format's offset still in them; if not,
     /// the offset is subtracted when they are unpacked.

@@ -214,7 +214,6 @@ mod tests {
         while let Some(mut tile) = tiles.take() {
             matmul(isa, weight, bias, x, false, &mut tile);
         }
-        drop(tiles);
         y
     }
 

@@ -104,7 +104,6 @@ impl Weights {
                 panel: &mut Panel::default(),
             }));
         }
-        drop(tiles);
         y
     }
 
@@ -126,7 +125,6 @@ impl Weights {
                 out: &mut out,
             });
         }
-        drop(tiles);
         y
     }
 }

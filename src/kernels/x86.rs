@@ -468,6 +468,10 @@ impl Int8 for AvxVnni {
         multiply::<Self, F, 6, 1>(self, tile);
     }
 
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep the sums in registers"
+    )]
     #[inline(always)]
     unsafe fn dot_group<const R: usize, const V: usize>(
         self,
@@ -579,6 +583,10 @@ impl Int8 for Avx512 {
         unsafe { _mm512_fnmadd_ps(a, b, c) }
     }
 
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep the sums in registers"
+    )]
     #[inline(always)]
     unsafe fn dot_group<const R: usize, const V: usize>(
         self,

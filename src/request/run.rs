@@ -152,8 +152,10 @@ impl<'a> Run<'a> {
             return Ok(StopReason::Cancelled);
         }
         let stop = self.choose_tokens(session)?;
-        if stop != StopReason::StopText {
-            self.text.finish();
+        match stop {
+            StopReason::Cancelled => return Ok(stop),
+            StopReason::StopText => {}
+            _ => self.text.finish(),
         }
         show(self.text.take_rest(), self.listener);
         Ok(stop)

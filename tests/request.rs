@@ -1,0 +1,87 @@
+//! A request through the library: what the listener hears, and how it can stop the work.
+
+#[path = "common/tiny.rs"]
+mod tiny;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use owl2::kernels::Isa;
+use owl2::request::{Answer, Assistant, Event, Prompt, Request, Source, StopReason};
+
+/// A picture of the golden set.
+fn picture() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images/gray.png")
+}
+
+fn assistant() -> Assistant {
+    let file = tiny::open(&tiny::file(&tiny::config(), 1));
+    Assistant::new(&file, tiny::compute_on(2, Isa::detect().unwrap())).unwrap()
+}
+
+fn request(pictures: Vec<Source>) -> Request {
+    Request {
+        prompt: Prompt::Raw("ab<|image|>c<|image|>".into()),
+        pictures,
+        max_tokens: Some(40),
+        ..Request::new(Prompt::Raw(String::new()))
+    }
+}
+
+/// The answer, and the names of the events before each text; `wanted` says when to go on.
+fn ask(request: &Request, mut wanted: impl FnMut(Event) -> bool + Send) -> (Answer, Vec<String>) {
+    let mut heard = Vec::new();
+    let answer = assistant().answer(request, &mut |event| {
+        heard.push(match event {
+            Event::Text(text) => text.to_owned(),
+            other => format!("{other:?}"),
+        });
+        match wanted(event) {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    });
+    (answer.unwrap(), heard)
+}
+
+#[test]
+fn tells_of_pictures_prompt_and_text_in_order() {
+    let request = request(vec![Source::File(picture()), Source::File(picture())]);
+    let (answer, heard) = ask(&request, |_| true);
+    assert_eq!(
+        heard[..3],
+        [
+            "Encoding { index: 0, n_pictures: 2 }",
+            "Encoding { index: 1, n_pictures: 2 }",
+            "Reading { n_positions: 16 }",
+        ]
+    );
+    assert_eq!(heard[3..].concat(), answer.text);
+    assert_eq!(answer.n_prompt, 16);
+    assert_eq!(answer.n_image, 2 * tiny::PICTURE_POSITIONS);
+    assert_eq!(answer.ids.len(), 40);
+    assert_eq!(answer.stop, StopReason::MaxTokens);
+}
+
+#[test]
+fn pictures_may_be_files_or_bytes() {
+    let bytes = std::fs::read(picture()).unwrap();
+    let (from_files, _) = ask(&request(vec![Source::File(picture()); 2]), |_| true);
+    let (from_bytes, _) = ask(&request(vec![Source::Bytes(bytes); 2]), |_| true);
+    assert_eq!(from_files.ids, from_bytes.ids);
+}
+
+#[test]
+fn nothing_is_computed_or_told_once_the_listener_has_enough() {
+    let request = request(vec![Source::File(picture()); 2]);
+    let is_text = |event: Event| matches!(event, Event::Text(_));
+    let is_second = |event: Event| matches!(event, Event::Encoding { index: 1, .. });
+    let is_reading = |event: Event| matches!(event, Event::Reading { .. });
+    let (answer, heard) = ask(&request, |event| !is_second(event));
+    assert_eq!((answer.stop, heard.len()), (StopReason::Cancelled, 2));
+    let (answer, heard) = ask(&request, |event| !is_reading(event));
+    assert_eq!((answer.stop, heard.len()), (StopReason::Cancelled, 3));
+    let (answer, heard) = ask(&request, |event| !is_text(event));
+    assert_eq!((answer.stop, heard.len()), (StopReason::Cancelled, 4));
+    assert!(answer.ids.len() < 40);
+}
