@@ -18,6 +18,7 @@ pub use decode::{Exif, Limits, decode, open};
 pub use preprocess::Preprocess;
 
 use crate::error::{Error, Result};
+use resize::{Axis, resize};
 
 /// Colour channels of a [`Picture`].
 const CHANNELS: usize = 3;
@@ -61,6 +62,18 @@ impl Picture {
     /// The pixels: `[height, width, 3]`.
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
+    }
+
+    /// This picture resampled to `width` x `height` by Pillow's bicubic filter, bit for bit.
+    ///
+    /// # Errors
+    /// [`Kind::Input`](crate::Kind::Input) where that is no pixels, or more than [`Limits`] allows
+    /// by default.
+    pub fn resized(&self, width: usize, height: usize) -> Result<Self> {
+        Limits::default().check(width, height)?;
+        let columns = Axis::new(self.width, width, 0..width);
+        let rows = Axis::new(self.height, height, 0..height);
+        Self::from_rgb(width, height, resize(self, &columns, &rows))
     }
 
     /// Row `y`: `[width, 3]`.

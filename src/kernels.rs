@@ -149,20 +149,3 @@ impl fmt::Display for Isa {
         f.write_str(self.name())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_instruction_set_is_chosen_by_name() {
-        assert_eq!(Isa::choose("scalar").unwrap().name(), "scalar");
-        let best = Isa::choose("").unwrap();
-        assert_eq!(best.name(), Isa::available().last().unwrap().name());
-        let error = Isa::choose("sse9").unwrap_err().to_string();
-        assert!(
-            error.contains("OWL2_ISA") && error.contains("scalar"),
-            "{error}"
-        );
-    }
-}

@@ -17,6 +17,7 @@ use crate::ops::Compute;
 use abstractor::Abstractor;
 use config::Config;
 use decoder::Decoder;
+use kv_cache::CacheType;
 use observer::Observer;
 use vit::Vit;
 use weights::Binder;
@@ -131,6 +132,15 @@ impl Model {
         let mut logits = vec![0.0; self.config.decoder.vocab_size];
         self.decoder.head(&self.compute, normed, &mut logits);
         logits
+    }
+
+    /// How a cache should keep keys and values: in full where the weights are, so that nothing is
+    /// rounded, else in half precision.
+    pub fn cache_type(&self) -> CacheType {
+        match self.decoder.is_exact() {
+            true => CacheType::F32,
+            false => CacheType::F16,
+        }
     }
 
     pub(crate) fn decoder(&self) -> &Decoder {

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::adaptive::{Modality, Run};
 use crate::model::decoder::Scratch;
-use crate::model::kv_cache::KvCache;
+use crate::model::kv_cache::{CacheType, KvCache};
 use crate::model::observer::Observer;
 
 /// Positions of a prompt that are computed together. More would only cost memory: the weights are
@@ -37,11 +37,11 @@ pub struct Session<'m> {
 impl<'m> Session<'m> {
     /// An empty sequence with room for `context` positions, of which up to `batch` are computed
     /// together.
-    fn with_batch(model: &'m Model, context: usize, batch: usize) -> Self {
+    fn with_batch(model: &'m Model, context: usize, cache_type: CacheType, batch: usize) -> Self {
         let config = &model.config().decoder;
         Session {
             model,
-            cache: KvCache::new(config, context),
+            cache: KvCache::new(config, cache_type, context),
             scratch: Scratch::new(config, batch),
             batch,
             runs: Vec::with_capacity(batch),
@@ -49,15 +49,21 @@ impl<'m> Session<'m> {
         }
     }
 
-    /// An empty sequence with room for `context` positions.
+    /// An empty sequence with room for `context` positions, its cache of the model's own type.
     pub fn new(model: &'m Model, context: usize) -> Self {
-        Self::with_batch(model, context, BATCH.min(context).max(1))
+        Self::with_cache(model, context, model.cache_type())
     }
 
-    /// Bytes that a session with room for `context` positions allocates.
+    /// An empty sequence with room for `context` positions.
+    pub fn with_cache(model: &'m Model, context: usize, cache_type: CacheType) -> Self {
+        Self::with_batch(model, context, cache_type, BATCH.min(context).max(1))
+    }
+
+    /// Bytes that a session with room for `context` positions allocates, with a cache of the
+    /// model's own type.
     pub fn bytes(model: &Model, context: usize) -> u64 {
         let config = &model.config().decoder;
-        KvCache::bytes(config, context)
+        KvCache::bytes(config, model.cache_type(), context)
             + Scratch::bytes(config, BATCH.min(context).max(1))
             + (config.vocab_size * size_of::<f32>()) as u64
     }

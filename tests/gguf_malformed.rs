@@ -362,7 +362,7 @@ fn a_truncated_file_on_disk_is_refused_with_its_name() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
     fn random_bytes_do_no_harm(tail in prop::collection::vec(any::<u8>(), 0..200)) {

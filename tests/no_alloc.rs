@@ -8,6 +8,8 @@ mod tiny;
 use std::alloc::System;
 
 use owl2::kernels::Isa;
+use owl2::model::Model;
+use owl2::sampler::{Sampler, Sampling};
 use owl2::session::{Input, Session};
 use stats_alloc::{Region, StatsAlloc};
 
@@ -20,14 +22,15 @@ fn generating_a_token_allocates_nothing() {
         let model = tiny::model_on(tiny::compute_on(n_threads, Isa::detect().unwrap()));
         let picture = model.encode_image(&tiny::pixels(1)).unwrap();
         let mut session = Session::new(&model, 128);
+        let mut sampler = sampler(&model);
         let change = model.compute().threads.enter(|| {
             session
                 .extend(&[Input::Tokens(&[1, 7]), Input::Image(&picture)])
                 .unwrap();
             // The pool's own queues grow to their final size in the first steps.
-            generate(&mut session, 8);
+            generate(&mut session, &mut sampler, 8);
             let region = Region::new(&ALLOCATOR);
-            generate(&mut session, 64);
+            generate(&mut session, &mut sampler, 64);
             region.change()
         });
         assert_eq!(
@@ -38,9 +41,22 @@ fn generating_a_token_allocates_nothing() {
     }
 }
 
-fn generate(session: &mut Session, n_tokens: usize) {
+/// With every filter on.
+fn sampler(model: &Model) -> Sampler {
+    let sampling = Sampling {
+        temperature: 0.7,
+        top_k: 40,
+        top_p: 0.9,
+        min_p: 0.01,
+        repeat_penalty: 1.1,
+        ..Sampling::default()
+    };
+    Sampler::new(sampling, model.config().decoder.vocab_size).unwrap()
+}
+
+fn generate(session: &mut Session, sampler: &mut Sampler, n_tokens: usize) {
     for _ in 0..n_tokens {
-        let id = tiny::argmax(session.logits());
+        let id = sampler.sample(session.logits_mut(), &[1, 7]);
         session.step(id).unwrap();
     }
 }

@@ -23,7 +23,7 @@ pub fn check() -> Result<()> {
     if REQUESTED.load(Ordering::Relaxed) {
         return Err(Error::new(
             Kind::Interrupted,
-            "interrupted; nothing was written",
+            "interrupted; no file is left behind",
         ));
     }
     Ok(())

@@ -50,16 +50,33 @@ const STEMS: [(&str, &str); 7] = [
     (tensor::PROJECTION, "model.visual_abstractor.visual_fc"),
 ];
 
-/// Prefixes of the three stacks, and the stems inside a layer.
-const STACKS: [(&str, &str, &[(&str, &str)]); 3] = [
-    ("blk.", "model.layers.", &DECODER),
-    ("v.blk.", "model.vision_model.encoder.layers.", &VIT),
-    (
-        "mm.blk.",
-        "model.visual_abstractor.encoder.layers.",
-        &ABSTRACTOR,
-    ),
+/// A stack of layers: the prefixes of its tensors' names before the layer's number, and the stems
+/// within a layer, the file's first.
+struct Stack {
+    prefix: &'static str,
+    source_prefix: &'static str,
+    stems: &'static [(&'static str, &'static str)],
+}
+
+const STACKS: [Stack; 3] = [
+    Stack {
+        prefix: "blk.",
+        source_prefix: "model.layers.",
+        stems: &DECODER,
+    },
+    Stack {
+        prefix: "v.blk.",
+        source_prefix: "model.vision_model.encoder.layers.",
+        stems: &VIT,
+    },
+    Stack {
+        prefix: "mm.blk.",
+        source_prefix: ABSTRACTOR_LAYERS,
+        stems: &ABSTRACTOR,
+    },
 ];
+
+const ABSTRACTOR_LAYERS: &str = "model.visual_abstractor.encoder.layers.";
 
 const DECODER: [(&str, &str); 13] = [
     ("attn_norm", "input_layernorm.multiway.0"),
@@ -246,7 +263,7 @@ impl Check<'_> {
         let n_queries = visual.abstractor.n_queries;
         let width = spec.shape[1];
         let mut stored = |part: &str, n_rows: usize| {
-            let name = format!("model.visual_abstractor.encoder.layers.{layer}.{part}");
+            let name = format!("{ABSTRACTOR_LAYERS}{layer}.{part}");
             self.has(&name, &[n_rows, width]).then_some(name)
         };
         Origin::Positions {
@@ -325,10 +342,10 @@ fn find_source_name(name: &str) -> Option<String> {
         found.map(|(_, source)| (*source).to_owned())
     };
     let (stem, suffix) = name.rsplit_once('.')?;
-    for (prefix, source_prefix, table) in STACKS {
-        if let Some((layer, part)) = in_stack(stem, prefix) {
-            let source = lookup(table, part)?;
-            return Some(format!("{source_prefix}{layer}.{source}.{suffix}"));
+    for stack in STACKS {
+        if let Some((layer, part)) = in_stack(stem, stack.prefix) {
+            let source = lookup(stack.stems, part)?;
+            return Some(format!("{}{layer}.{source}.{suffix}", stack.source_prefix));
         }
     }
     Some(format!("{}.{suffix}", lookup(&STEMS, stem)?))

@@ -145,7 +145,7 @@ fn encode(tensor: &Planned, start: usize, values: &[f32]) -> Result<Vec<u8>> {
 
 /// The first value that is not finite or larger than `limit` either way.
 pub(crate) fn first_beyond(values: &[f32], limit: f32) -> Option<usize> {
-    let beyond = |x: &f32| !(x.abs() <= limit);
+    let beyond = |x: &f32| x.is_nan() || x.abs() > limit;
     // Nearly always there is none; without an early exit that is found at memory speed.
     let any = values.iter().fold(false, |any, x| any | beyond(x));
     any.then(|| values.iter().position(beyond)).flatten()

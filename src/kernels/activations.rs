@@ -5,6 +5,8 @@
 //! for [`gemm`](super::gemm) it is a tile of tokens, interleaved so that a register holds the
 //! same four columns of neighbouring tokens.
 
+use pulp::{Simd, WithSimd};
+
 use crate::kernels::Isa;
 use crate::kernels::int8::UNIT;
 
@@ -27,11 +29,6 @@ impl Layout {
     pub fn record_words(self) -> usize {
         let per_token = self.n_cols / 4 + 4 * (self.n_cols / UNIT);
         (self.width * per_token).next_multiple_of(16)
-    }
-
-    /// The same with another width.
-    pub fn with_width(self, width: usize) -> Self {
-        Layout { width, ..self }
     }
 
     /// The parts of a record.
@@ -80,28 +77,44 @@ pub fn quantize(isa: Isa, layout: Layout, x: &[f32], record: &mut [f32]) {
     if n_tokens < width {
         record.fill(0.0);
     }
-    let n_units = n_cols / UNIT;
-    let (quants, rest) = record.split_at_mut(width * n_cols / 4);
-    let (scales, rest) = rest.split_at_mut(width * n_units);
-    let (sums, scaled_sums) = rest.split_at_mut(width * 2 * n_units);
-    let (quants, _) = bytemuck::cast_slice_mut::<f32, [i8; 4]>(quants).as_chunks_mut();
-    let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
-    let _: &mut [[[i8; 4]; 1]] = quants;
-    isa.run(|| {
-        for (token, row) in x.chunks_exact(n_cols).enumerate() {
+    isa.run(Quantize { layout, x, record });
+}
+
+/// [`quantize`], to be compiled for an instruction set.
+struct Quantize<'a, 'b> {
+    layout: Layout,
+    x: &'a [f32],
+    record: &'b mut [f32],
+}
+
+impl WithSimd for Quantize<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Layout { width, n_cols } = self.layout;
+        let n_units = n_cols / UNIT;
+        let (quants, rest) = self.record.split_at_mut(width * n_cols / 4);
+        let (scales, rest) = rest.split_at_mut(width * n_units);
+        let (sums, scaled_sums) = rest.split_at_mut(width * 2 * n_units);
+        let (quants, _) = bytemuck::cast_slice_mut::<f32, i8>(quants).as_chunks_mut::<4>();
+        let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
+        for (token, row) in self.x.chunks_exact(n_cols).enumerate() {
             for (unit, values) in row.as_chunks::<UNIT>().0.iter().enumerate() {
                 let quantized = quantize_unit(values);
-                for (i, four) in quantized.quants.as_chunks::<4>().0.iter().enumerate() {
-                    quants[(unit * (UNIT / 4) + i) * width + token] = [*four];
+                let fours = quantized.quants.as_chunks::<4>().0;
+                for (i, four) in fours.iter().enumerate() {
+                    quants[(unit * (UNIT / 4) + i) * width + token] = *four;
                 }
                 scales[unit * width + token] = quantized.scale;
                 let [first, second] = quantized.sums;
                 sums[2 * unit * width + token] = first;
                 sums[(2 * unit + 1) * width + token] = second;
-                scaled_sums[unit * width + token] = -(first + second) as f32 * quantized.scale;
+                scaled_sums[unit * width + token] =
+                    -(first.wrapping_add(second)) as f32 * quantized.scale;
             }
         }
-    });
+    }
 }
 
 #[inline(always)]

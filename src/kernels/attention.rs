@@ -1,37 +1,71 @@
-//! Softmax attention of one head, tile by tile, without ever holding all scores.
+//! Softmax attention of one head, block by block of keys, without ever holding all scores.
 //!
-//! Queries of a tile walk the keys in blocks, keeping a running maximum and sum for each query
-//! (the online softmax), so memory does not grow with the number of keys. Block borders are fixed
-//! key positions, so a query's result does not depend on which other queries share its tile.
+//! Queries walk the keys in blocks, each keeping a running maximum and sum (the online softmax),
+//! so memory does not grow with the number of keys. Blocks begin at fixed keys and a query's
+//! operations do not depend on which others are computed with it.
+//!
+//! A batch of queries is a matrix product twice over: registers hold the same column of
+//! neighbouring queries, and keys and values are broadcast from a contiguous copy of their block.
+//! A few queries are taken row by row instead, as generation wants it.
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use pulp::{Simd, WithSimd};
 
+use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::tiles::Tile;
 use crate::kernels::{Isa, float};
 
-/// Queries of one tile.
-pub const TILE_QUERIES: usize = 16;
-/// Keys whose scores are held at a time.
-const KEY_BLOCK: usize = 64;
-/// Keys whose scores are computed together.
-const KEYS_AT_ONCE: usize = 4;
+/// Queries that a thread takes at a time.
+pub const TILE_QUERIES: usize = 64;
+/// Up to so many queries are taken row by row.
+const MAX_SINGLE_QUERIES: usize = 8;
+/// Floats of a block of keys or values, about half of a first-level cache.
+const BLOCK_FLOATS: usize = 8192;
+/// The most keys of a block.
+const MAX_BLOCK_KEYS: usize = 64;
+/// Keys, or columns of values, that are multiplied together.
+const ROWS_AT_ONCE: usize = 8;
+/// Registers of queries side by side.
+const QUERY_VECTORS: usize = 2;
 
-/// One head's rows in a larger matrix: row `i` starts at `offset + i * stride`.
+/// The rows of one head in a larger matrix of floats: row `i` starts at `offset + i * stride`.
 #[derive(Clone, Copy, Debug)]
-pub struct HeadRows<'a> {
+pub struct HeadRows<'a, T = f32> {
     /// The matrix.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Where the head's first row starts.
     pub offset: usize,
     /// Distance of one row to the next.
     pub stride: usize,
 }
 
-impl<'a> HeadRows<'a> {
+impl<'a, T> HeadRows<'a, T> {
     #[inline(always)]
-    fn row(&self, index: usize, head_dim: usize) -> &'a [f32] {
+    fn row(&self, index: usize, head_dim: usize) -> &'a [T] {
         let start = self.offset + index * self.stride;
         &self.data[start..start + head_dim]
+    }
+}
+
+/// Keys or values of one head.
+#[derive(Clone, Copy, Debug)]
+pub enum Stored<'a> {
+    /// As they were computed.
+    F32(HeadRows<'a, f32>),
+    /// Rounded to half precision.
+    F16(HeadRows<'a, f16>),
+}
+
+impl Stored<'_> {
+    /// Copies rows `first..first + out.len() / head_dim` to `out`.
+    fn copy_to(&self, first: usize, head_dim: usize, out: &mut [f32]) {
+        for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
+            match self {
+                Stored::F32(rows) => out.copy_from_slice(rows.row(first + i, head_dim)),
+                Stored::F16(rows) => rows.row(first + i, head_dim).convert_to_f32_slice(out),
+            }
+        }
     }
 }
 
@@ -41,9 +75,9 @@ pub struct Head<'a> {
     /// Queries, `head_dim` values each.
     pub queries: HeadRows<'a>,
     /// Keys.
-    pub keys: HeadRows<'a>,
+    pub keys: Stored<'a>,
     /// Values.
-    pub values: HeadRows<'a>,
+    pub values: Stored<'a>,
     /// Keys and values there are.
     pub n_keys: usize,
     /// With `Some(start)`, query `i` sees the keys up to and including `start + i`; with `None`
@@ -53,157 +87,410 @@ pub struct Head<'a> {
     pub scale: f32,
 }
 
-/// Computes `softmax(q k^T * scale) v` for the queries of `tile`, whose rows are query indices
-/// and whose columns are this head's part of the output.
-pub fn attend(isa: Isa, head: Head, tile: &mut Tile) {
+impl Head<'_> {
+    /// Keys that query `query` sees.
+    #[inline(always)]
+    fn n_visible(&self, query: usize) -> usize {
+        match self.causal_start {
+            Some(start) => (start + query + 1).min(self.n_keys),
+            None => self.n_keys,
+        }
+    }
+}
+
+/// Buffers that each thread keeps.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// `[block, head_dim]`.
+    keys: AlignedFloats,
+    /// `[block, head_dim]`.
+    values: AlignedFloats,
+    /// `[groups of queries, head_dim, group]`.
+    queries: AlignedFloats,
+    /// `[block, group]`: scores, then weights.
+    weights: AlignedFloats,
+    /// `[groups of queries, head_dim, group]`.
+    out: AlignedFloats,
+    /// `[queries]`: the largest score so far.
+    max: AlignedFloats,
+    /// `[queries]`: the sum of the weights so far.
+    sum: AlignedFloats,
+    /// `[group]`: what has been summed has to be multiplied with this.
+    shrink: AlignedFloats,
+}
+
+/// Computes `softmax(q k^T * scale) v` for the queries of `tile`, whose rows are query indices, at
+/// most [`TILE_QUERIES`], and whose columns are this head's part of the output.
+pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
     assert!(tile.rows().len() <= TILE_QUERIES);
-    isa.run(AttendTile { head, tile });
+    let head_dim = tile.cols().len();
+    let block = (BLOCK_FLOATS / head_dim).clamp(1, MAX_BLOCK_KEYS);
+    // Batches compute whole groups of keys; those that are not there are left out afterwards.
+    let padded_block = block.next_multiple_of(ROWS_AT_ONCE);
+    scratch.keys.resize(padded_block * head_dim);
+    scratch.values.resize(block * head_dim);
+    if tile.rows().len() <= MAX_SINGLE_QUERIES {
+        scratch.weights.resize(block);
+        isa.run(AttendRows {
+            head,
+            block,
+            tile,
+            scratch,
+        });
+    } else {
+        isa.run(AttendBatch {
+            head,
+            block,
+            tile,
+            scratch,
+        });
+    }
 }
 
-struct AttendTile<'a, 'b, 'c> {
+/// A few queries, one after the other.
+struct AttendRows<'a, 'b, 'c> {
     head: Head<'a>,
+    block: usize,
     tile: &'b mut Tile<'c>,
+    scratch: &'b mut Scratch,
 }
 
-/// Running softmax of one query.
-#[derive(Clone, Copy)]
-struct Running {
-    max: f32,
-    sum: f32,
-}
-
-impl WithSimd for AttendTile<'_, '_, '_> {
+impl WithSimd for AttendRows<'_, '_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let AttendTile { head, tile } = self;
+        let AttendRows {
+            head,
+            block,
+            tile,
+            scratch,
+        } = self;
         let head_dim = tile.cols().len();
-        let n_visible = |query: usize| match head.causal_start {
-            Some(start) => (start + query + 1).min(head.n_keys),
-            None => head.n_keys,
-        };
-        let queries = tile.rows();
-        let mut running = [Running {
-            max: f32::NEG_INFINITY,
-            sum: 0.0,
-        }; TILE_QUERIES];
-        for query in queries.clone() {
-            tile.row_mut(query).fill(0.0);
-        }
-
-        let most_visible = queries.clone().last().map_or(0, n_visible);
-        for first in (0..most_visible).step_by(KEY_BLOCK) {
-            for (query, state) in queries.clone().zip(&mut running) {
-                let end = n_visible(query).min(first + KEY_BLOCK);
-                if first >= end {
-                    continue;
+        for query in tile.rows() {
+            let q = head.queries.row(query, head_dim);
+            let out = tile.row_mut(query);
+            out.fill(0.0);
+            let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0);
+            let n_visible = head.n_visible(query);
+            for first in (0..n_visible).step_by(block) {
+                let n_keys = block.min(n_visible - first);
+                let keys = &mut scratch.keys[..n_keys * head_dim];
+                let values = &mut scratch.values[..n_keys * head_dim];
+                let weights = &mut scratch.weights[..n_keys];
+                head.keys.copy_to(first, head_dim, keys);
+                head.values.copy_to(first, head_dim, values);
+                for (weight, key) in weights.iter_mut().zip(keys.chunks_exact(head_dim)) {
+                    *weight = dot(simd, q, key) * head.scale;
                 }
-                let mut scores = [0.0; KEY_BLOCK];
-                let scores = &mut scores[..end - first];
-                let q = head.queries.row(query, head_dim);
-                score(simd, q, head.keys, first, head.scale, scores);
-                let shrink = weigh(scores, state);
-                let out = tile.row_mut(query);
-                add_values(simd, scores, head.values, first, shrink, out);
+                let new_max = float::max(weights).max(max);
+                let shrink = float::exp(max - new_max);
+                for weight in weights.iter_mut() {
+                    *weight = float::exp(*weight - new_max);
+                }
+                sum = sum * shrink + float::sum(weights);
+                max = new_max;
+                add_weighted(simd, weights, values, shrink, out);
+            }
+            let inverse = 1.0 / sum;
+            out.iter_mut().for_each(|x| *x *= inverse);
+        }
+    }
+}
+
+#[inline(always)]
+fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let (a, a_tail) = S::as_simd_f32s(a);
+    let (b, b_tail) = S::as_simd_f32s(b);
+    let zero = simd.splat_f32s(0.0);
+    let mut sums = [zero; 4];
+    let (a_fours, a_rest) = a.as_chunks::<4>();
+    let (b_fours, b_rest) = b.as_chunks::<4>();
+    for (a, b) in a_fours.iter().zip(b_fours) {
+        for i in 0..4 {
+            sums[i] = simd.mul_add_e_f32s(a[i], b[i], sums[i]);
+        }
+    }
+    for (&a, &b) in a_rest.iter().zip(b_rest) {
+        sums[0] = simd.mul_add_e_f32s(a, b, sums[0]);
+    }
+    if !a_tail.is_empty() {
+        let (a, b) = (
+            simd.partial_load_f32s(a_tail),
+            simd.partial_load_f32s(b_tail),
+        );
+        sums[1] = simd.mul_add_e_f32s(a, b, sums[1]);
+    }
+    let [a, b, c, d] = sums;
+    simd.reduce_sum_f32s(simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d)))
+}
+
+/// `out = out * shrink + sum of weights[i] * values[i]`.
+#[inline(always)]
+fn add_weighted<S: Simd>(simd: S, weights: &[f32], values: &[f32], shrink: f32, out: &mut [f32]) {
+    /// Registers of the output that are summed together.
+    const AT_ONCE: usize = 8;
+
+    let head_dim = out.len();
+    let step = AT_ONCE * S::F32_LANES;
+    let shrink = simd.splat_f32s(shrink);
+    for start in (0..head_dim).step_by(step) {
+        let len = step.min(head_dim - start);
+        let out = &mut out[start..start + len];
+        let mut sums = [simd.splat_f32s(0.0); AT_ONCE];
+        for (sum, part) in sums.iter_mut().zip(out.chunks(S::F32_LANES)) {
+            *sum = simd.mul_f32s(simd.partial_load_f32s(part), shrink);
+        }
+        if len == step {
+            for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
+                let weight = simd.splat_f32s(*weight);
+                let value = S::as_simd_f32s(&value[start..start + step]).0;
+                for (sum, value) in sums.iter_mut().zip(value) {
+                    *sum = simd.mul_add_e_f32s(weight, *value, *sum);
+                }
+            }
+        } else {
+            for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
+                let weight = simd.splat_f32s(*weight);
+                let value = value[start..start + len].chunks(S::F32_LANES);
+                for (sum, value) in sums.iter_mut().zip(value) {
+                    *sum = simd.mul_add_e_f32s(weight, simd.partial_load_f32s(value), *sum);
+                }
             }
         }
-        for (query, state) in queries.zip(&running) {
-            let inverse = 1.0 / state.sum;
-            tile.row_mut(query).iter_mut().for_each(|x| *x *= inverse);
+        for (sum, part) in sums.into_iter().zip(out.chunks_mut(S::F32_LANES)) {
+            simd.partial_store_f32s(part, sum);
         }
     }
 }
 
-/// Scores of the keys from `first` on.
+/// Many queries, in groups of as many as [`QUERY_VECTORS`] registers hold.
+struct AttendBatch<'a, 'b, 'c> {
+    head: Head<'a>,
+    block: usize,
+    tile: &'b mut Tile<'c>,
+    scratch: &'b mut Scratch,
+}
+
+impl WithSimd for AttendBatch<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let AttendBatch {
+            head,
+            block,
+            tile,
+            scratch,
+        } = self;
+        let head_dim = tile.cols().len();
+        let group = QUERY_VECTORS * S::F32_LANES;
+        let rows = tile.rows();
+        let n_groups = rows.len().div_ceil(group);
+        load_queries(&head, rows.clone(), head_dim, group, scratch);
+        scratch.out.resize(n_groups * head_dim * group);
+        scratch.out.fill(0.0);
+        scratch.max.resize(n_groups * group);
+        scratch.max.fill(f32::NEG_INFINITY);
+        scratch.sum.resize(n_groups * group);
+        scratch.sum.fill(0.0);
+        scratch.shrink.resize(group);
+        scratch
+            .weights
+            .resize(block.next_multiple_of(ROWS_AT_ONCE) * group);
+
+        let most_visible = head.n_visible(rows.end - 1);
+        for first in (0..most_visible).step_by(block) {
+            let n_keys = block.min(most_visible - first);
+            let keys = &mut scratch.keys[..n_keys * head_dim];
+            head.keys.copy_to(first, head_dim, keys);
+            let values = &mut scratch.values[..n_keys * head_dim];
+            head.values.copy_to(first, head_dim, values);
+            for index in 0..n_groups {
+                let first_query = rows.start + index * group;
+                let last_query = rows.end.min(first_query + group) - 1;
+                let n_keys = n_keys.min(head.n_visible(last_query).saturating_sub(first));
+                if n_keys == 0 {
+                    continue;
+                }
+                let part = index * head_dim * group..(index + 1) * head_dim * group;
+                let lanes = index * group..(index + 1) * group;
+                let queries = &scratch.queries[part.clone()];
+                score::<S>(simd, &scratch.keys, queries, n_keys, &mut scratch.weights);
+                let weights = &mut scratch.weights[..n_keys * group];
+                hide(&head, first_query, first, group, weights);
+                weigh(
+                    weights,
+                    &mut scratch.max[lanes.clone()],
+                    &mut scratch.sum[lanes],
+                    &mut scratch.shrink,
+                );
+                let out = &mut scratch.out[part];
+                add_values::<S>(simd, weights, &scratch.values, &scratch.shrink, out);
+            }
+        }
+        for query in rows.clone() {
+            let (index, lane) = ((query - rows.start) / group, (query - rows.start) % group);
+            let inverse = 1.0 / scratch.sum[index * group + lane];
+            let out = &scratch.out[index * head_dim * group..];
+            for (column, y) in tile.row_mut(query).iter_mut().enumerate() {
+                *y = out[column * group + lane] * inverse;
+            }
+        }
+    }
+}
+
+/// Copies the queries, scaled, so that the same column of a group lies side by side.
 #[inline(always)]
-fn score<S: Simd>(
-    simd: S,
-    q: &[f32],
-    keys: HeadRows,
-    first: usize,
-    scale: f32,
-    scores: &mut [f32],
+fn load_queries(
+    head: &Head,
+    rows: std::ops::Range<usize>,
+    head_dim: usize,
+    group: usize,
+    scratch: &mut Scratch,
 ) {
-    let n = scores.len();
-    let in_full = n - n % KEYS_AT_ONCE;
-    for i in (0..in_full).step_by(KEYS_AT_ONCE) {
-        let rows = std::array::from_fn(|j| keys.row(first + i + j, q.len()));
-        let products: [f32; KEYS_AT_ONCE] = dots(simd, q, rows);
-        for (score, product) in scores[i..].iter_mut().zip(products) {
-            *score = product * scale;
+    let n_groups = rows.len().div_ceil(group);
+    scratch.queries.resize(n_groups * head_dim * group);
+    scratch.queries.fill(0.0);
+    for (i, query) in rows.enumerate() {
+        let start = i / group * head_dim * group + i % group;
+        for (column, value) in head.queries.row(query, head_dim).iter().enumerate() {
+            scratch.queries[start + column * group] = value * head.scale;
         }
     }
-    for i in in_full..n {
-        let [product] = dots(simd, q, [keys.row(first + i, q.len())]);
-        scores[i] = product * scale;
+}
+
+/// `weights[key][query] = keys[key] . queries[query]`, for `n_keys` rounded up to whole groups.
+#[inline(always)]
+fn score<S: Simd>(simd: S, keys: &[f32], queries: &[f32], n_keys: usize, weights: &mut [f32]) {
+    let group = QUERY_VECTORS * S::F32_LANES;
+    let head_dim = queries.len() / group;
+    let queries = S::as_simd_f32s(queries).0.as_chunks::<QUERY_VECTORS>().0;
+    let queries = &queries[..head_dim];
+    for first in (0..n_keys).step_by(ROWS_AT_ONCE) {
+        let rows: [&[f32]; ROWS_AT_ONCE] = std::array::from_fn(|r| {
+            let start = (first + r) * head_dim;
+            &keys[start..start + head_dim]
+        });
+        let mut sums = [[simd.splat_f32s(0.0); QUERY_VECTORS]; ROWS_AT_ONCE];
+        for column in 0..head_dim {
+            let q = queries[column];
+            for r in 0..ROWS_AT_ONCE {
+                let key = simd.splat_f32s(rows[r][column]);
+                for v in 0..QUERY_VECTORS {
+                    sums[r][v] = simd.mul_add_e_f32s(key, q[v], sums[r][v]);
+                }
+            }
+        }
+        let out = &mut weights[first * group..(first + ROWS_AT_ONCE) * group];
+        let out = S::as_mut_simd_f32s(out)
+            .0
+            .as_chunks_mut::<QUERY_VECTORS>()
+            .0;
+        for (out, sums) in out.iter_mut().zip(sums) {
+            *out = sums;
+        }
+    }
+}
+
+/// Puts the scores of keys that a query does not see to minus infinity.
+#[inline(always)]
+fn hide(head: &Head, first_query: usize, first_key: usize, group: usize, weights: &mut [f32]) {
+    let Some(start) = head.causal_start else {
+        return;
+    };
+    for (i, row) in weights.chunks_exact_mut(group).enumerate() {
+        // Query `start + query` is the first to see key `start + query`.
+        let blind = (first_key + i)
+            .saturating_sub(start + first_query)
+            .min(group);
+        row[..blind].fill(f32::NEG_INFINITY);
+    }
+}
+
+/// Turns scores `[keys, group]` into weights relative to the new maximum of each query.
+#[inline(always)]
+fn weigh(weights: &mut [f32], max: &mut [f32], sum: &mut [f32], shrink: &mut [f32]) {
+    let group = max.len();
+    shrink.copy_from_slice(max);
+    for row in weights.chunks_exact(group) {
+        for (max, &score) in max.iter_mut().zip(row) {
+            *max = if score > *max { score } else { *max };
+        }
+    }
+    for (shrink, max) in shrink.iter_mut().zip(max.iter()) {
+        // A query that has seen no key yet has nothing to shrink.
+        *shrink = if *max == f32::NEG_INFINITY {
+            1.0
+        } else {
+            float::exp(*shrink - max)
+        };
+    }
+    for (sum, shrink) in sum.iter_mut().zip(shrink.iter()) {
+        *sum *= shrink;
+    }
+    for row in weights.chunks_exact_mut(group) {
+        for (weight, max) in row.iter_mut().zip(max.iter()) {
+            let visible = *weight > f32::NEG_INFINITY;
+            let value = float::exp(*weight - max);
+            *weight = if visible { value } else { 0.0 };
+        }
+        for (sum, weight) in sum.iter_mut().zip(row) {
+            *sum += *weight;
+        }
+    }
+}
+
+/// `out[column][query] = out[column][query] * shrink[query] + sum of weights[key][query] *
+/// values[key][column]`.
+#[inline(always)]
+fn add_values<S: Simd>(simd: S, weights: &[f32], values: &[f32], shrink: &[f32], out: &mut [f32]) {
+    let group = QUERY_VECTORS * S::F32_LANES;
+    let head_dim = out.len() / group;
+    let weights = S::as_simd_f32s(weights).0.as_chunks::<QUERY_VECTORS>().0;
+    let shrink = S::as_simd_f32s(shrink).0.as_chunks::<QUERY_VECTORS>().0[0];
+    let out = S::as_mut_simd_f32s(out)
+        .0
+        .as_chunks_mut::<QUERY_VECTORS>()
+        .0;
+    let in_full = head_dim - head_dim % ROWS_AT_ONCE;
+    for first in (0..in_full).step_by(ROWS_AT_ONCE) {
+        let out = out[first..].first_chunk_mut::<ROWS_AT_ONCE>();
+        let out = out.expect("there are as many columns");
+        add_columns(simd, weights, values, head_dim, first, shrink, out);
+    }
+    for (first, out) in out.iter_mut().enumerate().skip(in_full) {
+        let out = std::array::from_mut(out);
+        add_columns(simd, weights, values, head_dim, first, shrink, out);
     }
 }
 
 #[inline(always)]
-fn dots<S: Simd, const N: usize>(simd: S, q: &[f32], rows: [&[f32]; N]) -> [f32; N] {
-    let (q, q_tail) = S::as_simd_f32s(q);
-    let rows = rows.map(S::as_simd_f32s);
-    let vectors = rows.map(|(vectors, _)| &vectors[..q.len()]);
-    let mut sums = [simd.splat_f32s(0.0); N];
-    for (i, &q) in q.iter().enumerate() {
-        for j in 0..N {
-            sums[j] = simd.mul_add_e_f32s(vectors[j][i], q, sums[j]);
-        }
-    }
-    if !q_tail.is_empty() {
-        let q = simd.partial_load_f32s(q_tail);
-        for j in 0..N {
-            sums[j] = simd.mul_add_e_f32s(simd.partial_load_f32s(rows[j].1), q, sums[j]);
-        }
-    }
-    sums.map(|sum| simd.reduce_sum_f32s(sum))
-}
-
-/// Turns scores into weights relative to the running maximum, and returns what everything summed
-/// so far has to be multiplied with because that maximum grew.
-#[inline(always)]
-fn weigh(scores: &mut [f32], state: &mut Running) -> f32 {
-    let max = state.max.max(float::max(scores));
-    let shrink = float::exp(state.max - max);
-    for score in scores.iter_mut() {
-        *score = float::exp(*score - max);
-    }
-    state.sum = state.sum * shrink + float::sum(scores);
-    state.max = max;
-    shrink
-}
-
-/// `out = out * shrink + sum of weights[i] * values[first + i]`.
-#[inline(always)]
-fn add_values<S: Simd>(
+fn add_columns<S: Simd, const R: usize>(
     simd: S,
-    weights: &[f32],
-    values: HeadRows,
+    weights: &[[S::f32s; QUERY_VECTORS]],
+    values: &[f32],
+    head_dim: usize,
     first: usize,
-    shrink: f32,
-    out: &mut [f32],
+    shrink: [S::f32s; QUERY_VECTORS],
+    out: &mut [[S::f32s; QUERY_VECTORS]; R],
 ) {
-    let head_dim = out.len();
-    let (out, out_tail) = S::as_mut_simd_f32s(out);
-    let shrink = simd.splat_f32s(shrink);
-    for (i, out) in out.iter_mut().enumerate() {
-        let mut sum = simd.mul_f32s(*out, shrink);
-        for (j, &weight) in weights.iter().enumerate() {
-            let value = S::as_simd_f32s(values.row(first + j, head_dim)).0[i];
-            sum = simd.mul_add_e_f32s(simd.splat_f32s(weight), value, sum);
+    let mut sums = *out;
+    for sums in &mut sums {
+        for v in 0..QUERY_VECTORS {
+            sums[v] = simd.mul_f32s(sums[v], shrink[v]);
         }
-        *out = sum;
     }
-    if !out_tail.is_empty() {
-        let mut sum = simd.mul_f32s(simd.partial_load_f32s(out_tail), shrink);
-        for (j, &weight) in weights.iter().enumerate() {
-            let tail = S::as_simd_f32s(values.row(first + j, head_dim)).1;
-            let value = simd.partial_load_f32s(tail);
-            sum = simd.mul_add_e_f32s(simd.splat_f32s(weight), value, sum);
+    for (weights, values) in weights.iter().zip(values.chunks_exact(head_dim)) {
+        let values: &[f32] = &values[first..first + R];
+        for r in 0..R {
+            let value = simd.splat_f32s(values[r]);
+            for v in 0..QUERY_VECTORS {
+                sums[r][v] = simd.mul_add_e_f32s(value, weights[v], sums[r][v]);
+            }
         }
-        simd.partial_store_f32s(out_tail, sum);
     }
+    *out = sums;
 }
 
 #[cfg(test)]
@@ -217,44 +504,52 @@ mod tests {
             .collect()
     }
 
-    fn naive(
-        q: &[f32],
-        k: &[f32],
-        v: &[f32],
-        head_dim: usize,
-        n_visible: usize,
-        scale: f32,
-    ) -> Vec<f64> {
-        let scores: Vec<f64> = (0..n_visible)
-            .map(|j| {
-                (0..head_dim)
-                    .map(|d| f64::from(q[d]) * f64::from(k[j * head_dim + d]))
-                    .sum::<f64>()
-                    * f64::from(scale)
-            })
-            .collect();
+    /// Attention of query `q: [head_dim]` in `f64`.
+    fn exact(q: &[f32], k: &[f32], v: &[f32], n_visible: usize, scale: f32) -> Vec<f64> {
+        let head_dim = q.len();
+        let score = |j: usize| -> f64 {
+            let products = (0..head_dim).map(|d| f64::from(q[d]) * f64::from(k[j * head_dim + d]));
+            products.sum::<f64>() * f64::from(scale)
+        };
+        let scores: Vec<f64> = (0..n_visible).map(score).collect();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
         let sum: f64 = weights.iter().sum();
-        (0..head_dim)
-            .map(|d| {
-                weights
-                    .iter()
-                    .enumerate()
-                    .map(|(j, w)| w / sum * f64::from(v[j * head_dim + d]))
-                    .sum()
-            })
-            .collect()
+        let column = |d: usize| -> f64 {
+            let weighted = weights.iter().enumerate();
+            weighted
+                .map(|(j, w)| w / sum * f64::from(v[j * head_dim + d]))
+                .sum()
+        };
+        (0..head_dim).map(column).collect()
+    }
+
+    fn run(isa: Isa, head: Head, n_queries: usize, head_dim: usize) -> Vec<f32> {
+        let mut out = vec![f32::NAN; n_queries * head_dim];
+        let tiles = Tiles::of_rows(&mut out, head_dim, TILE_QUERIES);
+        let mut scratch = Scratch::default();
+        while let Some(mut tile) = tiles.take() {
+            attend(isa, head, &mut tile, &mut scratch);
+        }
+        out
+    }
+
+    fn rows<T>(data: &[T], stride: usize) -> HeadRows<'_, T> {
+        HeadRows {
+            data,
+            offset: 0,
+            stride,
+        }
     }
 
     #[test]
     fn matches_the_definition() {
-        for head_dim in [2, 16, 20, 64, 128] {
+        for head_dim in [2, 16, 20, 64, 128, 258] {
             for (n_queries, n_keys, causal_start) in [
                 (1, 1, None),
                 (3, 65, None),
                 (17, 200, None),
-                (5, 5, Some(0)),
+                (70, 70, Some(0)),
                 (33, 133, Some(100)),
                 (1, 64, Some(63)),
             ] {
@@ -262,36 +557,76 @@ mod tests {
                 let k = values(n_keys * head_dim, 2);
                 let v = values(n_keys * head_dim, 3);
                 let scale = 1.0 / (head_dim as f32).sqrt();
-                let rows = |data| HeadRows {
-                    data,
-                    offset: 0,
-                    stride: head_dim,
-                };
                 let head = Head {
-                    queries: rows(&q),
-                    keys: rows(&k),
-                    values: rows(&v),
+                    queries: rows(&q, head_dim),
+                    keys: Stored::F32(rows(&k, head_dim)),
+                    values: Stored::F32(rows(&v, head_dim)),
                     n_keys,
                     causal_start,
                     scale,
                 };
                 for isa in Isa::available() {
-                    let mut out = vec![f32::NAN; n_queries * head_dim];
-                    let tiles = Tiles::of_rows(&mut out, head_dim, TILE_QUERIES);
-                    while let Some(mut tile) = tiles.take() {
-                        attend(isa, head, &mut tile);
-                    }
-                    drop(tiles);
+                    let out = run(isa, head, n_queries, head_dim);
                     for (i, got) in out.chunks(head_dim).enumerate() {
                         let n_visible = causal_start.map_or(n_keys, |start| start + i + 1);
-                        let q = &q[i * head_dim..];
-                        let exact = naive(q, &k, &v, head_dim, n_visible, scale);
+                        let q = &q[i * head_dim..(i + 1) * head_dim];
+                        let exact = exact(q, &k, &v, n_visible, scale);
                         for (a, b) in got.iter().zip(exact) {
-                            assert!((f64::from(*a) - b).abs() < 2e-5, "{isa} {head_dim} {a} {b}");
+                            let error = (f64::from(*a) - b).abs();
+                            assert!(error < 5e-5, "{isa} {head_dim} {n_queries} {a} {b}");
                         }
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn half_precision_is_what_it_rounds_to() {
+        let (head_dim, n_queries, n_keys) = (32, 20, 90);
+        let q = values(n_queries * head_dim, 1);
+        let halves = |seed| -> Vec<f16> {
+            let floats = values(n_keys * head_dim, seed);
+            floats.into_iter().map(f16::from_f32).collect()
+        };
+        let (k, v) = (halves(2), halves(3));
+        let floats = |halves: &[f16]| -> Vec<f32> { halves.iter().map(|x| x.to_f32()).collect() };
+        let (k_floats, v_floats) = (floats(&k), floats(&v));
+        let half = Head {
+            queries: rows(&q, head_dim),
+            keys: Stored::F16(rows(&k, head_dim)),
+            values: Stored::F16(rows(&v, head_dim)),
+            n_keys,
+            causal_start: Some(n_keys - n_queries),
+            scale: 0.2,
+        };
+        let full = Head {
+            keys: Stored::F32(rows(&k_floats, head_dim)),
+            values: Stored::F32(rows(&v_floats, head_dim)),
+            ..half
+        };
+        for isa in Isa::available() {
+            let got = run(isa, half, n_queries, head_dim);
+            assert_eq!(got, run(isa, full, n_queries, head_dim), "{isa}");
+        }
+    }
+
+    #[test]
+    fn a_query_does_not_depend_on_its_neighbours() {
+        let (head_dim, n_queries) = (64, 150);
+        let q = values(n_queries * head_dim, 1);
+        let head = Head {
+            queries: rows(&q, head_dim),
+            keys: Stored::F32(rows(&q, head_dim)),
+            values: Stored::F32(rows(&q, head_dim)),
+            n_keys: n_queries,
+            causal_start: Some(0),
+            scale: 0.1,
+        };
+        for isa in Isa::available() {
+            let all = run(isa, head, n_queries, head_dim);
+            let fewer = run(isa, head, 77, head_dim);
+            assert_eq!(all[..fewer.len()], fewer, "{isa}");
         }
     }
 }

@@ -134,7 +134,8 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
         out,
         panel,
     } = work;
-    let width = V * I::LANES;
+    let width = I::TILE_VECTORS * I::LANES;
+    assert!(V == I::TILE_VECTORS);
     let n_units = weight.n_cols / UNIT;
     assert!(weight.n_cols.is_multiple_of(UNIT) && weight.dtype == F::DTYPE);
     assert!(
@@ -154,24 +155,24 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
         let record = &batch.records[tile * record_words..(tile + 1) * record_words];
         let first_token = tile * width;
         let in_tile = tokens.start.max(first_token)..tokens.end.min(first_token + width);
-        // The last tile is as narrow as its tokens allow.
-        let narrow = V > 1 && batch.n_tokens - first_token <= I::LANES;
+        // A register of tokens that are not wanted, or not there, is left out.
+        let first_lane = (in_tile.start - first_token) / I::LANES * I::LANES;
+        let narrow = in_tile.end - first_token <= first_lane + I::LANES;
+        let view = batch.layout.view(record);
         for (index, first_row) in rows.clone().step_by(R).enumerate() {
             let mut results = [[0.0; MAX_WIDTH]; MAX_ROWS];
             let panel = PanelTile::new::<F, R>(panel, index, n_units);
             if narrow {
-                let view = batch.layout.with_width(I::LANES).view(record);
-                dot_tile::<I, F, R, 1>(isa, panel, view, n_units, &mut results);
+                dot_tile::<I, F, R, 1>(isa, panel, view, first_lane, n_units, &mut results);
             } else {
-                let view = batch.layout.view(record);
-                dot_tile::<I, F, R, V>(isa, panel, view, n_units, &mut results);
+                dot_tile::<I, F, R, V>(isa, panel, view, first_lane, n_units, &mut results);
             }
             let n_rows = R.min(rows.end - first_row);
             for token in in_tile.clone() {
                 let y = out.row_mut(token - tokens.start);
                 let y = &mut y[first_row - rows.start..][..n_rows];
                 for (r, y) in y.iter_mut().enumerate() {
-                    let mut value = results[r][token - first_token];
+                    let mut value = results[r][token - first_token - first_lane];
                     if let Some(bias) = bias {
                         value += bias[first_row + r];
                     }
@@ -256,19 +257,22 @@ impl<'a> PanelTile<'a> {
     }
 }
 
-/// The products of `R` rows with `V` registers of tokens, over all columns.
+/// The products of `R` rows with `V` registers of tokens from lane `first_lane` of a record on,
+/// over all columns.
 #[inline(always)]
 fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
     isa: I,
     panel: PanelTile,
     tokens: View,
+    first_lane: usize,
     n_units: usize,
     results: &mut [[f32; MAX_WIDTH]; MAX_ROWS],
 ) {
-    let width = V * I::LANES;
+    let width = I::TILE_VECTORS * I::LANES;
     let n_groups = n_units * F::GROUPS_PER_UNIT;
     assert!(panel.weights.len() == n_groups * R * F::GROUP && panel.scales.len() == n_groups * R);
-    assert!(panel.mins.len() == n_units * R && width <= MAX_WIDTH && R <= MAX_ROWS);
+    assert!(panel.mins.len() == n_units * R && R <= MAX_ROWS);
+    assert!(first_lane + V * I::LANES <= width && width <= MAX_WIDTH);
     assert!(tokens.quants.len() == n_units * UNIT * width);
     assert!(tokens.scales.len() == n_units * width && tokens.sums.len() == 2 * n_units * width);
     assert!(tokens.scaled_sums.len() == n_units * width);
@@ -283,18 +287,28 @@ fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
         // `n_units`, groups below `n_groups`, rows below `R` and lanes below `width`.
         unsafe {
             let token_scales: [I::F32; V] = std::array::from_fn(|v| {
-                isa.load_f32(tokens.scales.as_ptr().add(unit * width + v * I::LANES))
+                isa.load_f32(
+                    tokens
+                        .scales
+                        .as_ptr()
+                        .add(unit * width + first_lane + v * I::LANES),
+                )
             });
             for g in 0..F::GROUPS_PER_UNIT {
                 let group = unit * F::GROUPS_PER_UNIT + g;
                 let start = std::array::from_fn(|v| {
-                    let sums = tokens.sums.as_ptr().add(2 * unit * width + v * I::LANES);
+                    let lane = first_lane + v * I::LANES;
+                    let sums = tokens.sums.as_ptr().add(2 * unit * width + lane);
                     offset_sum::<I, F>(isa, sums.add(g * width), width)
                 });
                 let sums = isa.dot_group::<R, V>(
                     kind,
                     panel.weights.as_ptr().add(group * R * F::GROUP),
-                    tokens.quants.as_ptr().add(group * F::GROUP * width),
+                    tokens
+                        .quants
+                        .as_ptr()
+                        .add(group * F::GROUP * width + 4 * first_lane),
+                    4 * width,
                     [start; R],
                 );
                 let scales = panel.scales.as_ptr().add(group * R);
@@ -309,7 +323,7 @@ fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
             if F::HAS_MINS {
                 let mins = panel.mins.as_ptr().add(unit * R);
                 for v in 0..V {
-                    let at = unit * width + v * I::LANES;
+                    let at = unit * width + first_lane + v * I::LANES;
                     let scaled_sum = isa.load_f32(tokens.scaled_sums.as_ptr().add(at));
                     for r in 0..R {
                         let min = isa.splat_f32(mins.add(r).read());

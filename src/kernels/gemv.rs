@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use crate::gguf::DType;
 use crate::kernels::activations::{Layout, View};
-use crate::kernels::formats::{CHUNK_UNITS, Format, Q4_0, Q4_K, Q6_K, Q8_0};
+use crate::kernels::formats::{CHUNK_UNITS, Format, Q4_0, Q4_K, Q6_K, Q8_0, Scales};
 use crate::kernels::int8::{Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
@@ -104,22 +104,31 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: [View
     };
     let in_full = n_units - n_units % CHUNK_UNITS;
     for first in (0..in_full).step_by(CHUNK_UNITS) {
-        add_chunk::<I, F, T>(isa, row, &tokens, first, CHUNK_UNITS, &mut sums);
+        sums = add_chunk::<I, F, T>(isa, row, &tokens, first, CHUNK_UNITS, sums);
     }
     if in_full < n_units {
-        add_chunk::<I, F, T>(isa, row, &tokens, in_full, n_units - in_full, &mut sums);
+        sums = add_chunk::<I, F, T>(isa, row, &tokens, in_full, n_units - in_full, sums);
     }
     std::array::from_fn(|t| {
         let [even, odd] = sums.products[t].map(|lanes| isa.unit_lanes(lanes));
-        sum_lanes(std::array::from_fn(|i| even[i] + odd[i])) - sum_lanes(sums.excess[t])
+        let products = sum_lanes(std::array::from_fn(|i| even[i] + odd[i]));
+        let excess = sum_lanes(sums.excess[t]);
+        if F::HAS_MINS {
+            products - excess
+        } else if I::UNSIGNED_WEIGHTS {
+            products - f32::from(F::OFFSET) * excess
+        } else {
+            products
+        }
     })
 }
 
 /// Running sums of a row's products.
+#[derive(Clone, Copy)]
 struct Sums<I: Int8, const T: usize> {
     /// For even and odd units apart, so that one need not wait for the other.
     products: [[I::UnitF32; 2]; T],
-    /// What they are too large by: offsets, or minimums.
+    /// What they are too large by: minimums, or offsets in units of the format's.
     excess: [[f32; UNIT_LANES]; T],
 }
 
@@ -131,55 +140,94 @@ fn add_chunk<I: Int8, F: Format, const T: usize>(
     tokens: &[View; T],
     first: usize,
     n_units: usize,
-    sums: &mut Sums<I, T>,
-) {
+    mut sums: Sums<I, T>,
+) -> Sums<I, T> {
     // SAFETY: the row has all units that the tokens have.
     let weights = unsafe { F::scales(isa, row.as_ptr(), first, n_units) };
     let mut scales = [[0.0f32; 2 * CHUNK_UNITS]; T];
-    for (t, token) in tokens.iter().enumerate() {
-        let units = first..first + n_units;
-        let token_scales = &token.scales[units.clone()];
+    for t in 0..T {
+        let token_scales = &tokens[t].scales[first..first + n_units];
         for (i, token_scale) in token_scales.iter().enumerate() {
             for g in 0..F::GROUPS_PER_UNIT {
                 let group = i * F::GROUPS_PER_UNIT + g;
                 scales[t][group] = weights.scales[group] * token_scale;
             }
         }
-        let excess = &mut sums.excess[t][..n_units];
-        if F::HAS_MINS {
-            let scaled_sums = &token.scaled_sums[units];
-            for ((excess, min), sum) in excess.iter_mut().zip(weights.mins).zip(scaled_sums) {
-                *excess += min * sum;
-            }
-        } else if I::UNSIGNED_WEIGHTS {
-            let halves = token.sums[2 * units.start..2 * units.end]
-                .as_chunks::<2>()
-                .0;
-            for (i, (excess, [a, b])) in excess.iter_mut().zip(halves).enumerate() {
-                let offset = -f32::from(F::OFFSET);
-                *excess += if F::GROUPS_PER_UNIT == 1 {
-                    scales[t][i] * (a + b) as f32 * offset
-                } else {
-                    (scales[t][2 * i] * *a as f32 + scales[t][2 * i + 1] * *b as f32) * offset
-                };
-            }
+        sums.excess[t] = add_excess::<I, F>(
+            &weights,
+            &scales[t],
+            &tokens[t],
+            first,
+            n_units,
+            sums.excess[t],
+        );
+    }
+    for pair in 0..n_units / 2 {
+        add_unit::<I, F, T>(isa, row, tokens, first, 2 * pair, 0, &scales, &mut sums);
+        add_unit::<I, F, T>(isa, row, tokens, first, 2 * pair + 1, 1, &scales, &mut sums);
+    }
+    if n_units % 2 == 1 {
+        add_unit::<I, F, T>(isa, row, tokens, first, n_units - 1, 0, &scales, &mut sums);
+    }
+    sums
+}
+
+/// Adds the products of unit `first + i`.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn add_unit<I: Int8, F: Format, const T: usize>(
+    isa: I,
+    row: &[u8],
+    tokens: &[View; T],
+    first: usize,
+    i: usize,
+    parity: usize,
+    scales: &[[f32; 2 * CHUNK_UNITS]; T],
+    sums: &mut Sums<I, T>,
+) {
+    // SAFETY: the row has this unit, and so has each token.
+    unsafe {
+        let integers = F::unit(isa, row.as_ptr(), first + i);
+        for t in 0..T {
+            let quants = tokens[t].quants.as_ptr().cast::<u8>();
+            let quants = isa.load_unit(quants.add((first + i) * UNIT));
+            let products = isa.dot_unit(F::BITS, integers, quants);
+            let (lower, upper) = (i * F::GROUPS_PER_UNIT, (i + 1) * F::GROUPS_PER_UNIT - 1);
+            let scale = isa.unit_scales(scales[t][lower], scales[t][upper]);
+            let sum = &mut sums.products[t][parity];
+            *sum = isa.unit_mul_add(products, scale, *sum);
         }
     }
-    for i in 0..n_units {
-        let unit = first + i;
-        // SAFETY: the row has this unit, and so has each token.
-        unsafe {
-            let integers = F::unit(isa, row.as_ptr(), unit);
-            for t in 0..T {
-                let quants = isa.load_unit(tokens[t].quants.as_ptr().cast::<u8>().add(unit * UNIT));
-                let products = isa.dot_unit(F::BITS, integers, quants);
-                let (lower, upper) = (i * F::GROUPS_PER_UNIT, (i + 1) * F::GROUPS_PER_UNIT - 1);
-                let scale = isa.unit_scales(scales[t][lower], scales[t][upper]);
-                let sum = &mut sums.products[t][i % 2];
-                *sum = isa.unit_mul_add(products, scale, *sum);
-            }
+}
+
+/// Adds what the products of units `first..first + n_units` are too large by.
+#[inline(always)]
+fn add_excess<I: Int8, F: Format>(
+    weights: &Scales,
+    scales: &[f32; 2 * CHUNK_UNITS],
+    token: &View,
+    first: usize,
+    n_units: usize,
+    mut excess: [f32; UNIT_LANES],
+) -> [f32; UNIT_LANES] {
+    let scaled_sums = &token.scaled_sums[first..first + n_units];
+    if F::HAS_MINS {
+        for ((excess, min), sum) in excess.iter_mut().zip(weights.mins).zip(scaled_sums) {
+            *excess += min * sum;
+        }
+    } else if I::UNSIGNED_WEIGHTS && F::GROUPS_PER_UNIT == 1 {
+        for ((excess, scale), sum) in excess.iter_mut().zip(weights.scales).zip(scaled_sums) {
+            *excess += scale * sum;
+        }
+    } else if I::UNSIGNED_WEIGHTS {
+        let halves = token.sums[2 * first..2 * (first + n_units)]
+            .as_chunks::<2>()
+            .0;
+        for (i, (excess, [a, b])) in excess.iter_mut().zip(halves).enumerate() {
+            *excess -= scales[2 * i] * *a as f32 + scales[2 * i + 1] * *b as f32;
         }
     }
+    excess
 }
 
 #[inline(always)]

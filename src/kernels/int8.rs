@@ -98,12 +98,14 @@ pub trait Int8: Copy + Send + Sync {
     /// tokens. Unsigned weights have at most `kind.bits`.
     ///
     /// # Safety
-    /// `weights: [R][kind.len]` and `activations: [kind.len / 4][V][LANES][4]` must be readable.
+    /// `weights: [R][kind.len]` must be readable, and of `activations` `[V][LANES][4]` at each of
+    /// `kind.len / 4` multiples of `stride`.
     unsafe fn dot_group<const R: usize, const V: usize>(
         self,
         kind: Group,
         weights: *const u8,
         activations: *const i8,
+        stride: usize,
         sums: [[Self::I32; V]; R],
     ) -> [[Self::I32; V]; R];
 

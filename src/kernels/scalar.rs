@@ -95,6 +95,7 @@ impl Int8 for Scalar {
         kind: Group,
         weights: *const u8,
         activations: *const i8,
+        stride: usize,
         mut sums: [[[i32; LANES]; V]; R],
     ) -> [[[i32; LANES]; V]; R] {
         for column in 0..kind.len {
@@ -103,8 +104,8 @@ impl Int8 for Scalar {
                 let w = unsafe { weights.add(r * kind.len + column).cast::<i8>().read() };
                 for (v, lanes) in of_row.iter_mut().enumerate() {
                     for (lane, sum) in lanes.iter_mut().enumerate() {
-                        let at = ((column / 4 * V + v) * LANES + lane) * 4 + column % 4;
-                        // SAFETY: the caller vouches for `[kind.len / 4][V][LANES][4]` of them.
+                        let at = column / 4 * stride + (v * LANES + lane) * 4 + column % 4;
+                        // SAFETY: the caller vouches for `[V][LANES][4]` at each stride.
                         let a = unsafe { activations.add(at).read() };
                         *sum += i32::from(w) * i32::from(a);
                     }

@@ -234,3 +234,15 @@ fn biases_and_what_was_there_are_added() {
         }
     }
 }
+
+#[test]
+fn an_instruction_set_is_chosen_by_name() {
+    assert_eq!(Isa::choose("scalar").unwrap().name(), "scalar");
+    let best = Isa::choose("").unwrap();
+    assert_eq!(best.name(), Isa::available().last().unwrap().name());
+    let error = Isa::choose("sse9").unwrap_err().to_string();
+    assert!(
+        error.contains("OWL2_ISA") && error.contains("scalar"),
+        "{error}"
+    );
+}

@@ -258,6 +258,7 @@ impl Int8 for Avx2 {
         kind: Group,
         weights: *const u8,
         activations: *const i8,
+        stride: usize,
         mut sums: [[__m256i; V]; R],
     ) -> [[__m256i; V]; R] {
         // SAFETY: the caller vouches for the bytes, `self` for AVX2.
@@ -274,7 +275,7 @@ impl Int8 for Avx2 {
                 let mut upper_pairs = pairs;
                 for step in first..(first + steps_per_sum).min(kind.len / 4) {
                     let a: [__m256i; V] = std::array::from_fn(|v| {
-                        _mm256_loadu_si256(activations.add((step * V + v) * 32).cast())
+                        _mm256_loadu_si256(activations.add(step * stride + v * 32).cast())
                     });
                     for r in 0..R {
                         let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
@@ -366,13 +367,14 @@ impl Int8 for AvxVnni {
         kind: Group,
         weights: *const u8,
         activations: *const i8,
+        stride: usize,
         mut sums: [[__m256i; V]; R],
     ) -> [[__m256i; V]; R] {
         for step in 0..kind.len / 4 {
             // SAFETY: the caller vouches for the bytes, `self` for AVX-VNNI.
             unsafe {
                 let a: [__m256i; V] = std::array::from_fn(|v| {
-                    _mm256_loadu_si256(activations.add((step * V + v) * 32).cast())
+                    _mm256_loadu_si256(activations.add(step * stride + v * 32).cast())
                 });
                 for r in 0..R {
                     let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
@@ -482,13 +484,14 @@ impl Int8 for Avx512 {
         kind: Group,
         weights: *const u8,
         activations: *const i8,
+        stride: usize,
         mut sums: [[__m512i; V]; R],
     ) -> [[__m512i; V]; R] {
         for step in 0..kind.len / 4 {
             // SAFETY: the caller vouches for the bytes, `self` for AVX-512 VNNI.
             unsafe {
                 let a: [__m512i; V] = std::array::from_fn(|v| {
-                    _mm512_loadu_si512(activations.add((step * V + v) * 64).cast())
+                    _mm512_loadu_si512(activations.add(step * stride + v * 64).cast())
                 });
                 for r in 0..R {
                     let w = weights.add(r * kind.len + 4 * step).cast::<i32>();

@@ -175,8 +175,8 @@ impl Block {
             n_kv_heads: config.n_heads,
             head_dim,
             queries: columns(queries),
-            keys: columns(keys),
-            values: columns(values),
+            keys: columns(keys).into(),
+            values: columns(values).into(),
             n_keys,
             causal_start: None,
         };

@@ -210,7 +210,7 @@ impl DecoderConfig {
                     .in_tensor(tensor::ROPE_FACTORS),
             );
         }
-        let config = DecoderConfig {
+        Ok(DecoderConfig {
             vocab_size: match gguf.find(&name(key::VOCAB_SIZE))? {
                 Some(n) => n,
                 None => gguf.get::<Vec<&str>>(names::tokenizer::TOKENS)?.len(),
@@ -228,8 +228,7 @@ impl DecoderConfig {
                 .tensor(&names::bias(&names::block(0, "attn_q")))
                 .is_some(),
             tie_word_embeddings: gguf.tensor(tensor::OUTPUT).is_none(),
-        };
-        Ok(config)
+        })
     }
 
     /// Checks what the file says twice: the length of a head, and the number of tokens.

@@ -1,5 +1,6 @@
 //! The LLaMA-2 decoder, with K, V and norms chosen by each position's modality.
 
+use crate::gguf::DType;
 use crate::gguf::names::{self, tensor};
 use crate::model::adaptive::{PerModality, Run, rows_of, rows_of_mut};
 use crate::model::config::{DecoderConfig, RopeScalingKind};
@@ -138,6 +139,11 @@ impl Decoder {
                 bias: None,
             },
         }
+    }
+
+    /// Whether the weights are stored in full precision.
+    pub fn is_exact(&self) -> bool {
+        self.output.weight.dtype() == DType::F32
     }
 
     /// Writes the embedding of token `id`, which must be below `vocab_size`, to `out`.

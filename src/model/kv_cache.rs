@@ -1,9 +1,58 @@
 //! Keys and values of the positions computed so far.
 
-use crate::model::config::DecoderConfig;
-use crate::ops::attention::Heads;
+use std::fmt;
+use std::str::FromStr;
 
-/// A cache for one sequence: rotated keys and values, `f32`, each head's rows contiguous.
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+
+use crate::error::{Error, Result};
+use crate::model::config::DecoderConfig;
+use crate::ops::attention::{Heads, StoredHeads};
+
+/// How keys and values are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheType {
+    /// As they were computed.
+    F32,
+    /// Rounded to half precision: half the memory, and half of what attention reads.
+    F16,
+}
+
+impl CacheType {
+    /// Bytes of one value.
+    fn value_bytes(self) -> usize {
+        match self {
+            CacheType::F32 => size_of::<f32>(),
+            CacheType::F16 => size_of::<u16>(),
+        }
+    }
+}
+
+impl fmt::Display for CacheType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CacheType::F32 => "f32",
+            CacheType::F16 => "f16",
+        })
+    }
+}
+
+impl FromStr for CacheType {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(CacheType::F32),
+            "f16" => Ok(CacheType::F16),
+            _ => Err(Error::usage(format!(
+                "'{text}' is no type of cache; one of f32, f16"
+            ))),
+        }
+    }
+}
+
+/// A cache for one sequence: rotated keys, and values, each head's rows contiguous.
 #[derive(Clone, Debug)]
 pub struct KvCache {
     layers: Vec<LayerCache>,
@@ -17,19 +66,49 @@ pub struct KvCache {
 #[derive(Clone, Debug)]
 pub(super) struct LayerCache {
     /// `[n_kv_heads, capacity, head_dim]`.
-    keys: Vec<f32>,
+    keys: Rows,
     /// `[n_kv_heads, capacity, head_dim]`.
-    values: Vec<f32>,
+    values: Rows,
+    n_kv_heads: usize,
     head_dim: usize,
     capacity: usize,
 }
 
+/// Zeros at first, which the system provides only when a page of them is touched.
+#[derive(Clone, Debug)]
+enum Rows {
+    F32(Vec<f32>),
+    /// The bits of half-precision floats.
+    F16(Vec<u16>),
+}
+
+impl Rows {
+    fn zeros(cache_type: CacheType, len: usize) -> Self {
+        match cache_type {
+            CacheType::F32 => Rows::F32(vec![0.0; len]),
+            CacheType::F16 => Rows::F16(vec![0; len]),
+        }
+    }
+
+    fn store(&mut self, start: usize, values: &[f32]) {
+        let range = start..start + values.len();
+        match self {
+            Rows::F32(rows) => rows[range].copy_from_slice(values),
+            Rows::F16(rows) => {
+                let rows: &mut [f16] = rows[range].reinterpret_cast_mut();
+                rows.convert_from_f32_slice(values);
+            }
+        }
+    }
+}
+
 impl KvCache {
     /// Reserves room for `capacity` positions. Pages that are never written cost nothing.
-    pub fn new(config: &DecoderConfig, capacity: usize) -> Self {
+    pub fn new(config: &DecoderConfig, cache_type: CacheType, capacity: usize) -> Self {
         let layer = || LayerCache {
-            keys: vec![0.0; capacity * config.kv_dim()],
-            values: vec![0.0; capacity * config.kv_dim()],
+            keys: Rows::zeros(cache_type, capacity * config.kv_dim()),
+            values: Rows::zeros(cache_type, capacity * config.kv_dim()),
+            n_kv_heads: config.n_kv_heads,
             head_dim: config.head_dim(),
             capacity,
         };
@@ -41,8 +120,8 @@ impl KvCache {
     }
 
     /// Bytes that `capacity` positions take.
-    pub fn bytes(config: &DecoderConfig, capacity: usize) -> u64 {
-        2 * size_of::<f32>() as u64
+    pub fn bytes(config: &DecoderConfig, cache_type: CacheType, capacity: usize) -> u64 {
+        2 * cache_type.value_bytes() as u64
             * config.n_layers as u64
             * config.kv_dim() as u64
             * capacity as u64
@@ -83,28 +162,34 @@ impl LayerCache {
     /// Stores rows of `keys, values: [n, kv_dim]` from position `first` on.
     pub fn store(&mut self, first: usize, keys: &[f32], values: &[f32]) {
         let (head_dim, capacity) = (self.head_dim, self.capacity);
-        let kv_dim = self.keys.len() / capacity;
+        let kv_dim = self.n_kv_heads * head_dim;
         for (cache, rows) in [(&mut self.keys, keys), (&mut self.values, values)] {
             for (i, row) in rows.chunks_exact(kv_dim).enumerate() {
                 for (head, part) in row.chunks_exact(head_dim).enumerate() {
-                    let start = (head * capacity + first + i) * head_dim;
-                    cache[start..start + head_dim].copy_from_slice(part);
+                    cache.store((head * capacity + first + i) * head_dim, part);
                 }
             }
         }
     }
 
     /// All keys.
-    pub fn keys(&self) -> Heads<'_> {
+    pub fn keys(&self) -> StoredHeads<'_> {
         self.heads(&self.keys)
     }
 
     /// All values.
-    pub fn values(&self) -> Heads<'_> {
+    pub fn values(&self) -> StoredHeads<'_> {
         self.heads(&self.values)
     }
 
-    fn heads<'a>(&self, data: &'a [f32]) -> Heads<'a> {
+    fn heads<'a>(&self, rows: &'a Rows) -> StoredHeads<'a> {
+        match rows {
+            Rows::F32(rows) => StoredHeads::F32(self.view(rows)),
+            Rows::F16(rows) => StoredHeads::F16(self.view(rows.reinterpret_cast())),
+        }
+    }
+
+    fn view<'a, T>(&self, data: &'a [T]) -> Heads<'a, T> {
         Heads {
             data,
             offset: 0,

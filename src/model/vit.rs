@@ -154,8 +154,8 @@ impl Block {
             n_kv_heads: config.n_heads,
             head_dim,
             queries: columns(0),
-            keys: columns(width),
-            values: columns(2 * width),
+            keys: columns(width).into(),
+            values: columns(2 * width).into(),
             n_keys: config.n_tokens(),
             causal_start: None,
         };

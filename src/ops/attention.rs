@@ -1,21 +1,40 @@
 //! Multi-head attention, for the ViT, the abstractor and the decoder alike.
 
-use crate::kernels::attention::{Head, HeadRows, TILE_QUERIES, attend};
+use std::cell::RefCell;
+
+use half::f16;
+
+use crate::kernels::attention::{Head, HeadRows, Scratch, Stored, TILE_QUERIES, attend};
 use crate::kernels::tiles::Tiles;
 use crate::ops::Compute;
+
+thread_local! {
+    /// Buffers of this thread; they grow to a constant size once.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
 
 /// The rows of several heads in one buffer: row `i` of head `h` starts at
 /// `offset + h * head_stride + i * row_stride`.
 #[derive(Clone, Copy, Debug)]
-pub struct Heads<'a> {
+pub struct Heads<'a, T = f32> {
     /// The buffer.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Where the first head's first row starts.
     pub offset: usize,
     /// Distance of one head to the next.
     pub head_stride: usize,
     /// Distance of one row to the next.
     pub row_stride: usize,
+}
+
+impl<'a, T> Heads<'a, T> {
+    fn head(&self, index: usize) -> HeadRows<'a, T> {
+        HeadRows {
+            data: self.data,
+            offset: self.offset + index * self.head_stride,
+            stride: self.row_stride,
+        }
+    }
 }
 
 impl<'a> Heads<'a> {
@@ -28,13 +47,29 @@ impl<'a> Heads<'a> {
             row_stride: width,
         }
     }
+}
 
-    fn head(&self, index: usize) -> HeadRows<'a> {
-        HeadRows {
-            data: self.data,
-            offset: self.offset + index * self.head_stride,
-            stride: self.row_stride,
+/// Keys or values of several heads.
+#[derive(Clone, Copy, Debug)]
+pub enum StoredHeads<'a> {
+    /// As they were computed.
+    F32(Heads<'a, f32>),
+    /// Rounded to half precision.
+    F16(Heads<'a, f16>),
+}
+
+impl<'a> StoredHeads<'a> {
+    fn head(&self, index: usize) -> Stored<'a> {
+        match self {
+            StoredHeads::F32(heads) => Stored::F32(heads.head(index)),
+            StoredHeads::F16(heads) => Stored::F16(heads.head(index)),
         }
+    }
+}
+
+impl<'a> From<Heads<'a>> for StoredHeads<'a> {
+    fn from(heads: Heads<'a>) -> Self {
+        StoredHeads::F32(heads)
     }
 }
 
@@ -50,9 +85,9 @@ pub struct Attention<'a> {
     /// The queries.
     pub queries: Heads<'a>,
     /// The keys.
-    pub keys: Heads<'a>,
+    pub keys: StoredHeads<'a>,
     /// The values.
-    pub values: Heads<'a>,
+    pub values: StoredHeads<'a>,
     /// Keys and values there are.
     pub n_keys: usize,
     /// With `Some(start)`, query `i` sees the keys up to and including `start + i`.
@@ -81,7 +116,9 @@ impl Attention<'_> {
                     causal_start: self.causal_start,
                     scale,
                 };
-                attend(compute.isa, inputs, &mut tile);
+                SCRATCH.with_borrow_mut(|scratch| {
+                    attend(compute.isa, inputs, &mut tile, scratch);
+                });
             }
         });
     }

@@ -51,6 +51,11 @@ impl Matrix {
         }
     }
 
+    /// How the values are stored.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// Number of rows: outputs of a projection, or entries of an embedding.
     pub fn n_rows(&self) -> usize {
         self.n_rows

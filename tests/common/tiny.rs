@@ -246,12 +246,6 @@ impl Random {
     }
 }
 
-/// Index of the largest value, the first of equals.
-pub fn argmax(values: &[f32]) -> u32 {
-    let best = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    values.iter().position(|&x| x == best).unwrap() as u32
-}
-
 /// Largest absolute difference.
 pub fn distance(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());

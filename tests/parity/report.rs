@@ -33,8 +33,7 @@ impl Report {
             |worst, x| if x > worst || x.is_nan() { x } else { worst },
         );
         self.count(stage, at, worst);
-        // Not `>`, which NaN would pass.
-        if !(worst <= tolerance) {
+        if worst > tolerance || worst.is_nan() {
             self.fail(
                 stage,
                 at,
@@ -97,7 +96,7 @@ impl Report {
         });
         let stage = &mut self.stages[index];
         stage.n_checks += 1;
-        if !(error <= stage.worst) {
+        if error > stage.worst || error.is_nan() {
             stage.worst = error;
             stage.at = at.to_owned();
         }

@@ -88,7 +88,7 @@ mod tests {
     fn a_line_has_sines_then_cosines() {
         let mut row = [0.0; 4];
         line_row(3, &mut row);
-        close(&row, &[0.141_120_0, 0.029_995_5, -0.989_992_5, 0.999_550_0]);
+        close(&row, &[0.141_12, 0.029_995_5, -0.989_992_5, 0.999_55]);
     }
 
     #[test]
