@@ -1,0 +1,121 @@
+//! Plain LLaMA files that llama.cpp made, against what llama.cpp computes from them: its greedy
+//! continuation and its log probabilities, in `tests/fixtures/llama` or where `OWL2_LLAMA_DIR` says.
+//!
+//! `cargo test --test llama -- --nocapture` prints the greatest and mean difference of each file.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use owl2::gguf::Gguf;
+use owl2::model::Model;
+use owl2::ops::Compute;
+use owl2::prompt::{Segment, tokenize_raw};
+use owl2::session::{Input, Session};
+use owl2::tokenizer::{Tokenizer, Vocabulary};
+use serde_json::Value;
+
+/// Greatest difference of a log probability. Both sides round activations to 8 bits, each in its
+/// own way; so much comes of it on these files.
+const TOLERANCE: f64 = 0.25;
+
+fn directory() -> PathBuf {
+    std::env::var_os("OWL2_LLAMA_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama"),
+        PathBuf::from,
+    )
+}
+
+fn integer(value: &Value) -> u32 {
+    value.as_u64().expect("an id") as u32
+}
+
+fn array(value: &Value) -> &[Value] {
+    value.as_array().expect("an array")
+}
+
+/// Logarithm of the sum of all tokens' probabilities before they are made to add up to 1.
+fn log_sum(logits: &[f32]) -> f64 {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|x| f64::from(x - highest).exp()).sum();
+    f64::from(highest) + sum.ln()
+}
+
+/// The likeliest token that goes on.
+fn likeliest(logits: &[f32], eos_id: u32) -> u32 {
+    let others = (0..).zip(logits).filter(|&(id, _)| id != eos_id);
+    let best = others.max_by(|a, b| a.1.total_cmp(b.1));
+    best.expect("a vocabulary").0
+}
+
+/// Differences of one file.
+#[derive(Default)]
+struct Differences {
+    greatest: f64,
+    sum: f64,
+    n: usize,
+    n_other_ids: usize,
+    n_ids: usize,
+}
+
+fn check(model: &Model, tokenizer: &Tokenizer, case: &Value, differences: &mut Differences) {
+    let prompt = case["prompt"].as_str().expect("a prompt");
+    let prompt_ids: Vec<u32> = array(&case["prompt_ids"]).iter().map(integer).collect();
+    let segments = tokenize_raw(tokenizer, prompt);
+    assert_eq!(segments, [Segment::Tokens(prompt_ids.clone())], "{prompt}");
+
+    let steps = array(&case["steps"]);
+    let mut session = Session::new(model, prompt_ids.len() + steps.len());
+    session.extend(&[Input::Tokens(&prompt_ids)]).unwrap();
+    for step in steps {
+        let logits = session.logits();
+        let log_sum = log_sum(logits);
+        for given in array(&step["logprobs"]) {
+            let logprob = f64::from(logits[integer(&given[0]) as usize]) - log_sum;
+            let difference = (logprob - given[1].as_f64().expect("a number")).abs();
+            differences.greatest = differences.greatest.max(difference);
+            differences.sum += difference;
+            differences.n += 1;
+        }
+        let id = integer(&step["id"]);
+        let ours = likeliest(logits, tokenizer.vocabulary().eos_id);
+        differences.n_other_ids += usize::from(ours != id);
+        differences.n_ids += 1;
+        session.step(id).unwrap();
+    }
+}
+
+#[test]
+fn plain_llama_files_give_what_llama_cpp_gives() {
+    let mut n_files = 0;
+    for entry in fs::read_dir(directory()).expect("the directory of fixtures") {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        n_files += 1;
+        let cases: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        let gguf = Gguf::open(&path.with_extension("gguf")).unwrap();
+        let model = Model::new(&gguf, Compute::new(NonZeroUsize::MIN).unwrap()).unwrap();
+        let tokenizer = Tokenizer::new(Vocabulary::read(&gguf).unwrap()).unwrap();
+        let mut differences = Differences::default();
+        for case in array(&cases) {
+            check(&model, &tokenizer, case, &mut differences);
+        }
+        let Differences {
+            greatest,
+            sum,
+            n,
+            n_other_ids,
+            n_ids,
+        } = differences;
+        println!(
+            "{}: {n} log probabilities, greatest difference {greatest:.2e}, mean {:.2e}; {n_other_ids} of {n_ids} ids differ",
+            path.display(),
+            sum / n as f64
+        );
+        assert_eq!(n_other_ids, 0, "{}", path.display());
+        assert!(greatest < TOLERANCE, "{}: {greatest}", path.display());
+    }
+    assert!(n_files > 0, "no fixtures");
+}
