@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod bench;
 mod info;
 
 use std::io::{self, Write};
@@ -19,6 +20,7 @@ use args::Command;
 pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Some(Command::Info(args)) => info::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
         None => ask::run(&cli.ask),
     }
 }

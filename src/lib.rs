@@ -1,5 +1,6 @@
 //! mPLUG-Owl2 on ordinary CPUs, from one memory-mapped GGUF file.
 
+pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod error;
