@@ -16,7 +16,7 @@ const PIECE: usize = 1 << 20;
 /// How long integers are multiplied.
 const MULTIPLYING: Duration = Duration::from_millis(20);
 /// Rounds between two looks at the clock.
-const ROUNDS: usize = 1000;
+const ROUNDS: usize = 10_000;
 
 /// Bytes a second that all threads together read of `file`. Files smaller than the caches measure
 /// those.
