@@ -58,7 +58,7 @@ impl std::fmt::Display for Shape {
 }
 
 /// Items are multiply-accumulates. The batch is quantized beforehand.
-#[divan::bench(args = shapes(&TOKENS), sample_count = 5, sample_size = 1)]
+#[divan::bench(args = shapes(&TOKENS), sample_count = 5, sample_size = 1, max_time = 1)]
 fn gemm(bencher: Bencher, shape: Shape) {
     let n_macs = shape.n_rows * WIDTH * shape.n_tokens;
     multiply(bencher.counter(ItemsCount::new(n_macs)), shape);

@@ -10,8 +10,8 @@ use crate::kernels::int8::{Group, Int8, Int8Op};
 /// fit the registers that its sums leave. Where products are first summed in 16 bits, they are
 /// widened each time, which formats of few bits do less often.
 const GROUP: Group = Group { len: 4, bits: 4 };
-/// Room for 8 rows of weights.
-const MAX_WEIGHTS: usize = 8 * GROUP.len;
+/// Room for 6 rows of weights.
+const MAX_WEIGHTS: usize = 6 * GROUP.len;
 /// Room for two registers of 16 tokens.
 const MAX_ACTIVATIONS: usize = 32 * GROUP.len;
 
@@ -28,12 +28,12 @@ impl Int8Op for Peak {
 
     #[inline(always)]
     fn run<I: Int8>(self, isa: I) -> u64 {
-        // As many sums as keep two multipliers busy through their latency and still leave
-        // registers for the operands.
+        // Enough sums to keep two multipliers busy through their latency, few enough to leave
+        // registers for the operands, and in a shape that needs no more loads than multiplications.
         if I::TILE_VECTORS == 2 {
             self.multiply::<I, 6, 2>(isa)
         } else {
-            self.multiply::<I, 8, 1>(isa)
+            self.multiply::<I, 4, 2>(isa)
         }
     }
 }
