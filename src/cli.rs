@@ -2,6 +2,7 @@
 
 mod args;
 mod ask;
+mod bench;
 mod eval;
 mod info;
 mod progress;
@@ -23,6 +24,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Info(args)) => info::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
         None => ask::run(&cli.ask),
     }
 }

@@ -83,6 +83,11 @@ impl Gguf {
         TensorBytes::new(self.bytes.clone(), tensor.range.clone())
     }
 
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Whether the metadata has `key`.
     pub fn has(&self, key: &str) -> bool {
         self.header.metadata.contains_key(key)

@@ -14,6 +14,7 @@ pub mod gemm;
 pub mod gemv;
 pub mod int8;
 pub mod matmul;
+pub mod peak;
 pub mod scalar;
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,7 @@
 //! # }
 //! ```
 
+pub mod bench;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod error;

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::image::Aspect;
@@ -12,6 +13,7 @@ Examples:
   owl2 -m model.gguf --image cat.jpg -p \"Describe the image.\"
   owl2 -m model.gguf --image a.png --image b.png -p \"<|image|> or <|image|>: which is older?\"
   owl2 info model.gguf
+  owl2 bench -m model.gguf --image
 
 A plain LLaMA file has no prompt template: it continues the prompt, after <s>, as it is.
 
@@ -35,6 +37,8 @@ pub(super) enum Command {
     Info(InfoArgs),
     /// Asks questions with known answers and counts how many come out right
     Eval(EvalArgs),
+    /// Measures how fast a model runs, beside what this machine could do
+    Bench(BenchArgs),
 }
 
 /// One question.
@@ -192,4 +196,47 @@ pub(super) struct EvalArgs {
     /// Print one JSON object, with every question that came out otherwise than given
     #[arg(long)]
     pub json: bool,
+}
+
+/// The most positions that a benchmark computes: beyond any model's context.
+const MAX_BENCH_POSITIONS: u64 = 1 << 16;
+
+/// Arguments of `owl2 bench`.
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    /// The model file
+    #[arg(short, long, value_name = "FILE")]
+    pub model: PathBuf,
+
+    /// Tokens of the prompt; 0 leaves prefill out
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = up_to(MAX_BENCH_POSITIONS))]
+    pub pp: usize,
+
+    /// Tokens to generate; 0 leaves generation out
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = up_to(MAX_BENCH_POSITIONS))]
+    pub tg: usize,
+
+    /// Positions that precede the generated tokens
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = up_to(MAX_BENCH_POSITIONS))]
+    pub depth: usize,
+
+    /// Measure the encoding of a picture too, and the time to the first token of an answer about it
+    #[arg(long)]
+    pub image: bool,
+
+    /// Worker threads [default: one for each physical core there is]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// How often each stage is measured, after a warm-up
+    #[arg(short, long, value_name = "N", default_value = "5")]
+    pub repeats: NonZeroUsize,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn up_to(most: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(..=most)
 }

@@ -91,6 +91,14 @@ impl TensorBytes {
     }
 }
 
+impl From<Bytes> for TensorBytes {
+    /// A tensor that is all there is.
+    fn from(bytes: Bytes) -> Self {
+        let range = 0..bytes.len();
+        TensorBytes::new(Arc::new(bytes), range)
+    }
+}
+
 impl Deref for TensorBytes {
     type Target = [u8];
 

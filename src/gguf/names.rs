@@ -117,6 +117,11 @@ pub fn image_branch(part: &str) -> String {
     format!("{part}_image")
 }
 
+/// Whether the decoder tensor `name` is such a counterpart, which text never reads.
+pub fn is_image_branch(name: &str) -> bool {
+    name.contains("_image.")
+}
+
 /// Stem of a ViT tensor of layer `layer`.
 pub fn vision_block(layer: usize, part: &str) -> String {
     format!("v.blk.{layer}.{part}")

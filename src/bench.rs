@@ -1,0 +1,368 @@
+//! Measures the stages of a model and, in between, what the machine can do.
+//!
+//! Weights and prompts do not matter for speed, so prompts are random tokens and the picture is
+//! synthetic. Every stage runs once to warm up. A machine's memory may change its speed from one
+//! minute to the next; that is why its limits are measured again before each repeat.
+
+mod limits;
+mod work;
+
+use std::hint::black_box;
+use std::num::NonZeroUsize;
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::gguf::Gguf;
+use crate::image::Picture;
+use crate::model::Model;
+use crate::model::visual_config::VisualConfig;
+use crate::session::{Input, Session};
+use work::{DecoderWork, PictureWork};
+
+/// Positions of a question about one picture: the picture's 65, the template, and a sentence.
+const QUESTION_POSITIONS: usize = 100;
+/// The synthetic picture, larger than what vision towers take, and not square.
+const PICTURE_WIDTH: usize = 1024;
+const PICTURE_HEIGHT: usize = 768;
+
+/// What to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Tokens of the prompt; with 0, prefill is left out.
+    pub prefill: usize,
+    /// Tokens to generate; with 0, generation is left out.
+    pub generate: usize,
+    /// Positions that precede the generated tokens.
+    pub depth: usize,
+    /// Whether to measure what there is to a picture.
+    pub image: bool,
+    /// How often each stage is measured after its warm-up.
+    pub repeats: NonZeroUsize,
+}
+
+/// Measurements of one figure, at least one.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    ascending: Vec<f64>,
+}
+
+impl Samples {
+    fn new(mut values: Vec<f64>) -> Self {
+        assert!(!values.is_empty());
+        values.sort_by(f64::total_cmp);
+        Samples { ascending: values }
+    }
+
+    /// The middle one, or the mean of the two in the middle.
+    pub fn median(&self) -> f64 {
+        let n = self.ascending.len();
+        (self.ascending[(n - 1) / 2] + self.ascending[n / 2]) / 2.0
+    }
+
+    /// The smallest.
+    pub fn min(&self) -> f64 {
+        self.ascending[0]
+    }
+
+    /// The largest.
+    pub fn max(&self) -> f64 {
+        self.ascending[self.ascending.len() - 1]
+    }
+
+    /// Seconds as rates: `amount` of something was done in each.
+    fn rates(&self, amount: f64) -> Self {
+        // The clock may not resolve what a toy model takes.
+        let rate = |seconds: &f64| amount / seconds.max(1e-9);
+        Samples::new(self.ascending.iter().map(rate).collect())
+    }
+}
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What there is to a picture.
+    pub picture: Option<PictureReport>,
+    /// The prompt.
+    pub prefill: Option<PrefillReport>,
+    /// The tokens after it.
+    pub generate: Option<GenerateReport>,
+    /// Bytes a second that the machine reads of the model file, from the page cache.
+    pub bandwidth: Samples,
+    /// 8-bit multiply-accumulates a second that the machine's multipliers do.
+    pub int8: Samples,
+    /// The most memory the process ever held, with the part of the file that was read. Known on
+    /// Linux only.
+    pub peak_rss_bytes: Option<u64>,
+}
+
+/// Seconds for a picture, and its multiply-accumulates a second.
+#[derive(Clone, Debug)]
+pub struct PictureReport {
+    /// From RGB to the vision tower's input.
+    pub preprocess: Samples,
+    /// The vision transformer.
+    pub vit: Samples,
+    /// The abstractor and the projection to the decoder's width.
+    pub abstractor: Samples,
+    /// All three.
+    pub encode: Samples,
+    /// From RGB to the first token of the answer to a question of [`Self::question_positions`].
+    /// Opening the model and decoding the picture file are not in it.
+    pub first_token: Samples,
+    /// Positions of the question, the picture's among them.
+    pub question_positions: usize,
+    /// Of the vision transformer, a second.
+    pub vit_macs: Samples,
+    /// Of the abstractor, a second.
+    pub abstractor_macs: Samples,
+}
+
+/// How fast prompts are read.
+#[derive(Clone, Debug)]
+pub struct PrefillReport {
+    /// Tokens a second.
+    pub tokens: Samples,
+    /// Multiply-accumulates a second.
+    pub macs: Samples,
+}
+
+/// How fast tokens are generated.
+#[derive(Clone, Debug)]
+pub struct GenerateReport {
+    /// Tokens a second.
+    pub tokens: Samples,
+    /// Bytes of weights, keys and values a second.
+    pub bytes: Samples,
+    /// Bytes of weights, keys and values that a token needs, on the average.
+    pub bytes_per_token: f64,
+}
+
+/// Measures `model`, whose file is `gguf`.
+///
+/// # Errors
+/// [`Kind::Input`](crate::Kind::Input) where a picture is wanted of a model without image branch.
+pub fn run(gguf: &Gguf, model: &Model, plan: &Plan) -> Result<Report> {
+    let mut bench = Bench {
+        gguf,
+        model,
+        repeats: plan.repeats.get(),
+        bandwidth: Vec::new(),
+        int8: Vec::new(),
+    };
+    let work = DecoderWork::new(gguf, model.config(), model.cache_type());
+    // The first read also maps the pages.
+    limits::bandwidth(model.compute(), gguf.bytes());
+    bench.probe();
+    let picture = match plan.image {
+        true => Some(bench.picture()?),
+        false => None,
+    };
+    let prefill = match plan.prefill {
+        0 => None,
+        n => Some(bench.prefill(n, &work)?),
+    };
+    let generate = match plan.generate {
+        0 => None,
+        n => Some(bench.generate(plan.depth, n, &work)?),
+    };
+    Ok(Report {
+        picture,
+        prefill,
+        generate,
+        bandwidth: Samples::new(bench.bandwidth),
+        int8: Samples::new(bench.int8),
+        peak_rss_bytes: peak_rss_bytes(),
+    })
+}
+
+struct Bench<'a> {
+    gguf: &'a Gguf,
+    model: &'a Model,
+    repeats: usize,
+    bandwidth: Vec<f64>,
+    int8: Vec<f64>,
+}
+
+impl Bench<'_> {
+    /// Measures the machine.
+    fn probe(&mut self) {
+        let compute = self.model.compute();
+        self.bandwidth
+            .push(limits::bandwidth(compute, self.gguf.bytes()));
+        self.int8.push(limits::int8(compute));
+    }
+
+    /// Calls `once` to warm up and then for each repeat.
+    fn repeat<T>(&mut self, mut once: impl FnMut() -> Result<T>) -> Result<Vec<T>> {
+        once()?;
+        (0..self.repeats)
+            .map(|_| {
+                self.probe();
+                once()
+            })
+            .collect()
+    }
+
+    fn picture(&mut self) -> Result<PictureReport> {
+        let model = self.model;
+        let config = model.config();
+        let visual = config.visual.as_ref().ok_or_else(|| {
+            Error::input("this model has no image branch; measure it without --image")
+        })?;
+        let picture = synthetic_picture()?;
+        let stages = self.repeat(|| encode(model, visual, &picture).map(|(_, seconds)| seconds))?;
+        let stage = |i: usize| Samples::new(stages.iter().map(|seconds| seconds[i]).collect());
+        let (vit, abstractor) = (stage(1), stage(2));
+        let encode = Samples::new(stages.iter().map(|seconds| seconds.iter().sum()).collect());
+
+        let n_picture = visual.abstractor.n_positions();
+        // The beginning-of-text token and the template come before the picture.
+        let n_text = QUESTION_POSITIONS.saturating_sub(n_picture).max(2);
+        let ids = random_ids(n_text, config.decoder.vocab_size);
+        let (before, after) = ids.split_at(n_text / 4 + 1);
+        let mut session = Session::new(model, n_picture + n_text);
+        let first_token = self.repeat(|| {
+            session.truncate(0);
+            let start = Instant::now();
+            let (rows, _) = self::encode(model, visual, &picture)?;
+            session.extend(&[
+                Input::Tokens(before),
+                Input::Image(&rows),
+                Input::Tokens(after),
+            ])?;
+            black_box(likeliest(session.logits()));
+            Ok(start.elapsed().as_secs_f64())
+        })?;
+        let work = PictureWork::new(config, visual);
+        Ok(PictureReport {
+            preprocess: stage(0),
+            vit_macs: vit.rates(work.vit_macs as f64),
+            abstractor_macs: abstractor.rates(work.abstractor_macs as f64),
+            vit,
+            abstractor,
+            encode,
+            first_token: Samples::new(first_token),
+            question_positions: n_picture + n_text,
+        })
+    }
+
+    fn prefill(&mut self, n: usize, work: &DecoderWork) -> Result<PrefillReport> {
+        let ids = random_ids(n, self.model.config().decoder.vocab_size);
+        let mut session = Session::new(self.model, n);
+        let seconds = Samples::new(self.repeat(|| {
+            session.truncate(0);
+            let start = Instant::now();
+            session.extend(&[Input::Tokens(&ids)])?;
+            Ok(start.elapsed().as_secs_f64())
+        })?);
+        Ok(PrefillReport {
+            tokens: seconds.rates(n as f64),
+            macs: seconds.rates(work.prefill_macs(n)),
+        })
+    }
+
+    fn generate(&mut self, depth: usize, n: usize, work: &DecoderWork) -> Result<GenerateReport> {
+        let ids = random_ids(depth + n, self.model.config().decoder.vocab_size);
+        let (before, generated) = ids.split_at(depth);
+        let mut session = Session::new(self.model, depth + n);
+        if depth > 0 {
+            session.extend(&[Input::Tokens(before)])?;
+        }
+        let seconds = Samples::new(self.repeat(|| {
+            session.truncate(depth);
+            let start = Instant::now();
+            for &id in generated {
+                session.step(id)?;
+                black_box(likeliest(session.logits()));
+            }
+            Ok(start.elapsed().as_secs_f64())
+        })?);
+        let bytes_per_token = work.bytes_per_token(depth, n);
+        Ok(GenerateReport {
+            tokens: seconds.rates(n as f64),
+            bytes: seconds.rates(n as f64 * bytes_per_token),
+            bytes_per_token,
+        })
+    }
+}
+
+/// Encodes a picture: its rows, and the seconds that each of the three stages took.
+fn encode(model: &Model, visual: &VisualConfig, picture: &Picture) -> Result<(Vec<f32>, [f64; 3])> {
+    let start = Instant::now();
+    let pixels = model
+        .compute()
+        .threads
+        .enter(|| visual.preprocess.pixels(picture, visual.aspect))?;
+    let preprocessed = Instant::now();
+    let tokens = model.vision(&pixels, &mut ())?;
+    let seen = Instant::now();
+    let rows = model.abstract_picture(&tokens, &mut ())?;
+    let seconds = [preprocessed - start, seen - preprocessed, seen.elapsed()];
+    Ok((rows, seconds.map(|time| time.as_secs_f64())))
+}
+
+/// What greedy decoding does with logits.
+fn likeliest(logits: &[f32]) -> Option<usize> {
+    (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
+}
+
+/// `n` token ids, the same in every run.
+fn random_ids(n: usize, vocab_size: usize) -> Vec<u32> {
+    (0..n)
+        .map(|i| (scatter(i) % vocab_size as u64) as u32)
+        .collect()
+}
+
+/// Colours that change slowly, with noise: nothing that a resampler could take a shortcut for.
+fn synthetic_picture() -> Result<Picture> {
+    let rgb = (0..PICTURE_WIDTH * PICTURE_HEIGHT * 3).map(|i| {
+        let slow = 192 * i / (PICTURE_WIDTH * PICTURE_HEIGHT * 3);
+        (slow as u64 + scatter(i) % 64) as u8
+    });
+    Picture::from_rgb(PICTURE_WIDTH, PICTURE_HEIGHT, rgb.collect())
+}
+
+/// Fibonacci hashing: the upper bits of a multiple of the golden ratio.
+fn scatter(i: usize) -> u64 {
+    (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33
+}
+
+/// The high-water mark of resident memory, as Linux keeps it.
+fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_summed_up() {
+        let odd = Samples::new(vec![3.0, 1.0, 2.0]);
+        assert_eq!((odd.min(), odd.median(), odd.max()), (1.0, 2.0, 3.0));
+        let even = Samples::new(vec![4.0, 1.0, 2.0, 8.0]);
+        assert_eq!(even.median(), 3.0);
+        let rates = even.rates(8.0);
+        assert_eq!((rates.min(), rates.median(), rates.max()), (1.0, 3.0, 8.0));
+    }
+
+    #[test]
+    fn ids_are_of_the_vocabulary() {
+        let ids = random_ids(1000, 7);
+        for id in 0..7 {
+            assert!(ids.contains(&id));
+        }
+        assert!(ids.iter().all(|&id| id < 7));
+    }
+
+    #[test]
+    fn the_likeliest_is_found() {
+        assert_eq!(likeliest(&[0.5, 2.0, -1.0]), Some(1));
+        assert_eq!(likeliest(&[]), None);
+    }
+}

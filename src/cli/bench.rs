@@ -1,0 +1,233 @@
+//! `owl2 bench`: how fast a model runs, beside what the machine could do.
+
+use serde_json::{Map, Value, json};
+
+use crate::bench::{self, Plan, Report, Samples};
+use crate::cli::args::BenchArgs;
+use crate::cli::{human_bytes, print, print_json};
+use crate::error::Result;
+use crate::gguf::Gguf;
+use crate::kernels::Isa;
+use crate::model::Model;
+use crate::ops::Compute;
+use crate::threads;
+
+/// One line of the table, or three keys of the JSON object.
+struct Figure<'a> {
+    /// The median's key; minimum and maximum have a suffix.
+    key: &'static str,
+    label: String,
+    unit: Unit,
+    /// `None` where it was not measured.
+    samples: Option<&'a Samples>,
+    /// What it cannot exceed.
+    limit: Option<&'a Samples>,
+}
+
+#[derive(Clone, Copy)]
+enum Unit {
+    Seconds,
+    TokensPerSecond,
+    BytesPerSecond,
+    MacsPerSecond,
+}
+
+impl Unit {
+    /// Its name in the table, and how many of it the basic unit is.
+    fn scale(self) -> (&'static str, f64) {
+        match self {
+            Unit::Seconds => ("ms", 1e3),
+            Unit::TokensPerSecond => ("tokens/s", 1.0),
+            Unit::BytesPerSecond => ("GB/s", 1e-9),
+            Unit::MacsPerSecond => ("GMAC/s", 1e-9),
+        }
+    }
+}
+
+pub(super) fn run(args: &BenchArgs) -> Result<()> {
+    let gguf = Gguf::open(&args.model)?;
+    let compute = Compute::new(args.threads.unwrap_or_else(threads::default_count))?;
+    let (isa, n_threads) = (compute.isa, compute.threads.count());
+    let model = Model::new(&gguf, compute).map_err(|e| e.in_file(&args.model))?;
+    let plan = Plan {
+        prefill: args.pp,
+        generate: args.tg,
+        depth: args.depth,
+        image: args.image,
+        repeats: args.repeats,
+    };
+    let report = bench::run(&gguf, &model, &plan)?;
+    let figures = figures(&report, &plan);
+    if args.json {
+        return print_json(&as_json(args, isa, n_threads, &report, &figures));
+    }
+    let mut text = format!(
+        "{n_threads} threads, instructions {isa}, median of {} after a warm-up\n\n",
+        plan.repeats
+    );
+    text += &table(&figures);
+    text += "\nThe model was open before anything was timed.\n";
+    if let Some(generate) = &report.generate {
+        let bytes = human_bytes(generate.bytes_per_token as u64);
+        text += &format!("A generated token reads {bytes} of weights, keys and values.\n");
+    }
+    if let Some(bytes) = report.peak_rss_bytes {
+        text += &format!("Peak resident memory {}.\n", human_bytes(bytes));
+    }
+    print(&text).map(drop)
+}
+
+fn figures<'a>(report: &'a Report, plan: &Plan) -> Vec<Figure<'a>> {
+    use Unit::{BytesPerSecond, MacsPerSecond, Seconds, TokensPerSecond};
+    let picture = report.picture.as_ref();
+    let prefill = report.prefill.as_ref();
+    let generate = report.generate.as_ref();
+    let n_question = picture.map_or(0, |p| p.question_positions);
+    let question = format!("first token, question of {n_question}");
+    let (prompt, n, depth) = (plan.prefill, plan.generate, plan.depth);
+    let tokens = format!("generate {n} after {depth}");
+    let figure = |key, label: &str, unit, samples| Figure {
+        key,
+        label: label.to_owned(),
+        unit,
+        samples,
+        limit: None,
+    };
+    let bounded = |key, label: &str, unit, samples, limit: &'a Samples| Figure {
+        limit: Some(limit),
+        ..figure(key, label, unit, samples)
+    };
+    let (bandwidth, int8) = (&report.bandwidth, &report.int8);
+    vec![
+        figure(
+            "preprocess_s",
+            "preprocess",
+            Seconds,
+            picture.map(|p| &p.preprocess),
+        ),
+        figure("vit_s", "vit", Seconds, picture.map(|p| &p.vit)),
+        figure(
+            "abstractor_s",
+            "abstractor",
+            Seconds,
+            picture.map(|p| &p.abstractor),
+        ),
+        figure(
+            "encode_s",
+            "picture, all three",
+            Seconds,
+            picture.map(|p| &p.encode),
+        ),
+        figure(
+            "first_token_s",
+            &question,
+            Seconds,
+            picture.map(|p| &p.first_token),
+        ),
+        figure(
+            "prefill_tokens_per_s",
+            &format!("prefill {prompt}"),
+            TokensPerSecond,
+            prefill.map(|p| &p.tokens),
+        ),
+        figure(
+            "generate_tokens_per_s",
+            &tokens,
+            TokensPerSecond,
+            generate.map(|g| &g.tokens),
+        ),
+        bounded(
+            "vit_macs_per_s",
+            "vit",
+            MacsPerSecond,
+            picture.map(|p| &p.vit_macs),
+            int8,
+        ),
+        bounded(
+            "abstractor_macs_per_s",
+            "abstractor",
+            MacsPerSecond,
+            picture.map(|p| &p.abstractor_macs),
+            int8,
+        ),
+        bounded(
+            "prefill_macs_per_s",
+            "prefill",
+            MacsPerSecond,
+            prefill.map(|p| &p.macs),
+            int8,
+        ),
+        figure(
+            "int8_macs_per_s",
+            "machine, 8-bit integers",
+            MacsPerSecond,
+            Some(int8),
+        ),
+        bounded(
+            "generate_bytes_per_s",
+            "generate",
+            BytesPerSecond,
+            generate.map(|g| &g.bytes),
+            bandwidth,
+        ),
+        figure(
+            "bandwidth_bytes_per_s",
+            "machine, reading the file",
+            BytesPerSecond,
+            Some(bandwidth),
+        ),
+    ]
+}
+
+fn table(figures: &[Figure]) -> String {
+    let mut text = format!("{:<30} {:>10} {:>10} {:>10}\n", "", "median", "min", "max");
+    for figure in figures {
+        let Some(samples) = figure.samples else {
+            continue;
+        };
+        let (unit, scale) = figure.unit.scale();
+        let [median, min, max] =
+            [samples.median(), samples.min(), samples.max()].map(|value| value * scale);
+        text += &format!(
+            "{:<30} {median:>10.2} {min:>10.2} {max:>10.2} {unit}",
+            figure.label
+        );
+        if let Some(limit) = figure.limit {
+            let share = 100.0 * samples.median() / limit.median();
+            text += &format!(", {share:.0} % of the limit");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn as_json(
+    args: &BenchArgs,
+    isa: Isa,
+    n_threads: usize,
+    report: &Report,
+    figures: &[Figure],
+) -> Value {
+    let mut object = Map::new();
+    let mut set = |key: &str, value: Value| object.insert(key.to_owned(), value);
+    set("model", json!(args.model.display().to_string()));
+    set("isa", json!(isa.name()));
+    set("threads", json!(n_threads));
+    set("repeats", json!(args.repeats));
+    set("pp", json!(args.pp));
+    set("tg", json!(args.tg));
+    set("depth", json!(args.depth));
+    for figure in figures {
+        let value = |of: fn(&Samples) -> f64| json!(figure.samples.map(of));
+        set(figure.key, value(Samples::median));
+        set(&format!("{}_min", figure.key), value(Samples::min));
+        set(&format!("{}_max", figure.key), value(Samples::max));
+    }
+    let picture = report.picture.as_ref();
+    let question = picture.map(|p| p.question_positions);
+    set("first_token_positions", json!(question));
+    let bytes = report.generate.as_ref().map(|g| g.bytes_per_token);
+    set("generate_bytes_per_token", json!(bytes));
+    set("peak_rss_bytes", json!(report.peak_rss_bytes));
+    Value::Object(object)
+}
