@@ -12,10 +12,12 @@ pub mod rope;
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 
+use pulp::{Simd, WithSimd};
+
 use crate::error::Result;
 use crate::gguf::TensorBytes;
 use crate::kernels::Isa;
-use crate::kernels::tiles::Tiles;
+use crate::kernels::tiles::{Tile, Tiles};
 use crate::threads::Threads;
 
 /// What operations run on: the threads and the instruction set.
@@ -39,34 +41,65 @@ impl Compute {
         })
     }
 
-    /// Calls `f(i, row)` for each row of `matrix: [n_rows, width]`, in parallel where there are
-    /// several.
-    fn for_rows(&self, matrix: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    /// Applies `op` to each row of `matrix: [n_rows, width]`, in parallel where there are several.
+    fn for_rows<Op: RowOp>(&self, matrix: &mut [f32], width: usize, op: Op) {
         let n_rows = matrix.len() / width;
-        if n_rows == 1 {
-            return self.isa.run(|| f(0, matrix));
-        }
         let tile_rows = n_rows.div_ceil(4 * self.threads.count()).max(1);
         let tiles = Tiles::of_rows(matrix, width, tile_rows);
-        self.threads.run(|| {
-            while let Some(mut tile) = tiles.take() {
-                self.isa.run(|| {
-                    for row in tile.rows() {
-                        f(row, tile.row_mut(row));
-                    }
-                });
+        let work = || {
+            while let Some(tile) = tiles.take() {
+                self.isa.run(ForRows { op: &op, tile });
             }
-        });
+        };
+        if n_rows == 1 {
+            work();
+        } else {
+            self.threads.run(work);
+        }
     }
 
     /// `x += y`, both of rows of `width`.
     pub fn add(&self, x: &mut [f32], y: &[f32], width: usize) {
         assert_eq!(x.len(), y.len());
-        self.for_rows(x, width, |i, row| {
-            for (x, y) in row.iter_mut().zip(&y[i * width..]) {
-                *x += y;
-            }
-        });
+        self.for_rows(x, width, Add { y });
+    }
+}
+
+/// What is done to each row of a matrix. `apply` must be `#[inline(always)]`, to be compiled for
+/// the instruction set; a closure need not be.
+trait RowOp: Sync {
+    /// Works on row `index`.
+    fn apply(&self, index: usize, row: &mut [f32]);
+}
+
+/// A [`RowOp`] on the rows of a tile.
+struct ForRows<'a, 'b, Op> {
+    op: &'a Op,
+    tile: Tile<'b>,
+}
+
+impl<Op: RowOp> WithSimd for ForRows<'_, '_, Op> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) {
+        for row in self.tile.rows() {
+            self.op.apply(row, self.tile.row_mut(row));
+        }
+    }
+}
+
+struct Add<'a> {
+    y: &'a [f32],
+}
+
+impl RowOp for Add<'_> {
+    #[inline(always)]
+    fn apply(&self, index: usize, row: &mut [f32]) {
+        let y = &self.y[index * row.len()..];
+        for (x, y) in row.iter_mut().zip(y) {
+            *x += y;
+        }
     }
 }
 

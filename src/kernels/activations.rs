@@ -91,7 +91,7 @@ impl WithSimd for Quantize<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
         let Layout { width, n_cols } = self.layout;
         let n_units = n_cols / UNIT;
         let (quants, rest) = self.record.split_at_mut(width * n_cols / 4);
@@ -101,7 +101,7 @@ impl WithSimd for Quantize<'_, '_> {
         let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
         for (token, row) in self.x.chunks_exact(n_cols).enumerate() {
             for (unit, values) in row.as_chunks::<UNIT>().0.iter().enumerate() {
-                let quantized = quantize_unit(values);
+                let quantized = quantize_unit(simd, values);
                 let fours = quantized.quants.as_chunks::<4>().0;
                 for (i, four) in fours.iter().enumerate() {
                     quants[(unit * (UNIT / 4) + i) * width + token] = *four;
@@ -118,22 +118,13 @@ impl WithSimd for Quantize<'_, '_> {
 }
 
 #[inline(always)]
-fn quantize_unit(values: &[f32; UNIT]) -> QuantizedUnit {
+fn quantize_unit<S: Simd>(simd: S, values: &[f32; UNIT]) -> QuantizedUnit {
     /// Adding this rounds to the nearest integer, to even where two are as near.
     const ROUND: f32 = 12_582_912.0;
     /// Below this the inverse of a scale is not finite.
     const TINY: f32 = 1e-35;
 
-    let mut largest = [0.0f32; 8];
-    for eight in values.as_chunks::<8>().0 {
-        for (largest, value) in largest.iter_mut().zip(eight) {
-            let size = value.abs();
-            *largest = if size > *largest { size } else { *largest };
-        }
-    }
-    let largest = largest
-        .iter()
-        .fold(0.0f32, |a, &b| if b > a { b } else { a });
+    let largest = largest(simd, values);
     let inverse = if largest > TINY { 127.0 / largest } else { 0.0 };
 
     let mut integers = [0i32; UNIT];
@@ -156,6 +147,17 @@ fn quantize_unit(values: &[f32; UNIT]) -> QuantizedUnit {
         scale: if largest > TINY { largest / 127.0 } else { 0.0 },
         sums,
     }
+}
+
+/// The largest size of a value.
+#[inline(always)]
+fn largest<S: Simd>(simd: S, values: &[f32; UNIT]) -> f32 {
+    let (vectors, _) = S::as_simd_f32s(values);
+    let zero = simd.splat_f32s(0.0);
+    let largest = vectors
+        .iter()
+        .fold(zero, |largest, &x| simd.max_f32s(simd.abs_f32s(x), largest));
+    simd.reduce_max_f32s(largest)
 }
 
 #[cfg(test)]

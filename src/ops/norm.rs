@@ -1,7 +1,7 @@
 //! Normalisation of rows.
 
 use crate::kernels::float;
-use crate::ops::{Compute, Floats};
+use crate::ops::{Compute, Floats, RowOp};
 
 /// LLaMA's norm: `x / sqrt(mean(x^2) + eps) * weight`.
 #[derive(Clone, Debug)]
@@ -17,14 +17,25 @@ impl RmsNorm {
     pub fn forward(&self, compute: &Compute, x: &[f32], out: &mut [f32]) {
         assert_eq!(x.len(), out.len());
         let width = self.weight.len();
-        compute.for_rows(out, width, |i, out| {
-            let row = &x[i * width..(i + 1) * width];
-            let mean_square = float::sum_of_squares(row, 0.0) / width as f32;
-            let scale = 1.0 / (mean_square + self.eps).sqrt();
-            for ((out, x), weight) in out.iter_mut().zip(row).zip(self.weight.iter()) {
-                *out = weight * (x * scale);
-            }
-        });
+        compute.for_rows(out, width, Rms { norm: self, x });
+    }
+}
+
+struct Rms<'a> {
+    norm: &'a RmsNorm,
+    x: &'a [f32],
+}
+
+impl RowOp for Rms<'_> {
+    #[inline(always)]
+    fn apply(&self, index: usize, out: &mut [f32]) {
+        let width = out.len();
+        let row = &self.x[index * width..(index + 1) * width];
+        let mean_square = float::sum_of_squares(row, 0.0) / width as f32;
+        let scale = 1.0 / (mean_square + self.norm.eps).sqrt();
+        for ((out, x), weight) in out.iter_mut().zip(row).zip(self.norm.weight.iter()) {
+            *out = weight * (x * scale);
+        }
     }
 }
 
@@ -43,25 +54,41 @@ impl LayerNorm {
     /// Normalises each row of `x: [n, width]` into `out`.
     pub fn forward(&self, compute: &Compute, x: &[f32], out: &mut [f32]) {
         assert_eq!(x.len(), out.len());
-        let width = self.weight.len();
-        compute.for_rows(out, width, |i, out| {
-            out.copy_from_slice(&x[i * width..(i + 1) * width]);
-            self.normalize(out);
-        });
+        let copied = CenterAndScale {
+            norm: self,
+            source: Some(x),
+        };
+        compute.for_rows(out, self.weight.len(), copied);
     }
 
     /// Normalises each row of `x: [n, width]` in place.
     pub fn forward_in_place(&self, compute: &Compute, x: &mut [f32]) {
-        compute.for_rows(x, self.weight.len(), |_, row| self.normalize(row));
+        let in_place = CenterAndScale {
+            norm: self,
+            source: None,
+        };
+        compute.for_rows(x, self.weight.len(), in_place);
     }
+}
 
+struct CenterAndScale<'a> {
+    norm: &'a LayerNorm,
+    /// Where the rows come from, if they are not there already.
+    source: Option<&'a [f32]>,
+}
+
+impl RowOp for CenterAndScale<'_> {
     #[inline(always)]
-    fn normalize(&self, row: &mut [f32]) {
+    fn apply(&self, index: usize, row: &mut [f32]) {
+        let LayerNorm { weight, bias, eps } = self.norm;
+        if let Some(source) = self.source {
+            row.copy_from_slice(&source[index * row.len()..(index + 1) * row.len()]);
+        }
         let width = row.len() as f32;
         let mean = float::sum(row) / width;
         let variance = float::sum_of_squares(row, mean) / width;
-        let scale = 1.0 / (variance + self.eps).sqrt();
-        for ((x, weight), bias) in row.iter_mut().zip(self.weight.iter()).zip(self.bias.iter()) {
+        let scale = 1.0 / (variance + eps).sqrt();
+        for ((x, weight), bias) in row.iter_mut().zip(weight.iter()).zip(bias.iter()) {
             *x = (*x - mean) * scale * weight + bias;
         }
     }

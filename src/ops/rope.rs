@@ -1,6 +1,6 @@
 //! Rotary position embedding, in llama.cpp's order of adjacent pairs.
 
-use crate::ops::Compute;
+use crate::ops::{Compute, RowOp};
 
 /// The rotation of one head's `head_dim / 2` pairs, for a run of positions.
 #[derive(Clone, Debug)]
@@ -42,14 +42,20 @@ impl Rotations {
     pub fn apply(&self, compute: &Compute, x: &mut [f32], width: usize) {
         let n_pairs = self.frequencies.len();
         assert_eq!(x.len() / width * n_pairs, self.cos_sin.len());
-        compute.for_rows(x, width, |i, row| {
-            let rotations = &self.cos_sin[i * n_pairs..(i + 1) * n_pairs];
-            for head in row.chunks_exact_mut(2 * n_pairs) {
-                for (pair, [cos, sin]) in head.as_chunks_mut::<2>().0.iter_mut().zip(rotations) {
-                    let [a, b] = *pair;
-                    *pair = [a * cos - b * sin, b * cos + a * sin];
-                }
+        compute.for_rows(x, width, self);
+    }
+}
+
+impl RowOp for &Rotations {
+    #[inline(always)]
+    fn apply(&self, index: usize, row: &mut [f32]) {
+        let n_pairs = self.frequencies.len();
+        let rotations = &self.cos_sin[index * n_pairs..(index + 1) * n_pairs];
+        for head in row.chunks_exact_mut(2 * n_pairs) {
+            for (pair, [cos, sin]) in head.as_chunks_mut::<2>().0.iter_mut().zip(rotations) {
+                let [a, b] = *pair;
+                *pair = [a * cos - b * sin, b * cos + a * sin];
             }
-        });
+        }
     }
 }
