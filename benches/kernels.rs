@@ -1,10 +1,11 @@
-//! Matrix products at the shapes of the 7B decoder, in every format, on one thread for each
-//! physical core: `cargo bench --bench kernels`, perhaps with a filter such as `gemm.*Q4_K`.
+//! Matrix products in every format, and attention, at the shapes of the 7B model, on one thread for
+//! each physical core: `cargo bench --bench kernels`, perhaps with a filter such as `gemm.*Q4_K`.
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use owl2::gguf::{Bytes, DType};
 use owl2::ops::Compute;
+use owl2::ops::attention::{Attention, Heads};
 use owl2::ops::linear::{InputBuffer, Linear, Matrix};
 use owl2::{quant, threads};
 
@@ -97,6 +98,91 @@ fn quantize_activations(bencher: Bencher, n_tokens: usize) {
             black_box(buffer.prepare(&compute, black_box(&x), WIDTH));
         });
     });
+}
+
+/// What attends to what.
+#[derive(Clone, Copy)]
+struct Attending {
+    name: &'static str,
+    n_heads: usize,
+    head_dim: usize,
+    n_queries: usize,
+    n_keys: usize,
+    is_causal: bool,
+}
+
+/// Of the 7B model: a picture, a prompt, and a generated token far into the context.
+const ATTENDING: [Attending; 3] = [
+    Attending {
+        name: "picture",
+        n_heads: 16,
+        head_dim: 64,
+        n_queries: 1025,
+        n_keys: 1025,
+        is_causal: false,
+    },
+    Attending {
+        name: "prompt",
+        n_heads: 32,
+        head_dim: 128,
+        n_queries: 512,
+        n_keys: 512,
+        is_causal: true,
+    },
+    Attending {
+        name: "token",
+        n_heads: 32,
+        head_dim: 128,
+        n_queries: 1,
+        n_keys: 2048,
+        is_causal: true,
+    },
+];
+
+impl std::fmt::Display for Attending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} x {}", self.name, self.n_queries, self.n_keys)
+    }
+}
+
+/// Items are pairs of a query and a key that it may see, in each head.
+#[divan::bench(args = ATTENDING, sample_count = 10, sample_size = 1)]
+fn attention(bencher: Bencher, shape: Attending) {
+    let compute = compute();
+    let width = shape.n_heads * shape.head_dim;
+    let queries = values(shape.n_queries * width);
+    let keys = values(shape.n_keys * width);
+    let cached = keys.clone();
+    // Rows of a head one after the other, as a cache keeps them.
+    let by_head = |data| Heads {
+        data,
+        offset: 0,
+        head_stride: shape.n_keys * shape.head_dim,
+        row_stride: shape.head_dim,
+    };
+    let first = shape.n_keys - shape.n_queries;
+    let attention = Attention {
+        n_heads: shape.n_heads,
+        n_kv_heads: shape.n_heads,
+        head_dim: shape.head_dim,
+        queries: Heads::in_columns(&queries, width, 0, shape.head_dim),
+        keys: by_head(&keys).into(),
+        values: by_head(&cached).into(),
+        n_keys: shape.n_keys,
+        causal_start: shape.is_causal.then_some(first),
+    };
+    let n_pairs: usize = match shape.is_causal {
+        true => (first + 1..=shape.n_keys).sum(),
+        false => shape.n_queries * shape.n_keys,
+    };
+    let mut out = vec![0.0; shape.n_queries * width];
+    bencher
+        .counter(ItemsCount::new(shape.n_heads * n_pairs))
+        .bench_local(|| {
+            compute
+                .threads
+                .enter(|| black_box(attention).forward(&compute, &mut out));
+        });
 }
 
 fn compute() -> Compute {

@@ -143,13 +143,13 @@ pub struct GenerateReport {
 /// [`Kind::Input`](crate::Kind::Input) where a picture is wanted of a model without image branch.
 pub fn run(gguf: &Gguf, model: &Model, plan: &Plan) -> Result<Report> {
     let mut bench = Bench {
-        gguf,
         model,
+        file: gguf.bytes(),
         repeats: plan.repeats.get(),
         bandwidth: Vec::new(),
         int8: Vec::new(),
     };
-    let work = DecoderWork::new(gguf, model.config(), model.cache_type());
+    let work = DecoderWork::new(gguf, model);
     // The first read also maps the pages.
     limits::bandwidth(model.compute(), gguf.bytes());
     bench.probe();
@@ -176,8 +176,8 @@ pub fn run(gguf: &Gguf, model: &Model, plan: &Plan) -> Result<Report> {
 }
 
 struct Bench<'a> {
-    gguf: &'a Gguf,
     model: &'a Model,
+    file: &'a [u8],
     repeats: usize,
     bandwidth: Vec<f64>,
     int8: Vec<f64>,
@@ -187,8 +187,7 @@ impl Bench<'_> {
     /// Measures the machine.
     fn probe(&mut self) {
         let compute = self.model.compute();
-        self.bandwidth
-            .push(limits::bandwidth(compute, self.gguf.bytes()));
+        self.bandwidth.push(limits::bandwidth(compute, self.file));
         self.int8.push(limits::int8(compute));
     }
 
@@ -213,7 +212,7 @@ impl Bench<'_> {
         let stages = self.repeat(|| encode(model, visual, &picture).map(|(_, seconds)| seconds))?;
         let stage = |i: usize| Samples::new(stages.iter().map(|seconds| seconds[i]).collect());
         let (vit, abstractor) = (stage(1), stage(2));
-        let encode = Samples::new(stages.iter().map(|seconds| seconds.iter().sum()).collect());
+        let whole = Samples::new(stages.iter().map(|seconds| seconds.iter().sum()).collect());
 
         let n_picture = visual.abstractor.n_positions();
         // The beginning-of-text token and the template come before the picture.
@@ -224,7 +223,7 @@ impl Bench<'_> {
         let first_token = self.repeat(|| {
             session.truncate(0);
             let start = Instant::now();
-            let (rows, _) = self::encode(model, visual, &picture)?;
+            let (rows, _) = encode(model, visual, &picture)?;
             session.extend(&[
                 Input::Tokens(before),
                 Input::Image(&rows),
@@ -240,7 +239,7 @@ impl Bench<'_> {
             abstractor_macs: abstractor.rates(work.abstractor_macs as f64),
             vit,
             abstractor,
-            encode,
+            encode: whole,
             first_token: Samples::new(first_token),
             question_positions: n_picture + n_text,
         })

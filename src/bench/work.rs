@@ -1,10 +1,11 @@
 //! What each stage has to do at the least: multiply-accumulates, and bytes to be read.
 
 use crate::gguf::{Gguf, names};
+use crate::model::Model;
 use crate::model::config::{Config, DecoderConfig};
-use crate::model::kv_cache::{CacheType, KvCache};
 use crate::model::layout::{self, Part, TensorKind, TensorSpec};
 use crate::model::visual_config::VisualConfig;
+use crate::session::Session;
 
 /// The decoder's work for text.
 #[derive(Clone, Debug)]
@@ -16,9 +17,12 @@ pub(super) struct DecoderWork {
     head_macs: u64,
     /// Bytes of all of them, of norms and biases, and of one embedding.
     weight_bytes: u64,
-    /// How the cache keeps keys and values.
-    cache_type: CacheType,
+    /// Bytes of a position's keys and values.
+    position_bytes: u64,
 }
+
+/// A context beyond which a session grows by keys and values alone.
+const LONG_CONTEXT: usize = 1 << 12;
 
 /// Multiply-accumulates of encoding one picture.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +34,9 @@ pub(super) struct PictureWork {
 }
 
 impl DecoderWork {
-    /// Counts the weights of `gguf`, a file of this configuration.
-    pub fn new(gguf: &Gguf, config: &Config, cache_type: CacheType) -> Self {
+    /// Counts the weights of `gguf`, the file of `model`.
+    pub fn new(gguf: &Gguf, model: &Model) -> Self {
+        let config = model.config();
         let decoder = &config.decoder;
         let head = match decoder.tie_word_embeddings {
             true => names::tensor::TOKEN_EMBEDDING,
@@ -42,7 +47,8 @@ impl DecoderWork {
             block_macs: 0,
             head_macs: 0,
             weight_bytes: 0,
-            cache_type,
+            position_bytes: Session::bytes(model, LONG_CONTEXT + 1)
+                - Session::bytes(model, LONG_CONTEXT),
         };
         for spec in layout::tensors(config) {
             let bytes = gguf.tensor(&spec.name).map_or(0, |t| t.range.len() as u64);
@@ -72,9 +78,8 @@ impl DecoderWork {
 
     /// Bytes read for a generated token, on the average of `n` tokens after `depth` positions.
     pub fn bytes_per_token(&self, depth: usize, n: usize) -> f64 {
-        let per_position = KvCache::bytes(&self.config, self.cache_type, 1) as f64;
         let n_positions = depth as f64 + (n + 1) as f64 / 2.0;
-        self.weight_bytes as f64 + n_positions * per_position
+        self.weight_bytes as f64 + n_positions * self.position_bytes as f64
     }
 }
 
