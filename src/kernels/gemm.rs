@@ -22,6 +22,8 @@ use crate::kernels::tiles::Tile;
 
 /// Bytes of unpacked weights that share the second-level cache with a tile of tokens.
 const PANEL_BYTES: usize = 192 * 1024;
+/// Columns of half a unit.
+const HALF: usize = UNIT / 2;
 /// The most weight rows of a tile.
 const MAX_ROWS: usize = 8;
 
@@ -168,14 +170,16 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
                 dot_tile::<I, F, R, V>(isa, panel, view, first_lane, n_units, &mut results);
             }
             let n_rows = R.min(rows.end - first_row);
+            let mut biases = [0.0; MAX_ROWS];
+            if let Some(bias) = bias {
+                biases[..n_rows].copy_from_slice(&bias[first_row..first_row + n_rows]);
+            }
             for token in in_tile.clone() {
+                let lane = token - first_token - first_lane;
                 let y = out.row_mut(token - tokens.start);
                 let y = &mut y[first_row - rows.start..][..n_rows];
                 for (r, y) in y.iter_mut().enumerate() {
-                    let mut value = results[r][token - first_token - first_lane];
-                    if let Some(bias) = bias {
-                        value += bias[first_row + r];
-                    }
+                    let value = results[r][lane] + biases[r];
                     *y = if accumulate { *y + value } else { value };
                 }
             }
@@ -207,6 +211,7 @@ fn unpack<I: Int8, F: Format, const R: usize>(
         let bytes = weight.bytes[row * row_bytes..].as_ptr();
         let unpacked = &mut bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights)
             [tile * R * weight.n_cols..(tile + 1) * R * weight.n_cols];
+        let unpacked = unpacked.as_chunks_mut::<HALF>().0;
         let scales = &mut panel.scales[tile * R * n_groups..(tile + 1) * R * n_groups];
         let mins = &mut panel.mins[tile * R * n_units..(tile + 1) * R * n_units];
         let mut pair = [0; 2 * UNIT];
@@ -221,11 +226,15 @@ fn unpack<I: Int8, F: Format, const R: usize>(
                     let integers = unsafe { F::pair(isa, bytes, unit / 2, n_units) };
                     isa.store_pair(&mut pair, integers);
                 }
-                let integers = &pair[unit % 2 * UNIT..][..UNIT];
-                for (g, group) in integers.chunks_exact(F::GROUP).enumerate() {
+                let halves = pair[unit % 2 * UNIT..].as_chunks::<HALF>().0;
+                for g in 0..F::GROUPS_PER_UNIT {
                     let at = (unit * F::GROUPS_PER_UNIT + g) * R + r;
-                    unpacked[at * F::GROUP..(at + 1) * F::GROUP].copy_from_slice(group);
                     scales[at] = chunk.scales[i * F::GROUPS_PER_UNIT + g];
+                    // A group is one half of a unit, or both.
+                    unpacked[at * F::GROUP / HALF] = halves[g];
+                    if F::GROUP == UNIT {
+                        unpacked[at * F::GROUP / HALF + 1] = halves[1];
+                    }
                 }
                 if F::HAS_MINS {
                     mins[unit * R + r] = chunk.mins[i];

@@ -99,7 +99,7 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: [View
         assert!(token.sums.len() == 2 * n_units && token.scaled_sums.len() == n_units);
     }
     let mut sums = Sums {
-        products: [isa.pair_zero(); T],
+        products: [[isa.pair_zero(); 2]; T],
         excess: [[0.0; UNIT_LANES]; T],
     };
     let in_full = n_units - n_units % CHUNK_UNITS;
@@ -110,7 +110,8 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: [View
         sums = add_chunk::<I, F, T>(isa, row, &tokens, in_full, n_units - in_full, sums);
     }
     std::array::from_fn(|t| {
-        let lanes = isa.pair_lanes(sums.products[t]);
+        let [even, odd] = sums.products[t].map(|lanes| isa.pair_lanes(lanes));
+        let lanes: [f32; 2 * UNIT_LANES] = std::array::from_fn(|i| even[i] + odd[i]);
         let products = sum_lanes(std::array::from_fn(|i| lanes[i] + lanes[UNIT_LANES + i]));
         let excess = sum_lanes(sums.excess[t]);
         if F::HAS_MINS {
@@ -126,8 +127,8 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: [View
 /// Running sums of a row's products.
 #[derive(Clone, Copy)]
 struct Sums<I: Int8, const T: usize> {
-    /// For even and odd units apart.
-    products: [I::PairF32; T],
+    /// For even and odd pairs apart, so that one need not wait for the other.
+    products: [[I::PairF32; 2]; T],
     /// What they are too large by: minimums, or offsets in units of the format's.
     excess: [[f32; UNIT_LANES]; T],
 }
@@ -149,54 +150,84 @@ fn add_chunk<I: Int8, F: Format, const T: usize>(
         [isa.chunk_scales(F::GROUPS_PER_UNIT, &weights.scales, &[0.0; CHUNK_UNITS]); T];
     for t in 0..T {
         // Units that are not there have a scale of zero.
-        let mut of_token = [0.0; CHUNK_UNITS];
-        of_token[..n_units].copy_from_slice(&tokens[t].scales[first..first + n_units]);
-        scales[t] = isa.chunk_scales(F::GROUPS_PER_UNIT, &weights.scales, &of_token);
-        sums.excess[t] = add_excess::<I, F>(&weights, &of_token, &tokens[t], first, sums.excess[t]);
+        let units = first..first + n_units;
+        let token_scales = padded(&tokens[t].scales[units.clone()]);
+        scales[t] = isa.chunk_scales(F::GROUPS_PER_UNIT, &weights.scales, &token_scales);
+        let excess = excess::<I, F>(&weights, &token_scales, &tokens[t], units);
+        for (sum, excess) in sums.excess[t].iter_mut().zip(excess) {
+            *sum += excess;
+        }
     }
-    let n_all = tokens[0].scales.len();
-    for pair in 0..n_units.div_ceil(2) {
-        let units = [first + 2 * pair, (first + 2 * pair + 1).min(n_all - 1)];
-        // SAFETY: the row has these units, and so has each token.
-        unsafe {
-            let integers = F::pair(isa, row.as_ptr(), first / 2 + pair, n_all);
-            for t in 0..T {
-                let quants = tokens[t].quants.as_ptr().cast::<u8>();
-                let [first, second] = units.map(|unit| quants.wrapping_add(unit * UNIT));
-                let products = isa.dot_pair(F::BITS, integers, isa.load_pair(first, second));
-                let sum = &mut sums.products[t];
-                *sum = isa.add_scaled(F::GROUPS_PER_UNIT, products, scales[t], pair, *sum);
-            }
+    let n_pairs = n_units.div_ceil(2);
+    for pair in (0..n_pairs).step_by(2) {
+        add_pair::<I, F, T>(isa, row, tokens, first, pair, &scales, &mut sums);
+        if pair + 1 < n_pairs {
+            add_pair::<I, F, T>(isa, row, tokens, first, pair + 1, &scales, &mut sums);
         }
     }
     sums
 }
 
-/// Adds what the products of the units from `first` on are too large by.
+/// Adds the products of pair `pair` of the chunk that begins at unit `first`.
 #[inline(always)]
-fn add_excess<I: Int8, F: Format>(
+fn add_pair<I: Int8, F: Format, const T: usize>(
+    isa: I,
+    row: &[u8],
+    tokens: &[View; T],
+    first: usize,
+    pair: usize,
+    scales: &[I::ChunkScales; T],
+    sums: &mut Sums<I, T>,
+) {
+    let n_units = tokens[0].scales.len();
+    let units = [first + 2 * pair, (first + 2 * pair + 1).min(n_units - 1)];
+    // SAFETY: the row has these units, and so has each token.
+    unsafe {
+        let integers = F::pair(isa, row.as_ptr(), first / 2 + pair, n_units);
+        for t in 0..T {
+            let quants = tokens[t].quants.as_ptr().cast::<u8>();
+            let [first, second] = units.map(|unit| quants.wrapping_add(unit * UNIT));
+            let products = isa.dot_pair(F::BITS, integers, isa.load_pair(first, second));
+            let sum = &mut sums.products[t][pair % 2];
+            *sum = isa.add_scaled(F::GROUPS_PER_UNIT, products, scales[t], pair, *sum);
+        }
+    }
+}
+
+/// Values of a chunk, zeros where it has fewer.
+#[inline(always)]
+fn padded(values: &[f32]) -> [f32; CHUNK_UNITS] {
+    let mut out = [0.0; CHUNK_UNITS];
+    out[..values.len()].copy_from_slice(values);
+    out
+}
+
+/// What the products of `units`, a chunk's, are too large by.
+#[inline(always)]
+fn excess<I: Int8, F: Format>(
     weights: &Scales,
     token_scales: &[f32; CHUNK_UNITS],
     token: &View,
-    first: usize,
-    mut excess: [f32; UNIT_LANES],
+    units: Range<usize>,
 ) -> [f32; UNIT_LANES] {
-    let scaled_sums = &token.scaled_sums[first..];
-    if F::HAS_MINS {
-        for ((excess, min), sum) in excess.iter_mut().zip(weights.mins).zip(scaled_sums) {
-            *excess += min * sum;
+    if F::HAS_MINS || F::GROUPS_PER_UNIT == 1 {
+        if !F::HAS_MINS && !I::UNSIGNED_WEIGHTS {
+            return [0.0; UNIT_LANES];
         }
-    } else if I::UNSIGNED_WEIGHTS && F::GROUPS_PER_UNIT == 1 {
-        for ((excess, scale), sum) in excess.iter_mut().zip(weights.scales).zip(scaled_sums) {
-            *excess += scale * sum;
-        }
-    } else if I::UNSIGNED_WEIGHTS {
-        let halves = token.sums[2 * first..].as_chunks::<2>().0;
-        let scales = weights.scales.as_chunks::<2>().0;
-        for (i, excess) in excess.iter_mut().enumerate().take(halves.len()) {
-            let products = [0, 1].map(|half| scales[i][half] * halves[i][half] as f32);
-            *excess -= token_scales[i] * (products[0] + products[1]);
-        }
+        let sums = padded(&token.scaled_sums[units]);
+        return std::array::from_fn(|i| match F::HAS_MINS {
+            true => weights.mins[i] * sums[i],
+            false => weights.scales[i] * sums[i],
+        });
+    }
+    let halves = token.sums[2 * units.start..2 * units.end]
+        .as_chunks::<2>()
+        .0;
+    let scales = weights.scales.as_chunks::<2>().0;
+    let mut excess = [0.0; UNIT_LANES];
+    for (i, [a, b]) in halves.iter().enumerate() {
+        let products = scales[i][0] * *a as f32 + scales[i][1] * *b as f32;
+        excess[i] = -token_scales[i] * products;
     }
     excess
 }
@@ -205,7 +236,7 @@ fn add_excess<I: Int8, F: Format>(
 /// chunk is too long for the processor to look that far by itself.
 #[inline(always)]
 fn prefetch<I: Int8, F: Format>(isa: I, row: &[u8], first: usize) {
-    const AHEAD_BYTES: usize = 2048;
+    const AHEAD_BYTES: usize = 4096;
     const LINE_BYTES: usize = 64;
 
     let unit_bytes = F::DTYPE.block_bytes() * UNIT / F::DTYPE.block_len();

@@ -17,9 +17,9 @@ use crate::kernels::tiles::{Tile, Tiles};
 use crate::ops::{Compute, Floats};
 use crate::quant;
 
-/// Weight rows that a thread takes at a time where a few tokens are computed: enough that handing
-/// them out does not show.
-const ROWS_AT_A_TIME: usize = 32;
+/// The most weight rows that a thread takes at a time where a few tokens are computed. They are
+/// read as one stream, and a stream is slow to start.
+const MAX_ROWS_AT_A_TIME: usize = 128;
 
 thread_local! {
     /// Weights unpacked by this thread; it grows to a constant size once.
@@ -217,7 +217,9 @@ impl Input<'_> {
         if is_float(weight.dtype) {
             TILE_ROWS
         } else if self.layout.width == 1 {
-            ROWS_AT_A_TIME
+            // Enough pieces for the threads to end together.
+            let fair = weight.n_rows / (8 * compute.threads.count());
+            fair.clamp(8, MAX_ROWS_AT_A_TIME)
         } else {
             compute.isa.run_int8(PanelRows {
                 n_rows: weight.n_rows,
