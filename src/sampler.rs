@@ -2,7 +2,7 @@
 //!
 //! The filters and their order are those of transformers' `generate`: repeat penalty, temperature,
 //! top-k, top-p, min-p, softmax, draw. The exponentials come from `libm` and the random numbers from
-//! [`SplitMix64`], so that the same logits and seed give the same text on every machine.
+//! SplitMix64, so that the same logits and seed give the same text on every machine.
 
 use std::cmp::Ordering;
 

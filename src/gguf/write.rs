@@ -136,8 +136,8 @@ impl Writer {
     /// declared here.
     ///
     /// # Errors
-    /// [`Kind::Io`](crate::Kind::Io) where the target exists and `overwrite` is false, or its
-    /// directory cannot be written to; [`Kind::Model`](crate::Kind::Model) for a tensor whose
+    /// [`Kind::Io`] where the target exists and `overwrite` is false, or its
+    /// directory cannot be written to; [`Kind::Model`] for a tensor whose
     /// shape its type cannot hold.
     pub fn create(
         target: &Path,
@@ -188,7 +188,7 @@ impl Writer {
     /// Appends bytes of the current tensor; after its last byte the next one becomes current.
     ///
     /// # Errors
-    /// [`Kind::Io`](crate::Kind::Io) where they cannot be written, such as on a full disk.
+    /// [`Kind::Io`] where they cannot be written, such as on a full disk.
     ///
     /// # Panics
     /// Where there are more bytes than the current tensor has left.
@@ -206,7 +206,7 @@ impl Writer {
     /// Flushes everything to disk and gives the file its name.
     ///
     /// # Errors
-    /// [`Kind::Io`](crate::Kind::Io) where flushing or renaming fails, or a file under that name
+    /// [`Kind::Io`] where flushing or renaming fails, or a file under that name
     /// has come into being meanwhile and must not be overwritten.
     ///
     /// # Panics
@@ -255,7 +255,7 @@ impl Writer {
 /// say so before it does anything else.
 ///
 /// # Errors
-/// [`Kind::Io`](crate::Kind::Io).
+/// [`Kind::Io`].
 pub fn check_target(target: &Path, overwrite: bool) -> Result<()> {
     if !overwrite && target.exists() {
         return Err(exists(target));
