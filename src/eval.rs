@@ -7,21 +7,16 @@
 mod questions;
 mod report;
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 pub use questions::{Question, read};
 pub use report::{Answer, Difference, Report, Tally, WorstLogit};
 
-use crate::error::{Error, Result};
-use crate::gguf::Gguf;
-use crate::gguf::names::{self, visual as key};
+use crate::error::Result;
 use crate::image::{self, Aspect, Exif, Limits};
-use crate::model::Model;
-use crate::ops::Compute;
-use crate::prompt::{Message, Segment, Template, place_images, tokenize};
+use crate::prompt::{Message, Segment, place_images};
+use crate::request::{Assistant, Prompt};
 use crate::session::{Input, Session};
-use crate::tokenizer::{Tokenizer, Vocabulary};
 
 /// What stands for a picture in prompt ids (`IMAGE_TOKEN_INDEX` of the reference's `constants.py`).
 const IMAGE_ID: i64 = -200;
@@ -29,52 +24,24 @@ const IMAGE_ID: i64 = -200;
 /// Counts for questions that name no kind.
 const NO_KIND: &str = "other";
 
-/// A model that answers questions.
-#[derive(Debug)]
-pub struct Evaluator {
-    model: Model,
-    tokenizer: Tokenizer,
-    template: Template,
+/// Asks `assistant` all questions. Answers end after `max_tokens`, or where the context does.
+/// Pictures are looked for in `image_root`, and encoded once for questions in a row about the same
+/// one. `answered` is called after each question.
+///
+/// # Errors
+/// The first picture that cannot be used, and [`Kind::Capacity`](crate::Kind::Capacity) for a
+/// prompt longer than the model's context.
+pub fn evaluate(
+    assistant: &Assistant,
+    questions: &[Question],
+    image_root: &Path,
     max_tokens: usize,
-}
-
-impl Evaluator {
-    /// Binds the model of an open file. Answers end after `max_tokens`.
-    ///
-    /// # Errors
-    /// [`Kind::Model`](crate::Kind::Model) where the file is not as it must be, and as
-    /// [`Compute::new`].
-    pub fn new(gguf: &Gguf, n_threads: NonZeroUsize, max_tokens: usize) -> Result<Self> {
-        let key = names::key(names::ARCHITECTURE, key::PROMPT_TEMPLATE);
-        let template = match gguf.find::<&str>(&key)? {
-            Some(name) => name
-                .parse()
-                .map_err(|e: Error| Error::model(e.to_string()).in_key(key))?,
-            None => Template::default(),
-        };
-        Ok(Evaluator {
-            model: Model::new(gguf, Compute::new(n_threads)?)?,
-            tokenizer: Tokenizer::new(Vocabulary::read(gguf)?)?,
-            template,
-            max_tokens,
-        })
-    }
-
-    /// Asks all questions. Pictures are looked for in `image_root`, and encoded once for questions
-    /// in a row about the same one. `answered` is called after each.
-    ///
-    /// # Errors
-    /// The first picture that cannot be used, and [`Kind::Capacity`](crate::Kind::Capacity) for a
-    /// prompt longer than the model's context.
-    pub fn run(
-        &self,
-        questions: &[Question],
-        image_root: &Path,
-        mut answered: impl FnMut(&Report),
-    ) -> Result<Report> {
-        let prompts = questions.iter().map(|question| self.prompt(question));
+    mut answered: impl FnMut(&Report) + Send,
+) -> Result<Report> {
+    assistant.model().compute().threads.enter(|| {
+        let prompts = questions.iter().map(|question| prompt(assistant, question));
         let prompts: Vec<_> = prompts.collect::<Result<_>>()?;
-        let mut asking = self.start(&prompts, image_root);
+        let mut asking = Asking::new(assistant, &prompts, image_root, max_tokens);
         let mut report = Report::default();
         for (index, (question, prompt)) in questions.iter().zip(&prompts).enumerate() {
             compare_prompt(&mut report, index, question, prompt);
@@ -83,65 +50,68 @@ impl Evaluator {
             answered(&report);
         }
         Ok(report)
-    }
+    })
+}
 
-    fn prompt(&self, question: &Question) -> Result<Vec<Segment>> {
-        let text = place_images(&question.question, usize::from(question.image.is_some()))?;
-        let messages = [Message::user(text), Message::assistant("")];
-        Ok(tokenize(&self.tokenizer, &self.template.parts(&messages)))
-    }
+fn prompt(assistant: &Assistant, question: &Question) -> Result<Vec<Segment>> {
+    let text = place_images(&question.question, usize::from(question.image.is_some()))?;
+    let messages = vec![Message::user(text), Message::assistant("")];
+    let template = None;
+    let (segments, _) = assistant.segments(&Prompt::Turns { messages, template });
+    Ok(segments)
+}
 
-    /// Positions of a prompt.
-    fn n_positions(&self, prompt: &[Segment]) -> usize {
-        let visual = self.model.config().visual.as_ref();
-        let per_image = visual.map_or(0, |visual| visual.abstractor.n_positions());
-        let positions = prompt.iter().map(|segment| match segment {
-            Segment::Tokens(ids) => ids.len(),
-            Segment::Image(_) => per_image,
-        });
-        positions.sum()
-    }
+/// Positions of a prompt.
+fn n_positions(assistant: &Assistant, prompt: &[Segment]) -> usize {
+    let visual = assistant.model().config().visual.as_ref();
+    let per_image = visual.map_or(0, |visual| visual.abstractor.n_positions());
+    let positions = prompt.iter().map(|segment| match segment {
+        Segment::Tokens(ids) => ids.len(),
+        Segment::Image(_) => per_image,
+    });
+    positions.sum()
+}
 
-    /// A session with room for each prompt and the longest answer to it.
-    fn start<'e>(&'e self, prompts: &[Vec<Segment>], image_root: &'e Path) -> Asking<'e> {
-        let longest = prompts.iter().map(|prompt| self.n_positions(prompt)).max();
-        let most = self.model.config().decoder.max_position_embeddings;
-        let context = longest.unwrap_or(0).saturating_add(self.max_tokens);
-        Asking {
-            evaluator: self,
-            image_root,
-            session: Session::new(&self.model, context.min(most)),
-            picture: None,
-        }
-    }
-
-    /// The decoder's inputs for a picture.
-    fn encode(&self, path: &Path) -> Result<Vec<f32>> {
-        let visual = self.model.config().visual.as_ref();
-        let visual = visual.ok_or_else(|| {
-            Error::input("this model has no image branch; leave out questions about pictures")
-        })?;
-        let picture = image::open(path, Exif::Ignore, &Limits::default())?;
-        let pixels = self
-            .model
-            .compute()
-            .threads
-            .enter(|| visual.preprocess.pixels(&picture, Aspect::Squash))
-            .map_err(|e| e.in_file(path))?;
-        self.model.encode_image(&pixels)
-    }
+/// The decoder's inputs for a picture.
+fn encode(assistant: &Assistant, path: &Path) -> Result<Vec<f32>> {
+    let visual = assistant.visual()?;
+    let picture = image::open(path, Exif::Ignore, &Limits::default())?;
+    let pixels = visual.preprocess.pixels(&picture, Aspect::Squash);
+    assistant
+        .model()
+        .encode_image(&pixels.map_err(|e| e.in_file(path))?)
 }
 
 /// An evaluation in progress.
 struct Asking<'e> {
-    evaluator: &'e Evaluator,
+    assistant: &'e Assistant,
     image_root: &'e Path,
+    max_tokens: usize,
     session: Session<'e>,
     /// The last picture asked about and its inputs to the decoder.
     picture: Option<(&'e str, Vec<f32>)>,
 }
 
 impl<'e> Asking<'e> {
+    /// A session with room for each prompt and the longest answer to it.
+    fn new(
+        assistant: &'e Assistant,
+        prompts: &[Vec<Segment>],
+        image_root: &'e Path,
+        max_tokens: usize,
+    ) -> Self {
+        let lengths = prompts.iter().map(|prompt| n_positions(assistant, prompt));
+        let context = lengths.max().unwrap_or(0).saturating_add(max_tokens);
+        let trained = assistant.model().config().decoder.max_position_embeddings;
+        Asking {
+            assistant,
+            image_root,
+            max_tokens,
+            session: Session::new(assistant.model(), context.min(trained)),
+            picture: None,
+        }
+    }
+
     /// Asks one question, and compares the first logits with those given.
     fn ask(
         &mut self,
@@ -171,7 +141,7 @@ impl<'e> Asking<'e> {
     /// Encodes the picture, unless it is the last one again.
     fn look_at(&mut self, name: &'e str) -> Result<()> {
         if self.picture.as_ref().is_none_or(|(last, _)| *last != name) {
-            let rows = self.evaluator.encode(&self.image_root.join(name))?;
+            let rows = encode(self.assistant, &self.image_root.join(name))?;
             self.picture = Some((name, rows));
         }
         Ok(())
@@ -179,10 +149,10 @@ impl<'e> Asking<'e> {
 
     /// The greedy answer to what the session holds.
     fn answer(&mut self) -> Result<Answer> {
-        let tokenizer = &self.evaluator.tokenizer;
+        let tokenizer = &self.assistant.tokenizer;
         let room = self.session.capacity() - self.session.len();
         let mut answer = Answer::default();
-        for n_left in (0..self.evaluator.max_tokens.min(room)).rev() {
+        for n_left in (0..self.max_tokens.min(room)).rev() {
             let (id, gap) = likeliest(self.session.logits());
             answer.ids.push(id);
             answer.gaps.push(gap);

@@ -10,27 +10,32 @@ use serde_json::{Value, json};
 use crate::cli::args::EvalArgs;
 use crate::cli::{print, print_json};
 use crate::error::Result;
-use crate::eval::{self, Difference, Evaluator, Question, Report, Tally};
-use crate::gguf::Gguf;
+use crate::eval::{self, Difference, Question, Report, Tally};
+use crate::ops::Compute;
+use crate::request::Assistant;
 use crate::threads;
 
 const BAR: &str = "{bar:30} {pos} of {len}  {eta} left  {msg}";
 
 pub(super) fn run(args: &EvalArgs) -> Result<()> {
     let questions = eval::read(&args.questions, args.limit.unwrap_or(usize::MAX))?;
-    let gguf = Gguf::open(&args.model)?;
-    let n_threads = args.threads.unwrap_or_else(threads::default_count);
-    let evaluator =
-        Evaluator::new(&gguf, n_threads, args.max_tokens).map_err(|e| e.in_file(&args.model))?;
+    let compute = Compute::new(args.threads.unwrap_or_else(threads::default_count))?;
+    let assistant = Assistant::open(&args.model, compute)?;
     let beside = args.questions.parent().unwrap_or(Path::new(""));
     let image_root = args.image_root.as_deref().unwrap_or(beside);
 
     let bar = bar(questions.len());
     let started = Instant::now();
-    let report = evaluator.run(&questions, image_root, |so_far| {
-        bar.inc(1);
-        bar.set_message(right(&so_far.exact_total()));
-    });
+    let report = eval::evaluate(
+        &assistant,
+        &questions,
+        image_root,
+        args.max_tokens,
+        |so_far| {
+            bar.inc(1);
+            bar.set_message(right(&so_far.exact_total()));
+        },
+    );
     bar.finish_and_clear();
     let (report, took) = (report?, started.elapsed());
     match args.json {
@@ -60,7 +65,6 @@ fn as_text(report: &Report, n_questions: usize, took: Duration) -> String {
     for (kind, tally) in exact.chain([(&total.0, &total.1)]) {
         text += &line(kind, tally);
     }
-    text += "\nas the other implementation has it\n";
     text += &line("prompt ids", &report.prompt_ids);
     text += &line("answer ids", &report.output_ids);
     text += &line("answer text", &report.model_answer);
@@ -70,15 +74,12 @@ fn as_text(report: &Report, n_questions: usize, took: Duration) -> String {
             report.logits.n, report.logits.error
         );
     }
-    for difference in report.differences.iter().filter(|d| d.gap().is_some()) {
-        text += &format!(
-            "question {} differs, gap {:.2e}\n",
-            difference.index + 1,
-            difference.gap().unwrap_or_default()
-        );
+    let differences = report.differences.iter();
+    for (index, gap) in differences.filter_map(|d| Some((d.index, d.gap()?))) {
+        text += &format!("question {} differs, gap {gap:.2e}\n", index + 1);
     }
     let seconds = took.as_secs_f64();
-    text + &format!("\n{n_questions} questions in {seconds:.1} s\n")
+    text + &format!("{n_questions} questions in {seconds:.1} s\n")
 }
 
 /// Nothing where nothing was compared.

@@ -22,7 +22,7 @@ const MAX_CONTEXT: usize = 1 << 24;
 #[derive(Debug)]
 pub struct Assistant {
     pub(super) model: Model,
-    pub(super) tokenizer: Tokenizer,
+    pub(crate) tokenizer: Tokenizer,
     template: Option<Template>,
     sampling: Sampling,
     /// What opening took.
@@ -120,7 +120,7 @@ impl Assistant {
     }
 
     /// The tokenized prompt, and the template it was put together with.
-    fn segments(&self, prompt: &Prompt) -> (Vec<Segment>, Option<Template>) {
+    pub(crate) fn segments(&self, prompt: &Prompt) -> (Vec<Segment>, Option<Template>) {
         match prompt {
             Prompt::Raw(text) => (tokenize_raw(&self.tokenizer, text), None),
             Prompt::Turns { messages, template } => {
@@ -153,7 +153,7 @@ impl Assistant {
     }
 
     /// The image branch's hyper-parameters.
-    pub(super) fn visual(&self) -> Result<&VisualConfig> {
+    pub(crate) fn visual(&self) -> Result<&VisualConfig> {
         self.model
             .config()
             .visual
