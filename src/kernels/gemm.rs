@@ -49,7 +49,7 @@ pub struct TokenTiles<'a> {
     pub n_tokens: usize,
 }
 
-/// What [`gemm`] works on: a tile of `y: [n, n_rows]` that spans all of its rows.
+/// What [`Gemm`] works on: a tile of `y: [n, n_rows]` that spans all of its rows.
 #[derive(Debug)]
 pub struct GemmTile<'a, 'b, 'c> {
     /// The weights.
@@ -332,13 +332,15 @@ fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
                 }
             }
             if F::HAS_MINS {
-                let mins = panel.mins.as_ptr().add(unit * R);
-                for v in 0..V {
+                let scaled_sums: [I::F32; V] = std::array::from_fn(|v| {
                     let at = unit * width + first_lane + v * I::LANES;
-                    let scaled_sum = isa.load_f32(tokens.scaled_sums.as_ptr().add(at));
-                    for r in 0..R {
-                        let min = isa.splat_f32(mins.add(r).read());
-                        totals[r][v] = isa.neg_mul_add(min, scaled_sum, totals[r][v]);
+                    isa.load_f32(tokens.scaled_sums.as_ptr().add(at))
+                });
+                let mins = panel.mins.as_ptr().add(unit * R);
+                for (r, totals) in totals.iter_mut().enumerate() {
+                    let min = isa.splat_f32(mins.add(r).read());
+                    for (total, sum) in totals.iter_mut().zip(scaled_sums) {
+                        *total = isa.neg_mul_add(min, sum, *total);
                     }
                 }
             }

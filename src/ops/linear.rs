@@ -151,9 +151,9 @@ impl InputBuffer {
             let end = (first + tile_width * width).min(x.len());
             activations::quantize(compute.isa, layout, &x[first..end], record);
         };
-        if n_tokens == 1 && n_records == 1 {
+        if n_records == 1 {
             quantize(0, records);
-        } else {
+        } else if n_records > 1 {
             let tiles = Tiles::of_rows(records, record_words, 1);
             compute.threads.run(|| {
                 while let Some(mut tile) = tiles.take() {
