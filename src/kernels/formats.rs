@@ -61,6 +61,20 @@ pub enum Q4_K {}
 #[allow(non_camel_case_types, reason = "the name is ggml's")]
 pub enum Q6_K {}
 
+/// Asks for the cache lines of a chunk of a row some way ahead, in this row or the next ones: the work on a
+/// chunk is too long for the processor to look that far by itself.
+#[inline(always)]
+pub fn prefetch_ahead<I: Int8, F: Format>(isa: I, row: &[u8], first: usize) {
+    const AHEAD_BYTES: usize = 4096;
+    const LINE_BYTES: usize = 64;
+
+    let unit_bytes = F::DTYPE.block_bytes() * UNIT / F::DTYPE.block_len();
+    let chunk = row.as_ptr().wrapping_add(first * unit_bytes + AHEAD_BYTES);
+    for line in (0..CHUNK_UNITS * unit_bytes).step_by(LINE_BYTES) {
+        isa.prefetch(chunk.wrapping_add(line));
+    }
+}
+
 /// Half-precision bits at `at`.
 ///
 /// # Safety

@@ -15,7 +15,7 @@ use std::ops::Range;
 use crate::gguf::DType;
 use crate::kernels::activations::{Layout, MAX_WIDTH, View};
 use crate::kernels::aligned::AlignedFloats;
-use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0};
+use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
 use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
@@ -208,40 +208,70 @@ fn unpack<I: Int8, F: Format, const R: usize>(
     for index in 0..n_tiles * R {
         let (tile, r) = (index / R, index % R);
         let row = (rows.start + index).min(rows.end - 1);
-        let bytes = weight.bytes[row * row_bytes..].as_ptr();
-        let unpacked = &mut bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights)
-            [tile * R * weight.n_cols..(tile + 1) * R * weight.n_cols];
-        let unpacked = unpacked.as_chunks_mut::<HALF>().0;
-        let scales = &mut panel.scales[tile * R * n_groups..(tile + 1) * R * n_groups];
-        let mins = &mut panel.mins[tile * R * n_units..(tile + 1) * R * n_units];
-        let mut pair = [0; 2 * UNIT];
-        for first in (0..n_units).step_by(CHUNK_UNITS) {
-            let n_in_chunk = CHUNK_UNITS.min(n_units - first);
-            // SAFETY: the row lies inside the weights, and these are units of it.
-            let chunk = unsafe { F::scales(isa, bytes, first, n_in_chunk) };
-            for i in 0..n_in_chunk {
-                let unit = first + i;
-                if unit.is_multiple_of(2) {
-                    // SAFETY: likewise.
-                    let integers = unsafe { F::pair(isa, bytes, unit / 2, n_units) };
-                    isa.store_pair(&mut pair, integers);
-                }
-                let halves = pair[unit % 2 * UNIT..].as_chunks::<HALF>().0;
-                for g in 0..F::GROUPS_PER_UNIT {
-                    let at = (unit * F::GROUPS_PER_UNIT + g) * R + r;
-                    scales[at] = chunk.scales[i * F::GROUPS_PER_UNIT + g];
-                    // A group is one half of a unit, or both.
-                    unpacked[at * F::GROUP / HALF] = halves[g];
-                    if F::GROUP == UNIT {
-                        unpacked[at * F::GROUP / HALF + 1] = halves[1];
-                    }
-                }
-                if F::HAS_MINS {
-                    mins[unit * R + r] = chunk.mins[i];
-                }
+        let bytes = &weight.bytes[row * row_bytes..(row + 1) * row_bytes];
+        let unpacked = bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights);
+        let tile = PanelTileMut {
+            weights: &mut unpacked[tile * R * weight.n_cols..(tile + 1) * R * weight.n_cols],
+            scales: &mut panel.scales[tile * R * n_groups..(tile + 1) * R * n_groups],
+            mins: &mut panel.mins[tile * R * n_units..(tile + 1) * R * n_units],
+        };
+        unpack_row::<I, F, R>(isa, bytes, r, tile);
+    }
+}
+
+/// Unpacks one row to row `r` of a tile of a panel.
+#[inline(always)]
+fn unpack_row<I: Int8, F: Format, const R: usize>(
+    isa: I,
+    row: &[u8],
+    r: usize,
+    tile: PanelTileMut,
+) {
+    let n_units = tile.mins.len() / R;
+    let n_groups = n_units * F::GROUPS_PER_UNIT;
+    assert!(tile.weights.len() == n_units * R * UNIT && tile.scales.len() == n_groups * R);
+    assert!(r < R && row.len() == n_units * UNIT / F::DTYPE.block_len() * F::DTYPE.block_bytes());
+    let weights = tile.weights.as_mut_ptr();
+    // Where half `half` of the row's columns, counted in halves of units, goes.
+    let half_at = |half: usize| {
+        let group = half * HALF / F::GROUP;
+        let within = half * HALF % F::GROUP;
+        weights.wrapping_add((group * R + r) * F::GROUP + within)
+    };
+    for first in (0..n_units).step_by(CHUNK_UNITS) {
+        prefetch_ahead::<I, F>(isa, row, first);
+        let n_in_chunk = CHUNK_UNITS.min(n_units - first);
+        // SAFETY: these are units of the row.
+        let chunk = unsafe { F::scales(isa, row.as_ptr(), first, n_in_chunk) };
+        for group in 0..n_in_chunk * F::GROUPS_PER_UNIT {
+            tile.scales[(first * F::GROUPS_PER_UNIT + group) * R + r] = chunk.scales[group];
+        }
+        if F::HAS_MINS {
+            for unit in 0..n_in_chunk {
+                tile.mins[(first + unit) * R + r] = chunk.mins[unit];
+            }
+        }
+        for pair in first / 2..(first + n_in_chunk).div_ceil(2) {
+            // A pair without a second unit has the first one twice, which goes where it was.
+            let second = (2 * pair + 1).min(n_units - 1);
+            let halves = [4 * pair, 4 * pair + 1, 2 * second, 2 * second + 1];
+            // SAFETY: these are units of the row, and the tile has room for all of them.
+            unsafe {
+                let integers = F::pair(isa, row.as_ptr(), pair, n_units);
+                isa.store_halves(halves.map(half_at), integers);
             }
         }
     }
+}
+
+/// One tile of a panel, to be written to.
+struct PanelTileMut<'a> {
+    /// `[groups, R, group]`.
+    weights: &'a mut [u8],
+    /// `[groups, R]`.
+    scales: &'a mut [f32],
+    /// `[units, R]`.
+    mins: &'a mut [f32],
 }
 
 /// One tile of a panel.

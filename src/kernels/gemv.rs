@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use crate::gguf::DType;
 use crate::kernels::activations::{Layout, View};
-use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, Scales};
+use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, Scales, prefetch_ahead};
 use crate::kernels::int8::{CHUNK_UNITS, Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
@@ -143,7 +143,7 @@ fn add_chunk<I: Int8, F: Format, const T: usize>(
     n_units: usize,
     mut sums: Sums<I, T>,
 ) -> Sums<I, T> {
-    prefetch::<I, F>(isa, row, first);
+    prefetch_ahead::<I, F>(isa, row, first);
     // SAFETY: the row has all units that the tokens have.
     let weights = unsafe { F::scales(isa, row.as_ptr(), first, n_units) };
     let mut scales =
@@ -230,20 +230,6 @@ fn excess<I: Int8, F: Format>(
         excess[i] = -token_scales[i] * products;
     }
     excess
-}
-
-/// Asks for the cache lines of a chunk some way ahead, in this row or the next ones: the work on a
-/// chunk is too long for the processor to look that far by itself.
-#[inline(always)]
-fn prefetch<I: Int8, F: Format>(isa: I, row: &[u8], first: usize) {
-    const AHEAD_BYTES: usize = 4096;
-    const LINE_BYTES: usize = 64;
-
-    let unit_bytes = F::DTYPE.block_bytes() * UNIT / F::DTYPE.block_len();
-    let chunk = row.as_ptr().wrapping_add(first * unit_bytes + AHEAD_BYTES);
-    for line in (0..CHUNK_UNITS * unit_bytes).step_by(LINE_BYTES) {
-        isa.prefetch(chunk.wrapping_add(line));
-    }
 }
 
 #[inline(always)]

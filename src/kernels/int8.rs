@@ -154,8 +154,11 @@ pub trait Int8: Copy + Send + Sync {
     fn from_unsigned<const OFFSET: u8>(self, weights: Self::Pair) -> Self::Pair;
     /// Signed weights to this instruction set's, whose offset is 128 if they are unsigned.
     fn from_signed(self, weights: Self::Pair) -> Self::Pair;
-    /// Stores two units.
-    fn store_pair(self, to: &mut [u8; 2 * UNIT], pair: Self::Pair);
+    /// Stores the four halves of two units.
+    ///
+    /// # Safety
+    /// 16 bytes must be writable at each address.
+    unsafe fn store_halves(self, to: [*mut u8; 4], pair: Self::Pair);
     /// Zeros.
     fn pair_zero(self) -> Self::PairF32;
     /// The products of two units' columns, summed four at a time. Unsigned weights have at most

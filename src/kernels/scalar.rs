@@ -176,8 +176,12 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
-    fn store_pair(self, to: &mut [u8; 2 * UNIT], pair: Pair) {
-        to.copy_from_slice(pair.as_flattened());
+    unsafe fn store_halves(self, to: [*mut u8; 4], pair: Pair) {
+        let halves = pair.as_flattened().as_chunks::<{ UNIT / 2 }>().0;
+        for (to, half) in to.into_iter().zip(halves) {
+            // SAFETY: the caller vouches for the bytes.
+            unsafe { to.cast::<[u8; UNIT / 2]>().write(*half) };
+        }
     }
 
     #[inline(always)]

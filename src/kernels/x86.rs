@@ -170,11 +170,13 @@ macro_rules! pairs_256 {
         }
 
         #[inline(always)]
-        fn store_pair(self, to: &mut [u8; 2 * UNIT], [first, second]: [__m256i; 2]) {
-            // SAFETY: there is room for two units; `self` proves AVX.
+        unsafe fn store_halves(self, to: [*mut u8; 4], [first, second]: [__m256i; 2]) {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX2.
             unsafe {
-                _mm256_storeu_si256(to.as_mut_ptr().cast(), first);
-                _mm256_storeu_si256(to.as_mut_ptr().add(UNIT).cast(), second);
+                _mm_storeu_si128(to[0].cast(), _mm256_castsi256_si128(first));
+                _mm_storeu_si128(to[1].cast(), _mm256_extracti128_si256::<1>(first));
+                _mm_storeu_si128(to[2].cast(), _mm256_castsi256_si128(second));
+                _mm_storeu_si128(to[3].cast(), _mm256_extracti128_si256::<1>(second));
             }
         }
 
@@ -691,9 +693,14 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
-    fn store_pair(self, to: &mut [u8; 2 * UNIT], pair: __m512i) {
-        // SAFETY: there is room for two units; `self` proves AVX-512.
-        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), pair) }
+    unsafe fn store_halves(self, to: [*mut u8; 4], pair: __m512i) {
+        // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
+        unsafe {
+            _mm_storeu_si128(to[0].cast(), _mm512_castsi512_si128(pair));
+            _mm_storeu_si128(to[1].cast(), _mm512_extracti32x4_epi32::<1>(pair));
+            _mm_storeu_si128(to[2].cast(), _mm512_extracti32x4_epi32::<2>(pair));
+            _mm_storeu_si128(to[3].cast(), _mm512_extracti32x4_epi32::<3>(pair));
+        }
     }
 
     #[inline(always)]
