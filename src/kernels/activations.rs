@@ -32,6 +32,7 @@ impl Layout {
     }
 
     /// The parts of a record.
+    #[inline]
     pub fn view(self, record: &[f32]) -> View<'_> {
         let n_units = self.n_cols / UNIT;
         let (quants, rest) = record.split_at(self.width * self.n_cols / 4);

@@ -52,39 +52,41 @@ impl Int8Op for Gemv<'_, '_, '_> {
 
 impl Gemv<'_, '_, '_> {
     #[inline(always)]
-    fn multiply<I: Int8, F: Format>(self, isa: I) {
-        let row_bytes = self.weight.bytes_per_row();
-        let rows = self.out.cols();
-        assert!(rows.end * row_bytes <= self.weight.bytes.len());
+    fn multiply<I: Int8, F: Format>(mut self, isa: I) {
         assert_eq!(self.tokens.len(), self.out.rows().len());
+        let mut first = 0;
+        while first + 4 <= self.tokens.len() {
+            self.multiply_tokens::<I, F, 4>(isa, first);
+            first += 4;
+        }
+        while first < self.tokens.len() {
+            self.multiply_tokens::<I, F, 1>(isa, first);
+            first += 1;
+        }
+    }
+
+    /// Computes rows `first..first + T` of `y`.
+    #[inline(always)]
+    fn multiply_tokens<I: Int8, F: Format, const T: usize>(&mut self, isa: I, first: usize) {
         let layout = Layout {
             width: 1,
             n_cols: self.weight.n_cols,
         };
         let words = layout.record_words();
-        let token = |i: usize| {
-            let token = self.tokens.start + i;
+        let tokens: [View; T] = std::array::from_fn(|t| {
+            let token = self.tokens.start + first + t;
             layout.view(&self.records[token * words..(token + 1) * words])
-        };
-        let n_tokens = self.tokens.len();
-        for row in rows.clone() {
-            let bytes = &self.weight.bytes[row * row_bytes..(row + 1) * row_bytes];
-            let mut store = |first: usize, products: &[f32]| {
-                for (i, product) in products.iter().enumerate() {
-                    let y = &mut self.out.row_mut(first + i)[row - rows.start];
-                    let value = product + self.bias.map_or(0.0, |bias| bias[row]);
-                    *y = if self.accumulate { *y + value } else { value };
-                }
-            };
-            let mut first = 0;
-            while first + 4 <= n_tokens {
-                let tokens = std::array::from_fn(|i| token(first + i));
-                store(first, &dot_row::<I, F, 4>(isa, bytes, tokens));
-                first += 4;
-            }
-            while first < n_tokens {
-                store(first, &dot_row::<I, F, 1>(isa, bytes, [token(first)]));
-                first += 1;
+        });
+        let row_bytes = self.weight.bytes_per_row();
+        let rows = self.out.cols();
+        let weights = &self.weight.bytes[rows.start * row_bytes..rows.end * row_bytes];
+        for (i, row) in weights.chunks_exact(row_bytes).enumerate() {
+            let products = dot_row::<I, F, T>(isa, row, &tokens);
+            let bias = self.bias.map_or(0.0, |bias| bias[rows.start + i]);
+            for (t, product) in products.into_iter().enumerate() {
+                let y = &mut self.out.row_mut(first + t)[i];
+                let value = product + bias;
+                *y = if self.accumulate { *y + value } else { value };
             }
         }
     }
@@ -92,9 +94,9 @@ impl Gemv<'_, '_, '_> {
 
 /// The products of a row with `T` tokens.
 #[inline(always)]
-fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: [View; T]) -> [f32; T] {
+fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: &[View; T]) -> [f32; T] {
     let n_units = tokens[0].scales.len();
-    for token in &tokens {
+    for token in tokens {
         assert!(token.quants.len() == n_units * UNIT && token.scales.len() == n_units);
         assert!(token.sums.len() == 2 * n_units && token.scaled_sums.len() == n_units);
     }
@@ -104,10 +106,10 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: [View
     };
     let in_full = n_units - n_units % CHUNK_UNITS;
     for first in (0..in_full).step_by(CHUNK_UNITS) {
-        sums = add_chunk::<I, F, T>(isa, row, &tokens, first, CHUNK_UNITS, sums);
+        sums = add_chunk::<I, F, T>(isa, row, tokens, first, CHUNK_UNITS, sums);
     }
     if in_full < n_units {
-        sums = add_chunk::<I, F, T>(isa, row, &tokens, in_full, n_units - in_full, sums);
+        sums = add_chunk::<I, F, T>(isa, row, tokens, in_full, n_units - in_full, sums);
     }
     std::array::from_fn(|t| {
         let [even, odd] = sums.products[t].map(|lanes| isa.pair_lanes(lanes));
