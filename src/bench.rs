@@ -142,6 +142,12 @@ pub struct GenerateReport {
 /// # Errors
 /// [`Kind::Input`](crate::Kind::Input) where a picture is wanted of a model without image branch.
 pub fn run(gguf: &Gguf, model: &Model, plan: &Plan) -> Result<Report> {
+    // As a request runs.
+    let threads = &model.compute().threads;
+    threads.enter(|| measure(gguf, model, plan))
+}
+
+fn measure(gguf: &Gguf, model: &Model, plan: &Plan) -> Result<Report> {
     let mut bench = Bench {
         model,
         file: gguf.bytes(),

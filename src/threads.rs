@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::error::{Error, Kind, Result};
 
@@ -34,9 +35,28 @@ impl Threads {
     }
 
     /// Runs `work` inside the pool. A whole request belongs inside one such call: regions started
-    /// by [`Threads::run`] from there neither allocate nor pass through the pool's injection queue.
+    /// by [`Threads::run`] from there neither allocate nor pass through the pool's injection queue,
+    /// and the workers stay awake for them.
     pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        self.pool.install(work)
+        if self.count == 1 || self.pool.current_thread_index().is_some() {
+            return self.pool.install(work);
+        }
+        let (n_awake, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+        self.pool.scope(|scope| {
+            for _ in 1..self.count {
+                scope.spawn(|_| {
+                    n_awake.fetch_add(1, Ordering::Relaxed);
+                    stay_awake(&done);
+                });
+            }
+            // This thread must not be the one to stay awake for others, as it could were it to
+            // look for work while one of these has not begun.
+            while n_awake.load(Ordering::Relaxed) < self.count - 1 {
+                std::thread::yield_now();
+            }
+            let _wake_up = SetOnDrop(&done);
+            work()
+        })
     }
 
     /// Runs `work` once per worker, in parallel, and returns when all are done. Each call takes
@@ -49,6 +69,34 @@ impl Threads {
         } else {
             self.pool.install(|| fork(self.count, &work));
         }
+    }
+}
+
+/// Generation starts hundreds of short regions a token, and waking a sleeping worker takes longer
+/// than many of them. Looks for work, and does it, until `done`.
+fn stay_awake(done: &AtomicBool) {
+    /// Searches in vain before others may have the processor.
+    const PATIENCE: usize = 1 << 10;
+
+    let mut n_idle = 0;
+    while !done.load(Ordering::Relaxed) {
+        if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            n_idle = 0;
+        } else if n_idle < PATIENCE {
+            n_idle += 1;
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Sets a flag at the end of a scope, even one that ends by a panic.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -85,7 +133,6 @@ fn physical_cores(cpus: &Path) -> Option<NonZeroUsize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
     fn every_worker_runs_once() {

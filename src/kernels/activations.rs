@@ -100,9 +100,10 @@ impl WithSimd for Quantize<'_, '_> {
         let (sums, scaled_sums) = rest.split_at_mut(width * 2 * n_units);
         let (quants, _) = bytemuck::cast_slice_mut::<f32, i8>(quants).as_chunks_mut::<4>();
         let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
-        for (token, row) in self.x.chunks_exact(n_cols).enumerate() {
-            for (unit, values) in row.as_chunks::<UNIT>().0.iter().enumerate() {
-                let quantized = quantize_unit(simd, values);
+        // Unit by unit, so that what neighbouring tokens write lies close together.
+        for unit in 0..n_units {
+            for (token, row) in self.x.chunks_exact(n_cols).enumerate() {
+                let quantized = quantize_unit(simd, &row.as_chunks::<UNIT>().0[unit]);
                 let fours = quantized.quants.as_chunks::<4>().0;
                 for (i, four) in fours.iter().enumerate() {
                     quants[(unit * (UNIT / 4) + i) * width + token] = *four;
@@ -111,8 +112,8 @@ impl WithSimd for Quantize<'_, '_> {
                 let [first, second] = quantized.sums;
                 sums[2 * unit * width + token] = first;
                 sums[(2 * unit + 1) * width + token] = second;
-                scaled_sums[unit * width + token] =
-                    -(first.wrapping_add(second)) as f32 * quantized.scale;
+                let sum = first.wrapping_add(second).wrapping_neg();
+                scaled_sums[unit * width + token] = sum as f32 * quantized.scale;
             }
         }
     }
