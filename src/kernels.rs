@@ -50,6 +50,8 @@ enum Level {
     Neon(pulp::aarch64::Neon, aarch64::Neon),
     #[cfg(target_arch = "aarch64")]
     DotProd(pulp::aarch64::Neon, aarch64::DotProd),
+    #[cfg(target_arch = "aarch64")]
+    I8mm(pulp::aarch64::Neon, aarch64::I8mm),
 }
 
 impl Isa {
@@ -88,6 +90,10 @@ impl Isa {
             levels.extend(
                 neon.zip(aarch64::DotProd::try_new())
                     .map(|(f, i)| Isa(Level::DotProd(f, i))),
+            );
+            levels.extend(
+                neon.zip(aarch64::I8mm::try_new())
+                    .map(|(f, i)| Isa(Level::I8mm(f, i))),
             );
         }
         levels
@@ -133,6 +139,8 @@ impl Isa {
             Level::Neon(..) => "neon",
             #[cfg(target_arch = "aarch64")]
             Level::DotProd(..) => "dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Level::I8mm(..) => "i8mm",
         }
     }
 
@@ -153,6 +161,8 @@ impl Isa {
             Level::Neon(simd, _) => Simd::vectorize(simd, operation),
             #[cfg(target_arch = "aarch64")]
             Level::DotProd(simd, _) => Simd::vectorize(simd, operation),
+            #[cfg(target_arch = "aarch64")]
+            Level::I8mm(simd, _) => Simd::vectorize(simd, operation),
         }
     }
 
@@ -171,6 +181,8 @@ impl Isa {
             Level::Neon(_, isa) => isa.vectorize(operation),
             #[cfg(target_arch = "aarch64")]
             Level::DotProd(_, isa) => isa.vectorize(operation),
+            #[cfg(target_arch = "aarch64")]
+            Level::I8mm(_, isa) => isa.vectorize(operation),
         }
     }
 }
