@@ -5,6 +5,8 @@
 //!
 //! This is the one room, beside [`crate::gguf::map`], where `unsafe` is allowed.
 
+#[cfg(target_arch = "aarch64")]
+pub mod aarch64;
 pub mod activations;
 pub mod aligned;
 pub mod attention;
@@ -44,6 +46,12 @@ enum Level {
     AvxVnni(pulp::x86::V3, x86::AvxVnni),
     #[cfg(target_arch = "x86_64")]
     Avx512(pulp::x86::V4, x86::Avx512),
+    #[cfg(target_arch = "aarch64")]
+    Neon(pulp::aarch64::Neon, aarch64::Neon),
+    #[cfg(target_arch = "aarch64")]
+    DotProd(pulp::aarch64::Neon, aarch64::DotProd),
+    #[cfg(target_arch = "aarch64")]
+    I8mm(pulp::aarch64::Neon, aarch64::I8mm),
 }
 
 impl Isa {
@@ -70,6 +78,22 @@ impl Isa {
             levels.extend(
                 v4.zip(x86::Avx512::try_new())
                     .map(|(f, i)| Isa(Level::Avx512(f, i))),
+            );
+        }
+        #[cfg(target_arch = "aarch64")]
+        {
+            let neon = pulp::aarch64::Neon::try_new();
+            levels.extend(
+                neon.zip(aarch64::Neon::try_new())
+                    .map(|(f, i)| Isa(Level::Neon(f, i))),
+            );
+            levels.extend(
+                neon.zip(aarch64::DotProd::try_new())
+                    .map(|(f, i)| Isa(Level::DotProd(f, i))),
+            );
+            levels.extend(
+                neon.zip(aarch64::I8mm::try_new())
+                    .map(|(f, i)| Isa(Level::I8mm(f, i))),
             );
         }
         levels
@@ -111,6 +135,12 @@ impl Isa {
             Level::AvxVnni(..) => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512(..) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon(..) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Level::DotProd(..) => "dotprod",
+            #[cfg(target_arch = "aarch64")]
+            Level::I8mm(..) => "i8mm",
         }
     }
 
@@ -127,6 +157,12 @@ impl Isa {
             Level::AvxVnni(simd, _) => Simd::vectorize(simd, operation),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512(simd, _) => Simd::vectorize(simd, operation),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon(simd, _) => Simd::vectorize(simd, operation),
+            #[cfg(target_arch = "aarch64")]
+            Level::DotProd(simd, _) => Simd::vectorize(simd, operation),
+            #[cfg(target_arch = "aarch64")]
+            Level::I8mm(simd, _) => Simd::vectorize(simd, operation),
         }
     }
 
@@ -141,6 +177,12 @@ impl Isa {
             Level::AvxVnni(_, isa) => isa.vectorize(operation),
             #[cfg(target_arch = "x86_64")]
             Level::Avx512(_, isa) => isa.vectorize(operation),
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon(_, isa) => isa.vectorize(operation),
+            #[cfg(target_arch = "aarch64")]
+            Level::DotProd(_, isa) => isa.vectorize(operation),
+            #[cfg(target_arch = "aarch64")]
+            Level::I8mm(_, isa) => isa.vectorize(operation),
         }
     }
 }

@@ -6,10 +6,10 @@ use std::hint::black_box;
 
 use crate::kernels::int8::{Group, Int8, Int8Op};
 
-/// Columns of a round: those of one step of the dot instruction, so that the operands of a round
+/// Columns of a round: those of one step of the widest instruction, so that the operands of a round
 /// fit the registers that its sums leave. Where products are first summed in 16 bits, they are
 /// widened each time, which formats of few bits do less often.
-const GROUP: Group = Group { len: 4, bits: 4 };
+const GROUP: Group = Group { len: 8, bits: 4 };
 /// Room for 6 rows of weights.
 const MAX_WEIGHTS: usize = 6 * GROUP.len;
 /// Room for two registers of 16 tokens.

@@ -244,3 +244,11 @@ fn an_instruction_set_is_chosen_by_name() {
         "{error}"
     );
 }
+
+#[test]
+fn the_expected_instruction_set_is_chosen() {
+    // Whoever knows the processor, as one who emulates it does, says what it must run.
+    if let Ok(expected) = std::env::var("OWL2_EXPECT_ISA") {
+        assert_eq!(Isa::detect().unwrap().name(), expected);
+    }
+}

@@ -1,0 +1,586 @@
+//! NEON, with and without dot products and products of matrices.
+#![allow(unsafe_code)]
+
+use std::arch::aarch64::*;
+use std::arch::{asm, is_aarch64_feature_detected};
+
+use crate::kernels::formats::Format;
+use crate::kernels::gemm::{GemmTile, multiply};
+use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
+
+/// Tokens side by side in a register.
+const LANES: usize = 4;
+/// Bytes of a register.
+const BYTES: usize = 16;
+
+/// What every 64-bit ARM processor has: 8-bit integers are multiplied into 16 bits.
+#[derive(Clone, Copy, Debug)]
+pub struct Neon(());
+
+/// Four-way dot products of 128 bits, since ARMv8.2.
+#[derive(Clone, Copy, Debug)]
+pub struct DotProd(());
+
+/// Products of 2 by 8 with 8 by 2 integers too, since ARMv8.6.
+#[derive(Clone, Copy, Debug)]
+pub struct I8mm(());
+
+/// The constructor and the dispatch of a token: both list the same features, on which the safety
+/// of all intrinsics and assembly below rests.
+macro_rules! token {
+    ($token:ident, $features:literal, $($feature:tt),*) => {
+        impl $token {
+            /// Proof that the processor has this instruction set, if it does.
+            pub fn try_new() -> Option<Self> {
+                ($(is_aarch64_feature_detected!($feature))&&*).then_some($token(()))
+            }
+
+            #[target_feature(enable = $features)]
+            fn vectorized<Op: Int8Op>(self, op: Op) -> Op::Output {
+                op.run(self)
+            }
+        }
+    };
+}
+token!(Neon, "neon", "neon");
+token!(DotProd, "neon,dotprod", "neon", "dotprod");
+token!(I8mm, "neon,dotprod,i8mm", "neon", "dotprod", "i8mm");
+
+/// What all three have in common: all but the products.
+macro_rules! common {
+    () => {
+        const UNSIGNED_WEIGHTS: bool = false;
+        const LANES: usize = LANES;
+        const TILE_VECTORS: usize = 2;
+        const TILE_ROWS: usize = 4;
+        type I32 = int32x4_t;
+        type F32 = float32x4_t;
+        type Pair = [uint8x16_t; 4];
+        type PairF32 = [float32x4_t; 4];
+        type ChunkScales = [f32; 2 * CHUNK_UNITS];
+
+        #[inline(always)]
+        fn vectorize<Op: Int8Op>(self, op: Op) -> Op::Output {
+            // SAFETY: `self` proves that the processor has the features of this function.
+            unsafe { self.vectorized(op) }
+        }
+
+        #[inline(always)]
+        fn gemm<F: Format>(self, tile: GemmTile) {
+            multiply::<Self, F, 4, 2>(self, tile);
+        }
+
+        #[inline(always)]
+        unsafe fn load_i32(self, from: *const i32) -> int32x4_t {
+            // SAFETY: the caller vouches for the integers, `self` for NEON.
+            unsafe { vld1q_s32(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f32(self, from: *const f32) -> float32x4_t {
+            // SAFETY: the caller vouches for the floats, `self` for NEON.
+            unsafe { vld1q_f32(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store_f32(self, to: *mut f32, values: float32x4_t) {
+            // SAFETY: the caller vouches for the floats, `self` for NEON.
+            unsafe { vst1q_f32(to, values) }
+        }
+
+        #[inline(always)]
+        fn zero_i32(self) -> int32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vdupq_n_s32(0) }
+        }
+
+        #[inline(always)]
+        fn splat_f32(self, value: f32) -> float32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vdupq_n_f32(value) }
+        }
+
+        #[inline(always)]
+        fn add_i32(self, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vaddq_s32(a, b) }
+        }
+
+        #[inline(always)]
+        fn shift_left(self, a: int32x4_t, bits: u32) -> int32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vshlq_s32(a, vdupq_n_s32(bits as i32)) }
+        }
+
+        #[inline(always)]
+        fn to_f32(self, a: int32x4_t) -> float32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vcvtq_f32_s32(a) }
+        }
+
+        #[inline(always)]
+        fn mul(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vmulq_f32(a, b) }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vfmaq_f32(c, a, b) }
+        }
+
+        #[inline(always)]
+        fn neg_mul_add(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vfmsq_f32(c, a, b) }
+        }
+
+        #[inline(always)]
+        fn prefetch(self, address: *const u8) {
+            // SAFETY: a prefetch of any address is harmless; every 64-bit processor has it.
+            unsafe {
+                asm!(
+                    "prfm pldl1keep, [{address}]",
+                    address = in(reg) address.addr(),
+                    options(nomem, nostack, preserves_flags)
+                );
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_pair(self, first: *const u8, second: *const u8) -> [uint8x16_t; 4] {
+            // SAFETY: the caller vouches for the bytes, `self` for NEON.
+            unsafe {
+                [
+                    vld1q_u8(first),
+                    vld1q_u8(first.add(BYTES)),
+                    vld1q_u8(second),
+                    vld1q_u8(second.add(BYTES)),
+                ]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_nibbles(self, first: *const u8, second: *const u8) -> [uint8x16_t; 4] {
+            // SAFETY: the caller vouches for the bytes, `self` for NEON.
+            unsafe {
+                let (first_lower, first_upper) = nibbles(vld1q_u8(first));
+                let (second_lower, second_upper) = nibbles(vld1q_u8(second));
+                [first_lower, first_upper, second_lower, second_upper]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_split_nibbles(self, from: *const u8) -> [uint8x16_t; 4] {
+            // SAFETY: the caller vouches for the bytes, `self` for NEON.
+            unsafe {
+                let (lower_0, upper_0) = nibbles(vld1q_u8(from));
+                let (lower_1, upper_1) = nibbles(vld1q_u8(from.add(BYTES)));
+                [lower_0, lower_1, upper_0, upper_1]
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_half_bytes<const UPPER: bool>(self, from: *const u8) -> [uint8x16_t; 4] {
+            // SAFETY: the caller vouches for the bytes, `self` for NEON.
+            unsafe {
+                std::array::from_fn(|i| {
+                    let (lower, upper) = nibbles(vld1q_u8(from.add(i * BYTES)));
+                    if UPPER { upper } else { lower }
+                })
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn with_high_bits<const UPPER: bool>(
+            self,
+            nibbles: [uint8x16_t; 4],
+            high: *const u8,
+        ) -> [uint8x16_t; 4] {
+            // SAFETY: the caller vouches for the bytes, `self` for NEON.
+            unsafe {
+                let mask = vdupq_n_u8(0x30);
+                std::array::from_fn(|i| {
+                    let high = vld1q_u8(high.add(i % 2 * BYTES));
+                    let moved = match (UPPER, i / 2) {
+                        (true, 0) => high,
+                        (true, _) => vshrq_n_u8::<2>(high),
+                        (false, 0) => vshlq_n_u8::<4>(high),
+                        (false, _) => vshlq_n_u8::<2>(high),
+                    };
+                    vorrq_u8(nibbles[i], vandq_u8(moved, mask))
+                })
+            }
+        }
+
+        #[inline(always)]
+        fn from_unsigned<const OFFSET: u8>(self, weights: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+            // SAFETY: `self` proves NEON.
+            weights.map(|weights| unsafe { vsubq_u8(weights, vdupq_n_u8(OFFSET)) })
+        }
+
+        #[inline(always)]
+        fn from_signed(self, weights: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+            weights
+        }
+
+        #[inline(always)]
+        fn store_pair(self, to: &mut [u8; 2 * UNIT], pair: [uint8x16_t; 4]) {
+            for (to, bytes) in to.as_chunks_mut::<BYTES>().0.iter_mut().zip(pair) {
+                // SAFETY: a chunk is as long as a register; `self` proves NEON.
+                unsafe { vst1q_u8(to.as_mut_ptr(), bytes) };
+            }
+        }
+
+        #[inline(always)]
+        fn pair_zero(self) -> [float32x4_t; 4] {
+            [self.splat_f32(0.0); 4]
+        }
+
+        #[inline(always)]
+        fn dot_pair(
+            self,
+            _: u32,
+            weights: [uint8x16_t; 4],
+            activations: [uint8x16_t; 4],
+        ) -> [float32x4_t; 4] {
+            std::array::from_fn(|i| {
+                // SAFETY: `self` proves NEON.
+                let (w, a) = unsafe {
+                    (
+                        vreinterpretq_s8_u8(weights[i]),
+                        vreinterpretq_s8_u8(activations[i]),
+                    )
+                };
+                self.to_f32(self.dot_register(w, a))
+            })
+        }
+
+        #[inline(always)]
+        fn chunk_scales(
+            self,
+            groups_per_unit: usize,
+            weights: &[f32; 2 * CHUNK_UNITS],
+            token: &[f32; CHUNK_UNITS],
+        ) -> [f32; 2 * CHUNK_UNITS] {
+            let mut scales = [0.0; 2 * CHUNK_UNITS];
+            for group in 0..groups_per_unit * CHUNK_UNITS {
+                scales[group] = weights[group] * token[group / groups_per_unit];
+            }
+            scales
+        }
+
+        #[inline(always)]
+        fn add_scaled(
+            self,
+            groups_per_unit: usize,
+            products: [float32x4_t; 4],
+            scales: [f32; 2 * CHUNK_UNITS],
+            pair: usize,
+            sum: [float32x4_t; 4],
+        ) -> [float32x4_t; 4] {
+            std::array::from_fn(|i| {
+                // A register is half a unit: a group of 16, or half a group of 32.
+                let group = (2 * pair + i / 2) * groups_per_unit + i % 2 * (groups_per_unit - 1);
+                self.mul_add(products[i], self.splat_f32(scales[group]), sum[i])
+            })
+        }
+
+        #[inline(always)]
+        fn pair_lanes(self, a: [float32x4_t; 4]) -> [f32; 2 * UNIT_LANES] {
+            let mut lanes = [0.0; 2 * UNIT_LANES];
+            for (lanes, a) in lanes.as_chunks_mut::<LANES>().0.iter_mut().zip(a) {
+                // SAFETY: a chunk is as long as a register.
+                unsafe { self.store_f32(lanes.as_mut_ptr(), a) };
+            }
+            lanes
+        }
+
+        #[inline(always)]
+        fn from_f16(self, bits: [u16; 8]) -> [f32; 8] {
+            let mut floats = [0.0; 8];
+            // SAFETY: the arrays hold 128 and 256 bits; `self` proves NEON.
+            unsafe {
+                let halves = vreinterpretq_f16_u16(vld1q_u16(bits.as_ptr()));
+                vst1q_f32(floats.as_mut_ptr(), vcvt_f32_f16(vget_low_f16(halves)));
+                vst1q_f32(floats.as_mut_ptr().add(LANES), vcvt_high_f32_f16(halves));
+            }
+            floats
+        }
+    };
+}
+
+/// Lower and upper nibbles of each byte.
+///
+/// # Safety
+/// The processor must have NEON.
+#[inline(always)]
+unsafe fn nibbles(bytes: uint8x16_t) -> (uint8x16_t, uint8x16_t) {
+    // SAFETY: as above.
+    unsafe { (vandq_u8(bytes, vdupq_n_u8(0x0f)), vshrq_n_u8::<4>(bytes)) }
+}
+
+impl Neon {
+    /// Products summed four at a time.
+    #[inline(always)]
+    fn dot_register(self, weights: int8x16_t, activations: int8x16_t) -> int32x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe {
+            let lower = vmull_s8(vget_low_s8(weights), vget_low_s8(activations));
+            let upper = vmull_high_s8(weights, activations);
+            // Two products of whole bytes fit 16 bits: activations reach 127, not 128.
+            vpaddlq_s16(vpaddq_s16(lower, upper))
+        }
+    }
+}
+
+impl Int8 for Neon {
+    common!();
+
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep the sums in registers"
+    )]
+    #[inline(always)]
+    unsafe fn dot_group<const R: usize, const V: usize>(
+        self,
+        kind: Group,
+        weights: *const u8,
+        activations: *const i8,
+        stride: usize,
+        mut sums: [[int32x4_t; V]; R],
+    ) -> [[int32x4_t; V]; R] {
+        // SAFETY: the caller vouches for the bytes, `self` for NEON.
+        unsafe {
+            // Sums of pairs stay below 2^15: 2 * 15 * 127 fits eight times, 2 * 32 * 127 four
+            // times and 2 * 128 * 127 once.
+            let steps_per_sum = match kind.bits {
+                4 => 8,
+                6 => 4,
+                _ => 1,
+            };
+            let mut first = 0;
+            while first < kind.len / 4 {
+                // Of tokens 0 and 1, and of 2 and 3.
+                let mut lower = [[vdupq_n_s16(0); V]; R];
+                let mut upper = lower;
+                for step in first..(first + steps_per_sum).min(kind.len / 4) {
+                    let a: [int8x16_t; V] = std::array::from_fn(|v| {
+                        vld1q_s8(activations.add(step * stride + v * BYTES))
+                    });
+                    for r in 0..R {
+                        let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
+                        let w = vreinterpretq_s8_s32(vdupq_n_s32(w.read_unaligned()));
+                        for v in 0..V {
+                            lower[r][v] = vmlal_s8(lower[r][v], vget_low_s8(w), vget_low_s8(a[v]));
+                            upper[r][v] = vmlal_high_s8(upper[r][v], w, a[v]);
+                        }
+                    }
+                }
+                for r in 0..R {
+                    for v in 0..V {
+                        let pairs = vpaddq_s16(lower[r][v], upper[r][v]);
+                        sums[r][v] = vpadalq_s16(sums[r][v], pairs);
+                    }
+                }
+                first += steps_per_sum;
+            }
+            sums
+        }
+    }
+}
+
+/// Adds the products of `a` and `b` to `sums`, four to a lane: an intrinsic that Rust does not have
+/// yet.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn sdot(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: the features are enabled; the instruction touches nothing but its operands.
+    unsafe {
+        asm!(
+            "sdot {sums:v}.4s, {a:v}.16b, {b:v}.16b",
+            sums = inout(vreg) sums,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sums
+}
+
+/// [`sdot`] with bytes `4 * LANE..4 * LANE + 4` of `b` for every lane.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn sdot_lane<const LANE: usize>(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: the features are enabled; the instruction touches nothing but its operands.
+    unsafe {
+        asm!(
+            "sdot {sums:v}.4s, {a:v}.16b, {b:v}.4b[{lane}]",
+            sums = inout(vreg) sums,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            lane = const LANE,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sums
+}
+
+impl DotProd {
+    /// Products summed four at a time.
+    #[inline(always)]
+    fn dot_register(self, weights: int8x16_t, activations: int8x16_t) -> int32x4_t {
+        // SAFETY: `self` proves NEON and dot products.
+        unsafe { sdot(self.zero_i32(), weights, activations) }
+    }
+
+    /// Adds the products of four columns: those of `V` registers of tokens at `activations` with
+    /// weights `4 * STEP..4 * STEP + 4` of `R` rows.
+    ///
+    /// # Safety
+    /// `[V][LANES][4]` must be readable at `activations`.
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep the sums in registers"
+    )]
+    #[inline(always)]
+    unsafe fn dot_step<const STEP: usize, const R: usize, const V: usize>(
+        self,
+        weights: [int8x16_t; R],
+        activations: *const i8,
+        mut sums: [[int32x4_t; V]; R],
+    ) -> [[int32x4_t; V]; R] {
+        for v in 0..V {
+            // SAFETY: the caller vouches for the bytes, `self` for NEON and dot products.
+            unsafe {
+                let a = vld1q_s8(activations.add(v * BYTES));
+                for r in 0..R {
+                    sums[r][v] = sdot_lane::<STEP>(sums[r][v], a, weights[r]);
+                }
+            }
+        }
+        sums
+    }
+}
+
+impl Int8 for DotProd {
+    common!();
+
+    #[inline(always)]
+    unsafe fn dot_group<const R: usize, const V: usize>(
+        self,
+        kind: Group,
+        weights: *const u8,
+        activations: *const i8,
+        stride: usize,
+        mut sums: [[int32x4_t; V]; R],
+    ) -> [[int32x4_t; V]; R] {
+        // SAFETY: the caller vouches for the bytes, `self` for NEON.
+        unsafe {
+            // A register holds the weights of four steps, one of which each instruction picks.
+            let in_full = kind.len - kind.len % BYTES;
+            for first in (0..in_full).step_by(BYTES) {
+                let w = std::array::from_fn(|r| vld1q_s8(weights.add(r * kind.len + first).cast()));
+                let a = activations.add(first / 4 * stride);
+                sums = self.dot_step::<0, R, V>(w, a, sums);
+                sums = self.dot_step::<1, R, V>(w, a.add(stride), sums);
+                sums = self.dot_step::<2, R, V>(w, a.add(2 * stride), sums);
+                sums = self.dot_step::<3, R, V>(w, a.add(3 * stride), sums);
+            }
+            for first in (in_full..kind.len).step_by(4) {
+                let w = std::array::from_fn(|r| {
+                    let four = weights.add(r * kind.len + first).cast::<i32>();
+                    let four = vsetq_lane_s32::<0>(four.read_unaligned(), self.zero_i32());
+                    vreinterpretq_s8_s32(four)
+                });
+                sums = self.dot_step::<0, R, V>(w, activations.add(first / 4 * stride), sums);
+            }
+            sums
+        }
+    }
+}
+
+/// Adds the products of two rows of 8 bytes in `a` with two in `b` to `sums: [2, 2]`: an intrinsic
+/// that Rust does not have yet.
+#[inline]
+#[target_feature(enable = "neon,i8mm")]
+fn smmla(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
+    // SAFETY: the features are enabled; the instruction touches nothing but its operands.
+    unsafe {
+        asm!(
+            "smmla {sums:v}.4s, {a:v}.16b, {b:v}.16b",
+            sums = inout(vreg) sums,
+            a = in(vreg) a,
+            b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    sums
+}
+
+impl I8mm {
+    /// Products summed four at a time.
+    #[inline(always)]
+    fn dot_register(self, weights: int8x16_t, activations: int8x16_t) -> int32x4_t {
+        DotProd(()).dot_register(weights, activations)
+    }
+}
+
+impl Int8 for I8mm {
+    common!();
+
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep the sums in registers"
+    )]
+    #[inline(always)]
+    unsafe fn dot_group<const R: usize, const V: usize>(
+        self,
+        kind: Group,
+        weights: *const u8,
+        activations: *const i8,
+        stride: usize,
+        mut sums: [[int32x4_t; V]; R],
+    ) -> [[int32x4_t; V]; R] {
+        const { assert!(R.is_multiple_of(2)) };
+        assert!(kind.len.is_multiple_of(8));
+        // SAFETY: the caller vouches for the bytes, `self` for NEON and products of matrices.
+        unsafe {
+            // Of rows `2 * i` and `2 * i + 1` of the weights, in the places of those rows, with
+            // tokens 0 and 1, and with 2 and 3, of each register.
+            let mut products = [[vdupq_n_s32(0); V]; R];
+            for first in (0..kind.len).step_by(8) {
+                let a = activations.add(first / 4 * stride);
+                let tokens: [[int8x16_t; 2]; V] = std::array::from_fn(|v| {
+                    // Four columns, and the next four, of four tokens.
+                    let a = a.add(v * BYTES).cast::<i32>();
+                    let (a, b) = (vld1q_s32(a), vld1q_s32(a.byte_add(stride)));
+                    [vzip1q_s32(a, b), vzip2q_s32(a, b)].map(|pair| vreinterpretq_s8_s32(pair))
+                });
+                for i in 0..R / 2 {
+                    let row = |r: usize| vld1_s8(weights.add(r * kind.len + first).cast());
+                    let w = vcombine_s8(row(2 * i), row(2 * i + 1));
+                    for v in 0..V {
+                        for half in 0..2 {
+                            let sum = &mut products[2 * i + half][v];
+                            *sum = smmla(*sum, w, tokens[v][half]);
+                        }
+                    }
+                }
+            }
+            for r in 0..R {
+                for v in 0..V {
+                    let first = vreinterpretq_s64_s32(products[r / 2 * 2][v]);
+                    let second = vreinterpretq_s64_s32(products[r / 2 * 2 + 1][v]);
+                    let of_row = match r % 2 {
+                        0 => vzip1q_s64(first, second),
+                        _ => vzip2q_s64(first, second),
+                    };
+                    sums[r][v] = vaddq_s32(sums[r][v], vreinterpretq_s32_s64(of_row));
+                }
+            }
+            sums
+        }
+    }
+}
