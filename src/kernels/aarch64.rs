@@ -6,7 +6,7 @@ use std::arch::{asm, is_aarch64_feature_detected};
 
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT_LANES};
 
 /// Tokens side by side in a register.
 const LANES: usize = 4;
@@ -226,10 +226,10 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        fn store_pair(self, to: &mut [u8; 2 * UNIT], pair: [uint8x16_t; 4]) {
-            for (to, bytes) in to.as_chunks_mut::<BYTES>().0.iter_mut().zip(pair) {
-                // SAFETY: a chunk is as long as a register; `self` proves NEON.
-                unsafe { vst1q_u8(to.as_mut_ptr(), bytes) };
+        unsafe fn store_halves(self, to: [*mut u8; 4], pair: [uint8x16_t; 4]) {
+            for (to, half) in to.into_iter().zip(pair) {
+                // SAFETY: the caller vouches for the bytes, `self` for NEON.
+                unsafe { vst1q_u8(to, half) };
             }
         }
 

@@ -1,0 +1,288 @@
+//! AVX-512 VNNI: registers hold sixteen tokens, or two units.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use crate::kernels::formats::Format;
+use crate::kernels::gemm::{GemmTile, multiply};
+use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT_LANES};
+use crate::kernels::x86::Avx512;
+
+impl Int8 for Avx512 {
+    const UNSIGNED_WEIGHTS: bool = true;
+    const LANES: usize = 16;
+    const TILE_VECTORS: usize = 2;
+    const TILE_ROWS: usize = 6;
+    type I32 = __m512i;
+    type F32 = __m512;
+    type Pair = __m512i;
+    type PairF32 = __m512;
+    type ChunkScales = __m512;
+    common!();
+
+    #[inline(always)]
+    fn gemm<F: Format>(self, tile: GemmTile) {
+        multiply::<Self, F, 6, 2>(self, tile);
+    }
+
+    #[inline(always)]
+    unsafe fn load_i32(self, from: *const i32) -> __m512i {
+        // SAFETY: the caller vouches for the integers, `self` for AVX-512.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f32(self, from: *const f32) -> __m512 {
+        // SAFETY: the caller vouches for the floats, `self` for AVX-512.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_f32(self, to: *mut f32, values: __m512) {
+        // SAFETY: the caller vouches for the floats, `self` for AVX-512.
+        unsafe { _mm512_storeu_ps(to, values) }
+    }
+
+    #[inline(always)]
+    fn zero_i32(self) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn splat_f32(self, value: f32) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    fn add_i32(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn shift_left(self, a: __m512i, bits: u32) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_sllv_epi32(a, _mm512_set1_epi32(bits as i32)) }
+    }
+
+    #[inline(always)]
+    fn to_f32(self, a: __m512i) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn neg_mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_fnmadd_ps(a, b, c) }
+    }
+
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep the sums in registers"
+    )]
+    #[inline(always)]
+    unsafe fn dot_group<const R: usize, const V: usize>(
+        self,
+        kind: Group,
+        weights: *const u8,
+        activations: *const i8,
+        stride: usize,
+        mut sums: [[__m512i; V]; R],
+    ) -> [[__m512i; V]; R] {
+        for step in 0..kind.len / 4 {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX-512 VNNI.
+            unsafe {
+                let a: [__m512i; V] = std::array::from_fn(|v| {
+                    _mm512_loadu_si512(activations.add(step * stride + v * 64).cast())
+                });
+                for r in 0..R {
+                    let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
+                    let w = _mm512_set1_epi32(w.read_unaligned());
+                    for v in 0..V {
+                        sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], w, a[v]);
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    unsafe fn load_pair(self, first: *const u8, second: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
+        unsafe {
+            let first = _mm512_castsi256_si512(_mm256_loadu_si256(first.cast()));
+            _mm512_inserti64x4::<1>(first, _mm256_loadu_si256(second.cast()))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_nibbles(self, first: *const u8, second: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
+        unsafe {
+            let twice = _mm512_broadcast_i32x4(_mm_loadu_si128(first.cast()));
+            let second = _mm_loadu_si128(second.cast());
+            let bytes = _mm512_mask_broadcast_i32x4(twice, 0xff00, second);
+            // The upper nibbles of every other quarter.
+            let shift = _mm512_set_epi64(NIBBLE, NIBBLE, 0, 0, NIBBLE, NIBBLE, 0, 0);
+            low_nibbles(_mm512_srlv_epi16(bytes, shift))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_split_nibbles(self, from: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
+        unsafe {
+            let bytes = _mm512_broadcast_i64x4(_mm256_loadu_si256(from.cast()));
+            let shift = _mm512_set_epi64(NIBBLE, NIBBLE, NIBBLE, NIBBLE, 0, 0, 0, 0);
+            low_nibbles(_mm512_srlv_epi16(bytes, shift))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_half_bytes<const UPPER: bool>(self, from: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
+        unsafe {
+            let bytes = _mm512_loadu_si512(from.cast());
+            let upper = _mm512_srli_epi16::<4>(bytes);
+            low_nibbles(if UPPER { upper } else { bytes })
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn with_high_bits<const UPPER: bool>(
+        self,
+        nibbles: __m512i,
+        high: *const u8,
+    ) -> __m512i {
+        /// A shift by 2 of each of four 16-bit integers.
+        const TWO: i64 = 0x0002_0002_0002_0002;
+
+        // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
+        unsafe {
+            let high = _mm512_broadcast_i64x4(_mm256_loadu_si256(high.cast()));
+            let moved = if UPPER {
+                _mm512_srlv_epi16(high, _mm512_set_epi64(TWO, TWO, TWO, TWO, 0, 0, 0, 0))
+            } else {
+                let four = 2 * TWO;
+                let shift = _mm512_set_epi64(TWO, TWO, TWO, TWO, four, four, four, four);
+                _mm512_sllv_epi16(high, shift)
+            };
+            _mm512_or_si512(nibbles, _mm512_and_si512(moved, _mm512_set1_epi8(0x30)))
+        }
+    }
+
+    #[inline(always)]
+    fn from_unsigned<const OFFSET: u8>(self, weights: __m512i) -> __m512i {
+        weights
+    }
+
+    #[inline(always)]
+    fn from_signed(self, weights: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_halves(self, to: [*mut u8; 4], pair: __m512i) {
+        // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
+        unsafe {
+            _mm_storeu_si128(to[0].cast(), _mm512_castsi512_si128(pair));
+            _mm_storeu_si128(to[1].cast(), _mm512_extracti32x4_epi32::<1>(pair));
+            _mm_storeu_si128(to[2].cast(), _mm512_extracti32x4_epi32::<2>(pair));
+            _mm_storeu_si128(to[3].cast(), _mm512_extracti32x4_epi32::<3>(pair));
+        }
+    }
+
+    #[inline(always)]
+    fn pair_zero(self) -> __m512 {
+        self.splat_f32(0.0)
+    }
+
+    #[inline(always)]
+    fn dot_pair(self, _: u32, weights: __m512i, activations: __m512i) -> __m512 {
+        // SAFETY: `self` proves AVX-512 VNNI.
+        unsafe {
+            let zero = _mm512_setzero_si512();
+            _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(zero, weights, activations))
+        }
+    }
+
+    #[inline(always)]
+    fn chunk_scales(
+        self,
+        groups_per_unit: usize,
+        weights: &[f32; 2 * CHUNK_UNITS],
+        token: &[f32; CHUNK_UNITS],
+    ) -> __m512 {
+        // SAFETY: the arrays hold 512 and 256 bits; `self` proves AVX-512.
+        unsafe {
+            let token = _mm512_castps256_ps512(_mm256_loadu_ps(token.as_ptr()));
+            let token = if groups_per_unit == 1 {
+                token
+            } else {
+                let twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+                _mm512_permutexvar_ps(twice, token)
+            };
+            _mm512_mul_ps(_mm512_loadu_ps(weights.as_ptr()), token)
+        }
+    }
+
+    #[inline(always)]
+    fn add_scaled(
+        self,
+        groups_per_unit: usize,
+        products: __m512,
+        scales: __m512,
+        pair: usize,
+        sum: __m512,
+    ) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe {
+            let groups = if groups_per_unit == 1 {
+                _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+            } else {
+                _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0)
+            };
+            let first = _mm512_set1_epi32((2 * pair * groups_per_unit) as i32);
+            let scales = _mm512_permutexvar_ps(_mm512_add_epi32(groups, first), scales);
+            _mm512_fmadd_ps(products, scales, sum)
+        }
+    }
+
+    #[inline(always)]
+    fn pair_lanes(self, a: __m512) -> [f32; 2 * UNIT_LANES] {
+        let mut lanes = [0.0; 2 * UNIT_LANES];
+        // SAFETY: the array has room for sixteen floats.
+        unsafe { self.store_f32(lanes.as_mut_ptr(), a) };
+        lanes
+    }
+}
+
+/// A shift by 4 of each of four 16-bit integers.
+const NIBBLE: i64 = 0x0004_0004_0004_0004;
+
+/// The lower nibble of each byte.
+///
+/// # Safety
+/// The processor must have AVX-512.
+#[inline(always)]
+unsafe fn low_nibbles(bytes: __m512i) -> __m512i {
+    // SAFETY: as above.
+    unsafe { _mm512_and_si512(bytes, _mm512_set1_epi8(0x0f)) }
+}
