@@ -3,8 +3,9 @@
 //! A request goes through these rooms: [`gguf`] opens the file, [`model`] binds its weights,
 //! [`prompt`] and [`tokenizer`] turn the question into tokens and picture slots, [`image`] turns
 //! pictures into pixels, [`model`] turns those into the decoder's inputs, [`session`] computes,
-//! [`sampler`] chooses the next token, and [`request`] leads through all of it. Below them, [`ops`]
-//! are the operations of a forward pass and [`kernels`] their arithmetic.
+//! [`sampler`] chooses the next token, and [`request`] leads through all of it; [`reuse`] keeps what
+//! the next request need not compute again. Below them, [`ops`] are the operations of a forward
+//! pass and [`kernels`] their arithmetic.
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
@@ -50,6 +51,7 @@ pub mod ops;
 pub mod prompt;
 pub mod quant;
 pub mod request;
+pub mod reuse;
 pub mod sampler;
 pub mod session;
 pub mod threads;

@@ -7,18 +7,20 @@
 //! ```
 //!
 //! Everything that can be refused is refused before the first picture is encoded. Every front
-//! (command line, server, bindings) asks through [`Assistant::answer`].
+//! (command line, server, bindings) asks through [`Assistant::answer`], or
+//! [`Assistant::answer_from`] where requests follow one another.
 
 mod answer_text;
 mod assistant;
+mod picture;
 mod run;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 pub use assistant::Assistant;
 #[cfg(feature = "cli")]
 pub(crate) use assistant::check_context;
+pub use picture::{Pixels, Source};
 
 use crate::image::{Aspect, Exif};
 use crate::prompt::{Message, Template};
@@ -65,15 +67,6 @@ pub enum Prompt {
     Raw(String),
 }
 
-/// Where the bytes of a picture are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// In a file.
-    File(PathBuf),
-    /// Here.
-    Bytes(Vec<u8>),
-}
-
 /// What a request reports while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -84,13 +77,15 @@ pub enum Event<'a> {
         /// How many there are.
         n_pictures: usize,
     },
-    /// The prompt is going to be computed.
+    /// The prompt, or the rest of it, is going to be computed.
     Reading {
+        /// Positions that are computed already, or were for an earlier request.
+        n_done: usize,
         /// Its length.
         n_positions: usize,
     },
-    /// More of the answer, in whole words. Together all these are [`Answer::text`], unless the
-    /// request was cancelled.
+    /// A token was chosen. This is more of the answer, in whole words; none where the token
+    /// completes none. Together all these are [`Answer::text`], unless the request was cancelled.
     Text(&'a str),
 }
 
@@ -105,6 +100,8 @@ pub struct Answer {
     pub n_prompt: usize,
     /// Positions that pictures take of these.
     pub n_image: usize,
+    /// Positions of the prompt that an earlier request had computed.
+    pub n_reused: usize,
     /// Why it ended.
     pub stop: StopReason,
     /// How long it took; [`Stage::Load`](crate::timing::Stage::Load) is that of the file, whichever request it is.

@@ -104,9 +104,13 @@ impl Output {
                 "looking at picture {} of {n_pictures} ...",
                 index + 1
             )),
-            Event::Reading { n_positions } => {
-                progress::show(&format!("reading the prompt, {n_positions} positions ..."));
-            }
+            Event::Reading {
+                n_done,
+                n_positions,
+            } => progress::show(&format!(
+                "reading the prompt, {n_done} of {n_positions} positions ..."
+            )),
+            Event::Text("") => {}
             Event::Text(text) => {
                 progress::clear();
                 if self.is_streaming {
@@ -154,6 +158,7 @@ fn as_json(answer: &Answer) -> Value {
         "tokens": {
             "prompt": answer.n_prompt,
             "image": answer.n_image,
+            "reused": answer.n_reused,
             "generated": answer.ids.len(),
         },
         "ids": answer.ids,
