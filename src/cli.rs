@@ -3,9 +3,16 @@
 mod args;
 mod ask;
 mod bench;
+mod chat;
+mod each;
 mod eval;
+mod generated;
 mod info;
+mod interrupt;
+mod output;
 mod progress;
+mod setup;
+mod tokenize;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -20,11 +27,14 @@ use args::Command;
 /// # Errors
 /// Whatever the command meets. A reader of standard output that goes away is no error.
 pub fn run(cli: Cli) -> Result<()> {
-    progress::clean_up_on_interrupt()?;
+    interrupt::catch_signals()?;
     match cli.command {
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Info(args)) => info::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Tokenize(args)) => tokenize::run(&args),
+        Some(Command::Completions(args)) => generated::completions(&args),
+        Some(Command::Man) => generated::man(),
         None => ask::run(&cli.ask),
     }
 }

@@ -21,10 +21,7 @@
 //! let question = Message::user("<|image|>Describe the image.");
 //! let request = Request {
 //!     pictures: vec![Source::File("cat.jpg".into())],
-//!     ..Request::new(Prompt::Turns {
-//!         messages: vec![question, Message::assistant("")],
-//!         template: None,
-//!     })
+//!     ..Request::new(Prompt::turns(vec![question, Message::assistant("")]))
 //! };
 //! let answer = assistant.answer(&request, &mut |event| {
 //!     if let Event::Text(text) = event {
@@ -38,6 +35,8 @@
 //! ```
 
 pub mod bench;
+#[cfg(feature = "cli")]
+pub mod chat;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod error;

@@ -48,6 +48,8 @@ pub struct Request {
     pub max_tokens: Option<usize>,
     /// Texts before which the answer ends, besides the template's own.
     pub stops: Vec<String>,
+    /// Whether control tokens of the answer are spelled out in its text.
+    pub spells_specials: bool,
     /// Room for prompt, pictures and answer in positions; `None` is the trained context.
     pub context: Option<usize>,
 }
@@ -59,12 +61,26 @@ pub enum Prompt {
     Turns {
         /// The turns, with an open one of the assistant at the end.
         messages: Vec<Message>,
+        /// What is said before them: `None` is the template's own, where it has one, and an empty
+        /// text is none.
+        system: Option<String>,
         /// `None` is the file's own. Where that has none either, as plain LLaMA files do, the texts
         /// of the turns follow one another as they are.
         template: Option<Template>,
     },
     /// A whole prompt that a program wrote, in which `<s>` and `</s>` count.
     Raw(String),
+}
+
+impl Prompt {
+    /// A conversation in the file's own template.
+    pub fn turns(messages: Vec<Message>) -> Self {
+        Prompt::Turns {
+            messages,
+            system: None,
+            template: None,
+        }
+    }
 }
 
 /// What a request reports while it runs.
@@ -150,6 +166,7 @@ impl Request {
             sampling: Sampling::default(),
             max_tokens: None,
             stops: Vec::new(),
+            spells_specials: false,
             context: None,
         }
     }

@@ -41,6 +41,7 @@ fn request(turns: &[&str], pictures: &[&str]) -> Request {
         max_tokens: Some(12),
         ..Request::new(Prompt::Turns {
             messages,
+            system: None,
             template: Some(Template::MplugOwl2),
         })
     }

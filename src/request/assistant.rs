@@ -166,10 +166,9 @@ impl Assistant {
     fn plan<'a>(&self, request: &'a Request) -> Result<Plan<'a>> {
         let (segments, template) = self.segments(&request.prompt);
         let n_slots = self.picture_slots(&segments, request.pictures.len())?;
-        let visual = self.model.config().visual.as_ref();
-        let n_picture_rows = visual.map_or(0, |visual| visual.abstractor.n_positions());
+        let n_picture_rows = self.picture_rows();
         let n_image = n_slots * n_picture_rows;
-        let n_prompt = n_image + segments.iter().map(|s| token_ids(s).len()).sum::<usize>();
+        let n_prompt = n_image + n_tokens(&segments);
         let (max_tokens, at_max_tokens) = self.room(request, n_prompt, n_image)?;
         let stops = request.stops.iter().map(String::as_str);
         Ok(Plan {
@@ -187,15 +186,39 @@ impl Assistant {
     pub(crate) fn segments(&self, prompt: &Prompt) -> (Vec<Segment>, Option<Template>) {
         match prompt {
             Prompt::Raw(text) => (tokenize_raw(&self.tokenizer, text), None),
-            Prompt::Turns { messages, template } => {
+            Prompt::Turns {
+                messages,
+                system,
+                template,
+            } => {
                 let template = template.or(self.template);
+                let system = system.as_deref();
                 let parts = match template {
-                    Some(template) => template.parts(messages),
-                    None => messages.iter().map(|m| Part::Text(&m.text)).collect(),
+                    Some(template) => template.parts(system, messages),
+                    None => {
+                        let texts = messages.iter().map(|message| message.text.as_str());
+                        system.into_iter().chain(texts).map(Part::Text).collect()
+                    }
                 };
                 (tokenize(&self.tokenizer, &parts), template)
             }
         }
+    }
+
+    /// Positions that a prompt takes with the slots of its `n_pictures` pictures.
+    ///
+    /// # Errors
+    /// [`Kind::Input`](crate::Kind::Input) where there are not as many slots, or no image branch.
+    pub fn n_positions(&self, prompt: &Prompt, n_pictures: usize) -> Result<usize> {
+        let (segments, _) = self.segments(prompt);
+        let n_slots = self.picture_slots(&segments, n_pictures)?;
+        Ok(n_slots * self.picture_rows() + n_tokens(&segments))
+    }
+
+    /// Positions that a picture takes.
+    fn picture_rows(&self) -> usize {
+        let visual = self.model.config().visual.as_ref();
+        visual.map_or(0, |visual| visual.abstractor.n_positions())
     }
 
     /// Counts the slots for pictures, which must be as many as there are pictures.
@@ -224,6 +247,17 @@ impl Assistant {
             .ok_or_else(|| Error::input("this model has no image branch; ask it without a picture"))
     }
 
+    /// The context of a request that asks for `wanted`, in positions.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::Kind::Usage) where no memory could hold it.
+    pub fn context(&self, wanted: Option<usize>) -> Result<usize> {
+        let trained = self.model.config().decoder.max_position_embeddings;
+        let context = wanted.unwrap_or(trained);
+        check_context(context)?;
+        Ok(context)
+    }
+
     /// How many tokens the answer may have, and why it ends there.
     fn room(
         &self,
@@ -231,9 +265,7 @@ impl Assistant {
         n_prompt: usize,
         n_image: usize,
     ) -> Result<(usize, StopReason)> {
-        let trained = self.model.config().decoder.max_position_embeddings;
-        let context = request.context.unwrap_or(trained);
-        check_context(context)?;
+        let context = self.context(request.context)?;
         let room = context.saturating_sub(n_prompt);
         let (wanted, reason) = match request.max_tokens {
             Some(0) => {
@@ -261,6 +293,13 @@ pub(crate) fn check_context(context: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::usage(format!("is {context}, wanted at most {MAX_CONTEXT}")).in_flag("--ctx-size"))
+}
+
+fn n_tokens(segments: &[Segment]) -> usize {
+    segments
+        .iter()
+        .map(|segment| token_ids(segment).len())
+        .sum()
 }
 
 /// The token ids of a segment, none for a picture.

@@ -88,7 +88,8 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
             listener,
             sampler: Sampler::new(request.sampling.clone(), vocab_size)?,
             ids,
-            text: AnswerText::new(&assistant.tokenizer, plan.stops.iter().copied()),
+            text: AnswerText::new(&assistant.tokenizer, plan.stops.iter().copied())
+                .spelling_specials(request.spells_specials),
             is_cancelled: false,
             timings: assistant.timings,
         })
@@ -233,7 +234,9 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
         match stop {
             StopReason::Cancelled => return Ok(stop),
             StopReason::StopText => {}
-            _ => self.text.finish(),
+            _ if self.text.finish() => {}
+            StopReason::EndOfText => self.text.end(self.assistant.tokenizer.vocabulary().eos_id),
+            _ => {}
         }
         let rest = self.text.take_rest();
         if !rest.is_empty() {

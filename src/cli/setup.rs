@@ -1,0 +1,145 @@
+//! From flags to an open model and a request, for questions and chats alike.
+
+use std::io::{self, IsTerminal, Read};
+use std::path::Path;
+
+use crate::cli::args::AskArgs;
+use crate::cli::interrupt::Hold;
+use crate::cli::progress;
+use crate::error::{Error, Kind, Result};
+use crate::image::{Exif, Limits};
+use crate::ops::Compute;
+use crate::request::{Assistant, Prompt, Request, Source};
+use crate::reuse::{Memory, Restored};
+use crate::sampler::Sampling;
+use crate::threads;
+
+/// What stands for standard input where a file or text is wanted.
+pub const STANDARD_INPUT: &str = "-";
+/// The longest text to be read from standard input: more than any context holds.
+const MAX_TEXT_BYTES: u64 = 16 << 20;
+
+/// Opens the model file that the flags or the environment name.
+pub fn open(args: &AskArgs) -> Result<Assistant> {
+    let model = args.question.model.as_deref().ok_or_else(|| {
+        Error::usage(
+            "is missing; give a model file, as in: owl2 -m model.gguf --image cat.jpg -p \
+             \"Describe the image.\", or set OWL2_MODEL (owl2-convert makes model files, --help \
+             says more)",
+        )
+        .in_flag("--model")
+    })?;
+    let n_threads = args.running.threads.unwrap_or_else(threads::default_count);
+    Assistant::open(model, Compute::new(n_threads)?)
+}
+
+/// A request with everything that flags say, but pictures.
+pub fn request(args: &AskArgs, prompt: Prompt, defaults: &Sampling) -> Request {
+    Request {
+        aspect: args.question.aspect,
+        exif: match args.question.no_exif {
+            true => Exif::Ignore,
+            false => Exif::Apply,
+        },
+        sampling: Sampling {
+            temperature: args.sampling.temp,
+            top_k: args.sampling.top_k.unwrap_or(defaults.top_k),
+            top_p: args.sampling.top_p.unwrap_or(defaults.top_p),
+            min_p: args.sampling.min_p,
+            repeat_penalty: args.sampling.repeat_penalty,
+            seed: args.sampling.seed,
+        },
+        max_tokens: args.sampling.max_tokens,
+        stops: args.sampling.stop.clone(),
+        spells_specials: args.output.special,
+        context: args.running.ctx_size,
+        ..Request::new(prompt)
+    }
+}
+
+/// A picture, in a file or on standard input.
+pub fn source(path: &Path) -> Result<Source> {
+    if path != Path::new(STANDARD_INPUT) {
+        return Ok(Source::File(path.to_owned()));
+    }
+    // One byte too many tells the decoder that the file is too large.
+    let limit = Limits::default().max_file_bytes as u64 + 1;
+    read_standard_input(limit).map(Source::Bytes)
+}
+
+/// The text on standard input, without the line end after it. `flag` is what it stands in for.
+pub fn standard_text(flag: &str) -> Result<String> {
+    let bytes = read_standard_input(MAX_TEXT_BYTES + 1)?;
+    if bytes.len() as u64 > MAX_TEXT_BYTES {
+        return Err(Error::input(format!(
+            "the text on standard input is longer than {MAX_TEXT_BYTES} bytes"
+        ))
+        .in_flag(flag));
+    }
+    let mut text = String::from_utf8(bytes).map_err(|e| {
+        Error::input("standard input holds no UTF-8 text")
+            .in_flag(flag)
+            .caused_by(e)
+    })?;
+    text.truncate(text.trim_end_matches(['\n', '\r']).len());
+    Ok(text)
+}
+
+/// Whether nothing but a person would write to standard input.
+pub fn is_interactive() -> bool {
+    io::stdin().is_terminal()
+}
+
+fn read_standard_input(limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    io::stdin()
+        .lock()
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::io("cannot read", Path::new("standard input"), e))?;
+    Ok(bytes)
+}
+
+/// The file of `--cache`, in which computed positions go from one process to the next.
+pub struct CacheFile<'a> {
+    path: Option<&'a Path>,
+    fingerprint: [u8; 32],
+}
+
+impl<'a> CacheFile<'a> {
+    /// Reads the file into `memory`, where one is named.
+    pub fn open<'m>(
+        args: &'a AskArgs,
+        assistant: &'m Assistant,
+        memory: &mut Memory<'m>,
+    ) -> Result<Self> {
+        let Some(path) = args.running.cache.as_deref() else {
+            let (path, fingerprint) = (None, [0; 32]);
+            return Ok(CacheFile { path, fingerprint });
+        };
+        let fingerprint = assistant.fingerprint();
+        let room = assistant.context(args.running.ctx_size)?;
+        let restored = memory.restore(assistant.model(), room, path, &fingerprint)?;
+        if let Restored::Unusable(reason) = restored {
+            let file = path.display();
+            progress::say(&format!(
+                "owl2: {file}: what it holds is not used and will be replaced: {reason}\n"
+            ));
+        }
+        let path = Some(path);
+        Ok(CacheFile { path, fingerprint })
+    }
+
+    /// Writes the file, where one is named. An interrupt waits until it is whole.
+    pub fn save(&self, memory: &Memory) -> Result<()> {
+        let Some(path) = self.path else {
+            return Ok(());
+        };
+        let hold = Hold::new();
+        memory.save(path, &self.fingerprint)?;
+        match hold.end() {
+            true => Err(Error::new(Kind::Interrupted, "interrupted")),
+            false => Ok(()),
+        }
+    }
+}
