@@ -39,6 +39,8 @@ pub mod bench;
 pub mod chat;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "constrain")]
+pub mod constrain;
 pub mod error;
 #[cfg(feature = "cli")]
 pub mod eval;

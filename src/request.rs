@@ -12,6 +12,7 @@
 
 mod answer_text;
 mod assistant;
+mod chooser;
 mod picture;
 mod run;
 
@@ -22,6 +23,8 @@ pub use assistant::Assistant;
 pub(crate) use assistant::check_context;
 pub use picture::{Pixels, Source};
 
+#[cfg(feature = "constrain")]
+use crate::constrain::Constraint;
 use crate::image::{Aspect, Exif};
 use crate::prompt::{Message, Template};
 use crate::sampler::Sampling;
@@ -44,6 +47,9 @@ pub struct Request {
     pub exif: Exif,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// What the answer must be, if not any text.
+    #[cfg(feature = "constrain")]
+    pub constraint: Option<Constraint>,
     /// Longest answer in tokens. `None` is [`DEFAULT_MAX_TOKENS`], or as many as fit.
     pub max_tokens: Option<usize>,
     /// Texts before which the answer ends, besides the template's own.
@@ -164,6 +170,8 @@ impl Request {
             aspect: None,
             exif: Exif::default(),
             sampling: Sampling::default(),
+            #[cfg(feature = "constrain")]
+            constraint: None,
             max_tokens: None,
             stops: Vec::new(),
             spells_specials: false,

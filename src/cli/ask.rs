@@ -99,7 +99,7 @@ pub(super) fn request(
             template: args.prompt.template,
         },
     };
-    Ok(setup::request(args, prompt, assistant.sampling()))
+    setup::request(args, prompt, assistant.sampling())
 }
 
 /// Says how long it took, where that is wanted.

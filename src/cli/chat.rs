@@ -29,7 +29,7 @@ pub(super) fn run(args: &AskArgs, assistant: &Assistant) -> Result<()> {
     let mut memory = Memory::with_room(room);
     let cache = CacheFile::open(args, assistant, &mut memory)?;
     let mut editor = Editor::open(args.running.history.as_deref())?;
-    let mut chat = Chat::new(args, assistant, memory);
+    let mut chat = Chat::new(args, assistant, memory)?;
     for picture in &args.question.image {
         chat.conversation.attach(picture)?;
     }
@@ -47,16 +47,16 @@ struct Chat<'m> {
 }
 
 impl<'m> Chat<'m> {
-    fn new(args: &AskArgs, assistant: &'m Assistant, memory: Memory<'m>) -> Self {
+    fn new(args: &AskArgs, assistant: &'m Assistant, memory: Memory<'m>) -> Result<Self> {
         let nothing = Prompt::turns(Vec::new());
-        let settings = setup::request(args, nothing, assistant.sampling());
+        let settings = setup::request(args, nothing, assistant.sampling())?;
         let mut conversation = Conversation::new(assistant, memory, settings);
         conversation.system = args.prompt.system.clone();
         conversation.template = args.prompt.template;
-        Chat {
+        Ok(Chat {
             conversation,
             last: None,
-        }
+        })
     }
 
     /// Reads lines and does what they say. Only a terminal that fails ends it with an error.

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::cli::args::AskArgs;
 use crate::cli::interrupt::Hold;
 use crate::cli::progress;
+use crate::constrain::Constraint;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Exif, Limits};
 use crate::ops::Compute;
@@ -34,8 +35,8 @@ pub fn open(args: &AskArgs) -> Result<Assistant> {
 }
 
 /// A request with everything that flags say, but pictures.
-pub fn request(args: &AskArgs, prompt: Prompt, defaults: &Sampling) -> Request {
-    Request {
+pub fn request(args: &AskArgs, prompt: Prompt, defaults: &Sampling) -> Result<Request> {
+    Ok(Request {
         aspect: args.question.aspect,
         exif: match args.question.no_exif {
             true => Exif::Ignore,
@@ -53,8 +54,24 @@ pub fn request(args: &AskArgs, prompt: Prompt, defaults: &Sampling) -> Request {
         stops: args.sampling.stop.clone(),
         spells_specials: args.output.special,
         context: args.running.ctx_size,
+        constraint: constraint(args)?,
         ..Request::new(prompt)
+    })
+}
+
+/// What the answer must be.
+fn constraint(args: &AskArgs) -> Result<Option<Constraint>> {
+    const FLAG: &str = "--json-schema";
+    if !args.sampling.choices.is_empty() {
+        return Constraint::choices(args.sampling.choices.clone()).map(Some);
     }
+    let Some(path) = &args.sampling.json_schema else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::io("cannot read", path, e).in_flag(FLAG))?;
+    let schema = Constraint::json_schema(&text);
+    schema.map(Some).map_err(|e| e.in_flag(FLAG).in_file(path))
 }
 
 /// A picture, in a file or on standard input.

@@ -1,6 +1,8 @@
 //! An open model file, and the checks that a request must pass before work starts.
 
 use std::path::Path;
+#[cfg(feature = "constrain")]
+use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
@@ -8,6 +10,8 @@ use sha2::{Digest, Sha256};
 use super::picture::Preparation;
 use super::run::{Plan, Run};
 use super::{Answer, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason};
+#[cfg(feature = "constrain")]
+use crate::constrain::{Grammars, Guide};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Identity, names};
 use crate::image::{Aspect, Exif};
@@ -32,6 +36,9 @@ pub struct Assistant {
     sampling: Sampling,
     identity: Identity,
     pictures: Mutex<PictureCache>,
+    /// Made for the first request that has a constraint.
+    #[cfg(feature = "constrain")]
+    grammars: OnceLock<Grammars>,
     /// What opening took.
     pub(super) timings: Timings,
 }
@@ -78,6 +85,8 @@ impl Assistant {
             sampling: Sampling::read(gguf)?,
             identity: Identity::new(gguf),
             pictures: Mutex::default(),
+            #[cfg(feature = "constrain")]
+            grammars: OnceLock::new(),
             timings: Timings::default(),
         })
     }
@@ -154,6 +163,22 @@ impl Assistant {
         hash.update(self.identity.fingerprint());
         hash.update(format!("{isa} {cache_type}"));
         hash.finalize().into()
+    }
+
+    /// What holds the answer to the request's constraint, if it has one.
+    #[cfg(feature = "constrain")]
+    pub(super) fn guide(&self, request: &Request) -> Result<Option<Guide>> {
+        let Some(constraint) = &request.constraint else {
+            return Ok(None);
+        };
+        let grammars = match self.grammars.get() {
+            Some(grammars) => grammars,
+            None => {
+                let grammars = Grammars::new(self.tokenizer.vocabulary())?;
+                self.grammars.get_or_init(|| grammars)
+            }
+        };
+        grammars.guide(constraint).map(Some)
     }
 
     /// The pictures encoded so far.

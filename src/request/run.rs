@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use super::answer_text::AnswerText;
 use super::assistant::{Assistant, token_ids};
+use super::chooser::{Choice, Chooser};
 use super::picture::Preparation;
 use super::{Answer, Event, Listener, Pixels, Request, StopReason};
 use crate::error::Result;
 use crate::prompt::Segment;
 use crate::reuse::{Memory, Position};
-use crate::sampler::Sampler;
 use crate::session::Input;
 use crate::timing::{Stage, Timings};
 
@@ -61,7 +61,7 @@ pub(super) struct Run<'a, 'm> {
     request: &'a Request,
     plan: &'a Plan<'a>,
     listener: &'a mut Listener<'a>,
-    sampler: Sampler,
+    chooser: Chooser,
     /// The prompt's tokens, then the generated ones: what the repeat penalty looks at.
     ids: Vec<u32>,
     text: AnswerText<'a>,
@@ -77,7 +77,6 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
         plan: &'a Plan<'a>,
         listener: &'a mut Listener<'a>,
     ) -> Result<Self> {
-        let vocab_size = assistant.model.config().decoder.vocab_size;
         let mut ids = Vec::with_capacity(plan.n_prompt + plan.max_tokens);
         ids.extend(plan.segments.iter().flat_map(token_ids));
         Ok(Run {
@@ -86,7 +85,7 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
             request,
             plan,
             listener,
-            sampler: Sampler::new(request.sampling.clone(), vocab_size)?,
+            chooser: Chooser::new(assistant, request)?,
             ids,
             text: AnswerText::new(&assistant.tokenizer, plan.stops.iter().copied())
                 .spelling_specials(request.spells_specials),
@@ -247,15 +246,18 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
     }
 
     fn choose_tokens(&mut self) -> Result<StopReason> {
-        let eos_id = self.assistant.tokenizer.vocabulary().eos_id;
         for n_generated in 1.. {
-            let id = self.sampler.sample(self.memory.logits_mut(), &self.ids);
+            let choice = self.chooser.choose(self.memory.logits_mut(), &self.ids)?;
+            let (Choice::End(id) | Choice::Token(id) | Choice::LastToken(id)) = choice;
             self.ids.push(id);
-            if id == eos_id {
+            if matches!(choice, Choice::End(_)) {
                 return Ok(StopReason::EndOfText);
             }
             if self.text.push(id) {
                 return Ok(StopReason::StopText);
+            }
+            if matches!(choice, Choice::LastToken(_)) {
+                return Ok(StopReason::EndOfText);
             }
             let text = self.text.take_safe();
             if (self.listener)(Event::Text(text)).is_break() {

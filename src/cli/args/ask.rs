@@ -117,6 +117,19 @@ pub(in crate::cli) struct SamplingArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 
+    /// Answer with one of these texts
+    #[arg(
+        long,
+        value_name = "A,B,...",
+        value_delimiter = ',',
+        conflicts_with = "json_schema"
+    )]
+    pub choices: Vec<String>,
+
+    /// Answer with JSON that the schema in this file describes
+    #[arg(long, value_name = "FILE")]
+    pub json_schema: Option<PathBuf>,
+
     /// End the answer before this text; repeat for several
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
