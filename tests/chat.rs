@@ -143,7 +143,10 @@ fn a_turn_computes_what_is_new_and_a_picture_is_encoded_once() {
 #[test]
 fn an_interrupt_stops_the_answer_and_keeps_the_chat() {
     let room = Room::with_model();
-    let mut chat = Chat::begin(&room, &["-c", "100000", "-n", "90000"]);
+    // An answer that goes on for long.
+    let long = room::long_text();
+    let flags = ["-c", "100000", "-n", "90000", "--choices", &long];
+    let mut chat = Chat::begin(&room, &flags);
     chat.types(&format!("{QUESTION}\r"));
     chat.sees("the the the");
     chat.types("\x03");

@@ -306,7 +306,9 @@ fn an_interrupt_ends_it_at_once() {
     use std::io::Read;
 
     let room = Room::with_model();
+    let long = room::long_text();
     let args = ["-m", "m.gguf", "-p", "hello", "-c", "100000", "-n", "90000"];
+    let args = [&args[..], &["--choices", &long]].concat();
     let mut child = room.command(&args).stdout(Stdio::piped()).spawn().unwrap();
     let mut first = [0];
     let stdout = child.stdout.as_mut().unwrap();

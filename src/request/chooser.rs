@@ -22,6 +22,7 @@ pub(super) enum Choice {
     /// More may follow.
     Token(u32),
     /// Nothing could follow.
+    #[cfg_attr(not(feature = "constrain"), expect(dead_code))]
     LastToken(u32),
 }
 

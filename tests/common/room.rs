@@ -81,3 +81,8 @@ pub fn own_golden(name: &str) -> PathBuf {
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
+
+/// A text for `--choices`, to make an answer that does not end while a test looks at it.
+pub fn long_text() -> String {
+    "the ".repeat(20_000)
+}
