@@ -35,6 +35,7 @@
 //! ```
 
 pub mod bench;
+pub mod capacity;
 #[cfg(feature = "cli")]
 pub mod chat;
 #[cfg(feature = "cli")]

@@ -13,6 +13,7 @@ mod state;
 pub use pictures::{PictureCache, PictureKey};
 pub use state::Restored;
 
+use crate::capacity;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::{DecoderConfig, RopeScalingKind};
@@ -76,7 +77,7 @@ impl<'m> Memory<'m> {
         let n_positions = n_positions.max(self.room);
         self.session = None;
         self.held.clear();
-        check_memory(model, n_positions)?;
+        capacity::check(model, n_positions)?;
         self.session = Some(Session::new(model, n_positions));
         self.held.reserve(n_positions);
         Ok(())
@@ -161,20 +162,4 @@ impl<'m> Memory<'m> {
 
 fn no_session() -> Error {
     Error::capacity("no memory was reserved for the sequence")
-}
-
-/// Fails where the system would not give the memory of a session: the allocations themselves
-/// would end the process.
-fn check_memory(model: &Model, n_positions: usize) -> Result<()> {
-    let bytes = Session::bytes(model, n_positions);
-    let is_granted =
-        usize::try_from(bytes).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
-    if is_granted {
-        return Ok(());
-    }
-    Err(Error::capacity(format!(
-        "a context of {n_positions} positions takes {} MiB of memory, which the system refuses; \
-         ask for less",
-        bytes >> 20
-    )))
 }

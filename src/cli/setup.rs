@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
+use crate::capacity;
 use crate::cli::args::AskArgs;
 use crate::cli::interrupt::Hold;
 use crate::cli::progress;
@@ -31,7 +32,11 @@ pub fn open(args: &AskArgs) -> Result<Assistant> {
         .in_flag("--model")
     })?;
     let n_threads = args.running.threads.unwrap_or_else(threads::default_count);
-    Assistant::open(model, Compute::new(n_threads)?)
+    let assistant = Assistant::open(model, Compute::new(n_threads)?)?;
+    if let Some(warning) = capacity::warning(assistant.model()) {
+        progress::say(&format!("owl2: {warning}\n"));
+    }
+    Ok(assistant)
 }
 
 /// A request with everything that flags say, but pictures.

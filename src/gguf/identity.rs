@@ -1,4 +1,5 @@
-//! Which model file this is: what saved state is checked against.
+//! Which model file this is, and whether it still is: what saved state and requests are checked
+//! against.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::{Bytes, Gguf};
+use crate::error::Result;
 
 /// Bytes at the beginning of each tensor that count. Two files with the same header differ there,
 /// as a model and its fine-tuned sister do.
@@ -29,6 +31,14 @@ impl Identity {
             bytes: gguf.bytes.clone(),
             samples: std::iter::once(header).chain(samples).collect(),
         }
+    }
+
+    /// Fails where the file was changed since it was opened.
+    ///
+    /// # Errors
+    /// As [`Bytes::check_unchanged`].
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.bytes.check_unchanged()
     }
 
     /// SHA-256 of the file's length, its header, and the first [`SAMPLE_BYTES`] bytes of each

@@ -112,7 +112,8 @@ impl Assistant {
     /// [`Kind::Usage`](crate::Kind::Usage) for values out of range,
     /// [`Kind::Capacity`](crate::Kind::Capacity) where the context or the memory is too small, with
     /// the numbers, [`Kind::Input`](crate::Kind::Input) where prompt and pictures do not fit
-    /// together or a picture is none, [`Kind::Io`](crate::Kind::Io) where its file cannot be read.
+    /// together or a picture is none, [`Kind::Io`](crate::Kind::Io) where its file cannot be read,
+    /// [`Kind::Model`](crate::Kind::Model) where the model's file was changed since it was opened.
     pub fn answer(&self, request: &Request, listener: &mut Listener) -> Result<Answer> {
         self.answer_from(&mut Memory::new(), request, listener)
     }
@@ -129,6 +130,7 @@ impl Assistant {
         listener: &mut Listener,
     ) -> Result<Answer> {
         self.model.compute().threads.enter(|| {
+            self.identity.check_unchanged()?;
             let plan = self.plan(request)?;
             memory.reserve(&self.model, plan.n_prompt + plan.max_tokens)?;
             Run::new(self, memory, request, &plan, listener)?.answer()
