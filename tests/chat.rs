@@ -28,8 +28,13 @@ struct Chat(PtySession);
 impl Chat {
     /// Begins a chat and waits for the prompt.
     fn begin(room: &Room, args: &[&str]) -> Self {
+        Self::begin_with(room, args, "1")
+    }
+
+    /// The same with a value of the variable `NO_COLOR`.
+    fn begin_with(room: &Room, args: &[&str], no_color: &str) -> Self {
         let mut command = room.command(&[&["-m", "m.gguf"][..], args].concat());
-        command.env("TERM", "xterm").env("NO_COLOR", "1");
+        command.env("TERM", "xterm").env("NO_COLOR", no_color);
         let mut chat = Chat(spawn_command(command, Some(PATIENCE_MS)).unwrap());
         chat.sees("/help lists the commands");
         chat.sees("> ");
@@ -323,6 +328,17 @@ fn mistakes_are_told_and_the_chat_goes_on() {
     }
     chat.types("/quit\r");
     chat.ends();
+}
+
+#[test]
+fn notices_are_faint_unless_colours_are_off() {
+    let room = Room::with_model();
+    for (no_color, is_faint) in [("1", false), ("", true)] {
+        let mut chat = Chat::begin_with(&room, &[], no_color);
+        let said = chat.sends("/images");
+        assert_eq!(said.contains("\x1b[2mno pictures"), is_faint, "{said:?}");
+        chat.leave();
+    }
 }
 
 #[test]

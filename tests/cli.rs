@@ -236,6 +236,13 @@ fn errors_name_what_is_wrong_and_have_their_exit_codes() {
     );
     room.fails(&with(&["--raw", "--template", "v1"]), 2, &["--raw"]);
     room.fails(&["info", "none.gguf"], 5, &["none.gguf"]);
+    let mut file = std::fs::read(room.path("m.gguf")).unwrap();
+    let name = b"mplug_owl2";
+    let at = file.windows(name.len()).position(|bytes| bytes == name);
+    file[at.unwrap()..][..name.len()].copy_from_slice(b"mplug_owl9");
+    std::fs::write(room.path("other.gguf"), file).unwrap();
+    let other = ["is 'mplug_owl9'", "'mplug_owl2'", "'llama'"];
+    room.fails(&["-m", "other.gguf", "-p", "x"], 4, &other);
 }
 
 #[test]
