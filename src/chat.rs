@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::prompt::{IMAGE_MARKER, Message, Template, place_images};
 use crate::request::{
-    Answer, Assistant, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source,
+    Answer, Assistant, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason,
 };
 use crate::reuse::Memory;
 
@@ -107,7 +107,7 @@ impl<'m> Conversation<'m> {
     }
 
     /// Answers `question` about the pictures attached since the last one. An answer that the
-    /// listener cut off is a turn too.
+    /// listener cut off is a turn too, if it had begun.
     ///
     /// # Errors
     /// As [`Assistant::answer`]; the conversation is as it was then.
@@ -119,16 +119,12 @@ impl<'m> Conversation<'m> {
             answer: String::new(),
             is_left_out: false,
         });
-        match self.answer(listener) {
-            Ok(answer) => {
-                self.attached.clear();
-                Ok(answer)
-            }
-            Err(error) => {
-                self.turns.pop();
-                Err(error)
-            }
+        let answer = self.answer(listener);
+        match &answer {
+            Ok(answer) if !is_nothing(answer) => self.attached.clear(),
+            _ => drop(self.turns.pop()),
         }
+        answer
     }
 
     /// Answers the last question again, with another seed.
@@ -146,15 +142,24 @@ impl<'m> Conversation<'m> {
 
     /// Answers the last turn.
     fn answer(&mut self, listener: &mut Listener) -> Result<Answer> {
-        self.fit()?;
-        let request = self.request()?;
-        let answer = self
-            .assistant
-            .answer_from(&mut self.memory, &request, listener)?;
-        if let Some(turn) = self.turns.last_mut() {
-            turn.answer = answer.text.trim().to_owned();
+        let are_left_out: Vec<bool> = self.turns.iter().map(|turn| turn.is_left_out).collect();
+        let answer = self.fit().and_then(|()| {
+            let request = self.request()?;
+            self.assistant
+                .answer_from(&mut self.memory, &request, listener)
+        });
+        match (&answer, self.turns.last_mut()) {
+            (Ok(answer), Some(turn)) if !is_nothing(answer) => {
+                turn.answer = answer.text.trim().to_owned();
+            }
+            (Ok(_), _) => {}
+            (Err(_), _) => {
+                for (turn, is_left_out) in self.turns.iter_mut().zip(are_left_out) {
+                    turn.is_left_out = is_left_out;
+                }
+            }
         }
-        Ok(answer)
+        answer
     }
 
     /// The request for an answer to the last turn.
@@ -220,6 +225,11 @@ impl<'m> Conversation<'m> {
             .or_else(|| earlier.iter().position(|turn| has(turn, true)))?;
         earlier.get_mut(index)
     }
+}
+
+/// Whether an answer was cut off before it had begun.
+fn is_nothing(answer: &Answer) -> bool {
+    answer.stop == StopReason::Cancelled && answer.text.trim().is_empty()
 }
 
 impl Turn {

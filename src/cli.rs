@@ -3,6 +3,7 @@
 mod args;
 mod ask;
 mod bench;
+mod cache;
 mod chat;
 mod each;
 mod eval;

@@ -59,6 +59,7 @@ pub mod session;
 pub mod threads;
 pub mod timing;
 pub mod tokenizer;
+mod whole_file;
 
 pub use error::{Error, Kind, Result};
 pub use request::{Answer, Assistant, Request};

@@ -133,7 +133,7 @@ pub struct Answer {
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// The model said `</s>`.
+    /// The model said `</s>`, or nothing else could have followed.
     EndOfText,
     /// A stop text came.
     StopText,

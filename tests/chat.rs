@@ -318,7 +318,7 @@ fn mistakes_are_told_and_the_chat_goes_on() {
         ("/image none.png", "none.png"),
         ("/image text.png", "text.png"),
         ("/image", "wants a file"),
-        ("/save no/such/folder", "no/such/folder"),
+        ("/save no/such/folder", "no/such: cannot create"),
         ("is <|image|> it?", "no picture is attached"),
         ("/help", "/image FILE"),
         ("/stats", "nothing was answered yet"),

@@ -1,13 +1,14 @@
 //! Conversations as JSON files: the messages, and where their pictures are.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Conversation, Turn};
 use crate::error::{Error, Result};
+use crate::whole_file;
 
 /// Larger files hold no conversation that anybody had.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -61,10 +62,10 @@ impl Conversation<'_> {
             system: self.system.clone(),
             messages: messages.collect(),
         };
-        let in_file = |e: std::io::Error| Error::io("cannot write", path, e);
-        let mut text = serde_json::to_vec_pretty(&saved).map_err(|e| in_file(e.into()))?;
-        text.push(b'\n');
-        write_whole(path, &text).map_err(in_file)
+        whole_file::write(path, |out| {
+            serde_json::to_writer_pretty(&mut *out, &saved)?;
+            out.write_all(b"\n")
+        })
     }
 
     /// Reads a conversation in place of this one.
@@ -123,18 +124,6 @@ fn read(path: &Path) -> Result<Saved> {
     }
     serde_json::from_slice(&text)
         .map_err(|e| Error::input(format!("is no saved conversation: {e}")).caused_by(e))
-}
-
-/// Writes a file of the same name in one go.
-fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(text)?;
-    file.persist(path)?;
-    Ok(())
 }
 
 /// The whole path, where the system tells.

@@ -4,8 +4,9 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 
 use crate::cli::args::AskArgs;
+use crate::cli::cache::CacheFile;
 use crate::cli::output::{self, Output};
-use crate::cli::setup::{self, CacheFile, STANDARD_INPUT};
+use crate::cli::setup::{self, STANDARD_INPUT};
 use crate::cli::{chat, each, print_json, progress};
 use crate::error::{Error, Result};
 use crate::prompt::{Message, place_images};
@@ -69,10 +70,10 @@ fn check_standard_input(args: &AskArgs) -> Result<()> {
 fn text(args: &AskArgs) -> Result<String> {
     const FLAG: &str = "--prompt";
     let text = match args.question.prompt.as_deref() {
-        Some(STANDARD_INPUT) => setup::standard_text(FLAG)?,
+        Some(STANDARD_INPUT) => setup::standard_text()?,
         Some(text) => return Ok(text.to_owned()),
         None if setup::is_interactive() => String::new(),
-        None => setup::standard_text(FLAG)?,
+        None => setup::standard_text()?,
     };
     if text.is_empty() {
         return Err(Error::usage(

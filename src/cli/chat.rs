@@ -10,10 +10,11 @@ use std::path::Path;
 
 use crate::chat::Conversation;
 use crate::cli::args::AskArgs;
+use crate::cli::cache::CacheFile;
 use crate::cli::interrupt::Hold;
 use crate::cli::output::{self, Output};
 use crate::cli::progress;
-use crate::cli::setup::{self, CacheFile};
+use crate::cli::setup;
 use crate::error::Result;
 use crate::request::{Answer, Assistant, Listener, Prompt, StopReason};
 use crate::reuse::Memory;
@@ -92,14 +93,17 @@ impl<'m> Chat<'m> {
 
     /// Offers to attach the pictures whose paths are in a line; the rest of it is the question.
     fn take_pictures(&mut self, line: &str, editor: &mut Editor) -> Result<String> {
-        let mut question = line.trim().to_owned();
-        for (range, path) in line::pictures(&question).into_iter().rev() {
+        let mut question = String::new();
+        let mut rest = 0;
+        for (range, path) in line::pictures(line) {
             let offer = format!("attach {} as a picture? [Y/n] ", path.display());
             if editor.confirm(&offer)? {
                 self.attach(&path)?;
-                question.replace_range(range, "");
+                question += &line[rest..range.start];
+                rest = range.end;
             }
         }
+        question += &line[rest..];
         Ok(question.trim().to_owned())
     }
 
@@ -168,10 +172,10 @@ impl<'m> Chat<'m> {
         if answer.stop == StopReason::ContextFull {
             progress::notice("the context is full: the answer ends here");
         }
-        let n_newly_left_out = self.n_left_out() - n_left_out;
-        if n_newly_left_out > 0 {
+        let n_new = self.n_left_out() - n_left_out;
+        if n_new > 0 {
             progress::notice(&format!(
-                "the context is full: the model no longer reads the oldest turns ({n_newly_left_out} more)"
+                "the context is full: the oldest turns are no longer read ({n_new} more)"
             ));
         }
         self.last = Some(answer);

@@ -1,14 +1,13 @@
 //! The same question about each of many pictures.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use crate::cli::args::AskArgs;
+use crate::cli::cache::CacheFile;
 use crate::cli::output::{self, Output};
-use crate::cli::setup::CacheFile;
 use crate::cli::{ask, print, progress};
 use crate::error::{Error, Kind, Result};
 use crate::request::{Answer, Assistant, Request, Source};
@@ -16,6 +15,15 @@ use crate::reuse::Memory;
 
 /// How the names of pictures end that are looked for in folders.
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
+
+/// What became of the question about one picture.
+enum Outcome {
+    Answered,
+    /// Another picture may do better.
+    Failed(Error),
+    /// Nobody reads the output any more.
+    Unread,
+}
 
 /// Asks `text` about each picture of `--each`. One that cannot be used is reported, and the rest
 /// go on.
@@ -26,14 +34,17 @@ pub(super) fn run(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<(
     let (mut n, mut n_failed) = (0, 0);
     for picture in pictures(&args.question.each) {
         n += 1;
-        match picture.and_then(|picture| one(args, assistant, &mut memory, &request, &picture)) {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
-            Err(error) if is_of_one_picture(&error) => {
+        let outcome = match picture {
+            Ok(picture) => one(args, assistant, &mut memory, &request, &picture)?,
+            Err(error) => Outcome::Failed(error),
+        };
+        match outcome {
+            Outcome::Answered => {}
+            Outcome::Failed(error) => {
                 n_failed += 1;
                 progress::say(&format!("owl2: {error}\n"));
             }
-            Err(error) => return Err(error),
+            Outcome::Unread => return Ok(()),
         }
     }
     cache.save(&memory)?;
@@ -47,19 +58,14 @@ pub(super) fn run(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<(
     }
 }
 
-/// Whether other pictures may do better.
-fn is_of_one_picture(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Input | Kind::Io)
-}
-
-/// Asks about one picture; whether the output is still read.
+/// Asks about one picture. An error is one that all would meet.
 fn one<'m>(
     args: &AskArgs,
     assistant: &'m Assistant,
     memory: &mut Memory<'m>,
     request: &Request,
     picture: &Path,
-) -> Result<bool> {
+) -> Result<Outcome> {
     let request = Request {
         pictures: vec![Source::File(picture.to_owned())],
         ..request.clone()
@@ -67,11 +73,21 @@ fn one<'m>(
     let mut output = Output::new(!args.output.json, format!("{}: ", picture.display()));
     let answer = assistant.answer_from(memory, &request, &mut |event| output.receive(event));
     let mut is_read = output.finish(answer.is_ok())?;
+    let answer = match answer {
+        Err(error) if !matches!(error.kind(), Kind::Input | Kind::Io) => return Err(error),
+        answer => answer,
+    };
     if args.output.json && is_read {
         is_read = print(&line(picture, &answer))?;
     }
-    ask::report(args, &answer?);
-    Ok(is_read)
+    Ok(match answer {
+        Err(error) => Outcome::Failed(error),
+        Ok(_) if !is_read => Outcome::Unread,
+        Ok(answer) => {
+            ask::report(args, &answer);
+            Outcome::Answered
+        }
+    })
 }
 
 /// The outcome as one line of JSON.
@@ -86,18 +102,16 @@ fn line(picture: &Path, answer: &Result<Answer>) -> String {
 
 /// Files as they are, and the pictures in folders and the folders therein, by name.
 fn pictures(paths: &[PathBuf]) -> impl Iterator<Item = Result<PathBuf>> {
-    let mut waiting: VecDeque<Result<PathBuf>> = paths.iter().cloned().map(Ok).collect();
+    // The next one at the end.
+    let mut waiting: Vec<PathBuf> = paths.iter().rev().cloned().collect();
     std::iter::from_fn(move || {
         loop {
-            let path = match waiting.pop_front()? {
-                Ok(path) if path.is_dir() => path,
-                other => return Some(other),
-            };
+            let path = waiting.pop()?;
+            if !path.is_dir() {
+                return Some(Ok(path));
+            }
             match entries(&path) {
-                Ok(entries) => entries
-                    .into_iter()
-                    .rev()
-                    .for_each(|entry| waiting.push_front(Ok(entry))),
+                Ok(entries) => waiting.extend(entries.into_iter().rev()),
                 Err(error) => return Some(Err(error)),
             }
         }

@@ -1,24 +1,25 @@
 //! From flags to an open model and a request, for questions and chats alike.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
 use crate::capacity;
 use crate::cli::args::AskArgs;
-use crate::cli::interrupt::Hold;
 use crate::cli::progress;
 use crate::constrain::Constraint;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::image::{Exif, Limits};
 use crate::ops::Compute;
 use crate::request::{Assistant, Prompt, Request, Source};
-use crate::reuse::{Memory, Restored};
 use crate::sampler::Sampling;
 use crate::threads;
 
 /// What stands for standard input where a file or text is wanted.
 pub const STANDARD_INPUT: &str = "-";
-/// The longest text to be read from standard input: more than any context holds.
+/// What it is called in errors.
+const STANDARD_INPUT_NAME: &str = "standard input";
+/// The longest text to be read: more than any context holds.
 const MAX_TEXT_BYTES: u64 = 16 << 20;
 
 /// Opens the model file that the flags or the environment name.
@@ -73,9 +74,8 @@ fn constraint(args: &AskArgs) -> Result<Option<Constraint>> {
     let Some(path) = &args.sampling.json_schema else {
         return Ok(None);
     };
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Error::io("cannot read", path, e).in_flag(FLAG))?;
-    let schema = Constraint::json_schema(&text);
+    let file = File::open(path).map_err(|e| Error::io("cannot open", path, e));
+    let schema = file.and_then(|file| Constraint::json_schema(&read_text(file, path)?));
     schema.map(Some).map_err(|e| e.in_flag(FLAG).in_file(path))
 }
 
@@ -86,23 +86,13 @@ pub fn source(path: &Path) -> Result<Source> {
     }
     // One byte too many tells the decoder that the file is too large.
     let limit = Limits::default().max_file_bytes as u64 + 1;
-    read_standard_input(limit).map(Source::Bytes)
+    let bytes = read(io::stdin().lock(), Path::new(STANDARD_INPUT_NAME), limit)?;
+    Ok(Source::Bytes(bytes))
 }
 
-/// The text on standard input, without the line end after it. `flag` is what it stands in for.
-pub fn standard_text(flag: &str) -> Result<String> {
-    let bytes = read_standard_input(MAX_TEXT_BYTES + 1)?;
-    if bytes.len() as u64 > MAX_TEXT_BYTES {
-        return Err(Error::input(format!(
-            "the text on standard input is longer than {MAX_TEXT_BYTES} bytes"
-        ))
-        .in_flag(flag));
-    }
-    let mut text = String::from_utf8(bytes).map_err(|e| {
-        Error::input("standard input holds no UTF-8 text")
-            .in_flag(flag)
-            .caused_by(e)
-    })?;
+/// The text on standard input, without the line end after it.
+pub fn standard_text() -> Result<String> {
+    let mut text = read_text(io::stdin().lock(), Path::new(STANDARD_INPUT_NAME))?;
     text.truncate(text.trim_end_matches(['\n', '\r']).len());
     Ok(text)
 }
@@ -112,56 +102,23 @@ pub fn is_interactive() -> bool {
     io::stdin().is_terminal()
 }
 
-fn read_standard_input(limit: u64) -> Result<Vec<u8>> {
+fn read_text(input: impl Read, name: &Path) -> Result<String> {
+    let bytes = read(input, name, MAX_TEXT_BYTES + 1)?;
+    if bytes.len() as u64 > MAX_TEXT_BYTES {
+        return Err(Error::input(format!("is longer than {MAX_TEXT_BYTES} bytes")).in_file(name));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        Error::input("holds no UTF-8 text")
+            .in_file(name)
+            .caused_by(e)
+    })
+}
+
+fn read(input: impl Read, name: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    io::stdin()
-        .lock()
+    input
         .take(limit)
         .read_to_end(&mut bytes)
-        .map_err(|e| Error::io("cannot read", Path::new("standard input"), e))?;
+        .map_err(|e| Error::io("cannot read", name, e))?;
     Ok(bytes)
-}
-
-/// The file of `--cache`, in which computed positions go from one process to the next.
-pub struct CacheFile<'a> {
-    path: Option<&'a Path>,
-    fingerprint: [u8; 32],
-}
-
-impl<'a> CacheFile<'a> {
-    /// Reads the file into `memory`, where one is named.
-    pub fn open<'m>(
-        args: &'a AskArgs,
-        assistant: &'m Assistant,
-        memory: &mut Memory<'m>,
-    ) -> Result<Self> {
-        let Some(path) = args.running.cache.as_deref() else {
-            let (path, fingerprint) = (None, [0; 32]);
-            return Ok(CacheFile { path, fingerprint });
-        };
-        let fingerprint = assistant.fingerprint();
-        let room = assistant.context(args.running.ctx_size)?;
-        let restored = memory.restore(assistant.model(), room, path, &fingerprint)?;
-        if let Restored::Unusable(reason) = restored {
-            let file = path.display();
-            progress::say(&format!(
-                "owl2: {file}: what it holds is not used and will be replaced: {reason}\n"
-            ));
-        }
-        let path = Some(path);
-        Ok(CacheFile { path, fingerprint })
-    }
-
-    /// Writes the file, where one is named. An interrupt waits until it is whole.
-    pub fn save(&self, memory: &Memory) -> Result<()> {
-        let Some(path) = self.path else {
-            return Ok(());
-        };
-        let hold = Hold::new();
-        memory.save(path, &self.fingerprint)?;
-        match hold.end() {
-            true => Err(Error::new(Kind::Interrupted, "interrupted")),
-            false => Ok(()),
-        }
-    }
 }

@@ -14,7 +14,7 @@ pub(super) fn run(args: &TokenizeArgs) -> Result<()> {
     let vocabulary = Vocabulary::read(&gguf).map_err(|e| e.in_file(&args.model))?;
     let tokenizer = Tokenizer::new(vocabulary).map_err(|e| e.in_file(&args.model))?;
     let text = match args.text.as_deref() {
-        None | Some(STANDARD_INPUT) => setup::standard_text("TEXT")?,
+        None | Some(STANDARD_INPUT) => setup::standard_text()?,
         Some(text) => text.to_owned(),
     };
     let ids = match args.raw {

@@ -41,8 +41,8 @@ impl Identity {
         self.bytes.check_unchanged()
     }
 
-    /// SHA-256 of the file's length, its header, and the first [`SAMPLE_BYTES`] bytes of each
-    /// tensor. Reading all of a model would take as long as answering.
+    /// SHA-256 of the file's length, its header, and the first 4 KiB of each tensor. Reading all of
+    /// a model would take as long as answering.
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update((self.bytes.len() as u64).to_le_bytes());

@@ -21,7 +21,7 @@ pub(super) enum Choice {
     End(u32),
     /// More may follow.
     Token(u32),
-    /// Nothing could follow.
+    /// Nothing but `</s>` could follow.
     #[cfg_attr(not(feature = "constrain"), expect(dead_code))]
     LastToken(u32),
 }

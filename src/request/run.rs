@@ -257,6 +257,7 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
                 return Ok(StopReason::StopText);
             }
             if matches!(choice, Choice::LastToken(_)) {
+                self.ids.push(self.assistant.tokenizer.vocabulary().eos_id);
                 return Ok(StopReason::EndOfText);
             }
             let text = self.text.take_safe();

@@ -13,15 +13,16 @@
 //! of another model, program version or instruction set is used.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{Memory, PictureKey, Position};
+use super::{Memory, PictureKey, Position, no_session};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::session::Session;
+use crate::whole_file::{self, BUFFER_BYTES};
 
 /// The first bytes of every file of this kind.
 const MAGIC: [u8; 6] = *b"owl2kv";
@@ -55,23 +56,16 @@ impl<'m> Memory<'m> {
         let Some(session) = &self.session else {
             return Ok(());
         };
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let in_file = |e| Error::io("cannot write", path, e);
-        let file = tempfile::Builder::new()
-            .prefix(".owl2-")
-            .suffix(".part")
-            .tempfile_in(directory)
-            .map_err(in_file)?;
-        self.write(session, fingerprint, &file).map_err(in_file)?;
-        file.persist(path).map_err(|e| in_file(e.error))?;
-        Ok(())
+        whole_file::write(path, |out| self.write(session, fingerprint, out))
     }
 
-    fn write(&self, session: &Session, fingerprint: &[u8; 32], file: impl Write) -> io::Result<()> {
-        let mut out = Hashing::new(BufWriter::with_capacity(1 << 20, file));
+    fn write(
+        &self,
+        session: &Session,
+        fingerprint: &[u8; 32],
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let mut out = Hashing::new(out);
         out.write_all(&MAGIC)?;
         out.write_all(&VERSION)?;
         out.write_all(fingerprint)?;
@@ -82,8 +76,7 @@ impl<'m> Memory<'m> {
         }
         session.cache().save(&mut out)?;
         let digest = out.digest();
-        out.inner.write_all(&digest)?;
-        out.inner.flush()
+        out.inner.write_all(&digest)
     }
 
     /// Reads what [`Memory::save`] wrote with the same `fingerprint`, into a session with room for
@@ -107,86 +100,104 @@ impl<'m> Memory<'m> {
         };
         self.room = room;
         self.reserve(model, room)?;
-        self.truncate(0);
-        let restored = self.read(file, path, fingerprint);
-        if !matches!(restored, Ok(Restored::Positions(_))) {
-            self.truncate(0);
+        let session = self.session.as_mut().ok_or_else(no_session)?;
+        match read(file, session, fingerprint) {
+            Ok((held, longest)) => {
+                self.held = held;
+                self.longest = longest;
+                Ok(Restored::Positions(self.held.len()))
+            }
+            Err(refusal) => {
+                self.truncate(0);
+                match refusal {
+                    Refusal::Unusable(reason) => Ok(Restored::Unusable(reason)),
+                    Refusal::Foreign => Err(Error::input(
+                        "holds something else than the saved state of a conversation; name \
+                         another file, or remove it",
+                    )
+                    .in_flag("--cache")
+                    .in_file(path)),
+                    Refusal::Unreadable(e) => Err(Error::io("cannot read", path, e)),
+                }
+            }
         }
-        restored
-    }
-
-    fn read(&mut self, file: File, path: &Path, fingerprint: &[u8; 32]) -> Result<Restored> {
-        let failed = |e| Error::io("cannot read", path, e);
-        let n_bytes = file.metadata().map_err(failed)?.len();
-        let mut input = Hashing::new(BufReader::with_capacity(1 << 20, file));
-        let mut start = [0; 8];
-        let is_ours =
-            n_bytes >= 8 && input.read_exact(&mut start).is_ok() && start.starts_with(&MAGIC);
-        if !is_ours {
-            return Err(Error::input(
-                "holds something else than the saved state of a conversation; name another file, \
-                 or remove it",
-            )
-            .in_flag("--cache")
-            .in_file(path));
-        }
-        if start[MAGIC.len()..] != VERSION {
-            return Ok(Restored::Unusable("another version of owl2 wrote it"));
-        }
-        if n_bytes < HEADER_BYTES + DIGEST_BYTES {
-            return Ok(Restored::Unusable(DAMAGED));
-        }
-        if read::<32>(&mut input).map_err(failed)? != *fingerprint {
-            return Ok(Restored::Unusable(
-                "it belongs to another model or to another way of computing",
-            ));
-        }
-        let longest = u64::from_le_bytes(read(&mut input).map_err(failed)?);
-        let n_positions = u64::from_le_bytes(read(&mut input).map_err(failed)?);
-        self.read_positions(&mut input, n_bytes, n_positions, longest)
-            .map_err(failed)
-    }
-
-    /// Reads what comes after the header of a file of `n_bytes`.
-    fn read_positions(
-        &mut self,
-        input: &mut Hashing<BufReader<File>>,
-        n_bytes: u64,
-        n_positions: u64,
-        longest: u64,
-    ) -> io::Result<Restored> {
-        let Some(session) = &mut self.session else {
-            return Ok(Restored::Positions(0));
-        };
-        let cache = session.cache_mut();
-        let wanted_bytes = n_positions
-            .checked_mul(POSITION_BYTES + cache.position_bytes() as u64)
-            .and_then(|n| n.checked_add(HEADER_BYTES + DIGEST_BYTES));
-        if wanted_bytes != Some(n_bytes) {
-            return Ok(Restored::Unusable(DAMAGED));
-        }
-        if n_positions > cache.capacity() as u64 {
-            return Ok(Restored::Unusable("it is longer than the context"));
-        }
-        let mut held = Vec::with_capacity(n_positions as usize);
-        for _ in 0..n_positions {
-            let Some(position) = Position::from_bytes(read(input)?) else {
-                return Ok(Restored::Unusable(DAMAGED));
-            };
-            held.push(position);
-        }
-        cache.restore(held.len(), input)?;
-        let digest = input.digest();
-        if read::<32>(&mut input.inner)? != digest {
-            return Ok(Restored::Unusable(DAMAGED));
-        }
-        self.held = held;
-        self.longest = longest as usize;
-        Ok(Restored::Positions(self.held.len()))
     }
 }
 
-const DAMAGED: &str = "it is damaged";
+/// Why nothing was read.
+enum Refusal {
+    /// The file is of another kind.
+    Foreign,
+    /// The file is of this kind, but of no use here.
+    Unusable(&'static str),
+    /// The system refused.
+    Unreadable(io::Error),
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Refusal::Unreadable(error)
+    }
+}
+
+const DAMAGED: Refusal = Refusal::Unusable("it is damaged");
+
+/// Reads a file into the cache of `session`; what stands at its positions, and the longest that
+/// the sequence has been.
+fn read(
+    file: File,
+    session: &mut Session,
+    fingerprint: &[u8; 32],
+) -> Result<(Vec<Position>, usize), Refusal> {
+    let n_bytes = file.metadata()?.len();
+    let mut input = Hashing::new(BufReader::with_capacity(BUFFER_BYTES, file));
+    check_beginning(&mut input, n_bytes, fingerprint)?;
+    let longest = u64::from_le_bytes(take(&mut input)?);
+    let n_positions = u64::from_le_bytes(take(&mut input)?);
+    let cache = session.cache_mut();
+    let wanted_bytes = n_positions
+        .checked_mul(POSITION_BYTES + cache.position_bytes() as u64)
+        .and_then(|n| n.checked_add(HEADER_BYTES + DIGEST_BYTES));
+    if wanted_bytes != Some(n_bytes) {
+        return Err(DAMAGED);
+    }
+    if n_positions > cache.capacity() as u64 {
+        return Err(Refusal::Unusable("it is longer than the context"));
+    }
+    let mut held = Vec::with_capacity(n_positions as usize);
+    for _ in 0..n_positions {
+        held.push(Position::from_bytes(take(&mut input)?).ok_or(DAMAGED)?);
+    }
+    cache.restore(held.len(), &mut input)?;
+    let digest = input.digest();
+    match take(&mut input.inner)? == digest {
+        true => Ok((held, longest as usize)),
+        false => Err(DAMAGED),
+    }
+}
+
+/// Checks magic, version and fingerprint of a file of `n_bytes`, and that its header is whole.
+fn check_beginning(
+    input: &mut impl Read,
+    n_bytes: u64,
+    fingerprint: &[u8; 32],
+) -> Result<(), Refusal> {
+    if n_bytes < (MAGIC.len() + VERSION.len()) as u64 || take(input)? != MAGIC {
+        return Err(Refusal::Foreign);
+    }
+    if take(input)? != VERSION {
+        return Err(Refusal::Unusable("another version of owl2 wrote it"));
+    }
+    if n_bytes < HEADER_BYTES + DIGEST_BYTES {
+        return Err(DAMAGED);
+    }
+    match take(input)? == *fingerprint {
+        true => Ok(()),
+        false => Err(Refusal::Unusable(
+            "it belongs to another model or another way of computing",
+        )),
+    }
+}
 
 impl Position {
     fn to_bytes(self) -> [u8; POSITION_BYTES as usize] {
@@ -218,7 +229,7 @@ impl Position {
     }
 }
 
-fn read<const N: usize>(input: &mut impl Read) -> io::Result<[u8; N]> {
+fn take<const N: usize>(input: &mut impl Read) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     input.read_exact(&mut bytes)?;
     Ok(bytes)
