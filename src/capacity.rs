@@ -13,10 +13,6 @@ use crate::model::Model;
 use crate::model::layout::{self, Part, TensorKind};
 use crate::session::Session;
 
-/// The page size that Linux counts a process's address space in on the systems that this runs on;
-/// where pages are larger, more seems available than is.
-const PAGE_BYTES: u64 = 4096;
-
 /// Fails where a session with room for `n_positions` would not fit the memory, with the figures
 /// and what would.
 ///
@@ -38,7 +34,8 @@ pub fn check(model: &Model, n_positions: usize) -> Result<()> {
     match available {
         Some(available) => {
             message += &format!("but {} are available; ", human_bytes(available));
-            message += &match longest_context(model, n_positions, available) {
+            // Pictures, threads and the allocator need some too.
+            message += &match longest_context(model, n_positions, available / 4 * 3) {
                 0 => "close other programs".to_owned(),
                 n => format!("set --ctx-size to {n} or less"),
             };
@@ -145,8 +142,8 @@ fn control_group(group: &Path) -> Option<u64> {
 fn address_space(root: &Path) -> Option<u64> {
     let limits = fs::read_to_string(root.join("proc/self/limits")).ok()?;
     let limit = field(&limits, "Max address space")?;
-    let pages = fs::read_to_string(root.join("proc/self/statm")).ok()?;
-    Some(limit.saturating_sub(PAGE_BYTES * field(&pages, "")?))
+    let status = fs::read_to_string(root.join("proc/self/status")).ok()?;
+    Some(limit.saturating_sub(1024 * field(&status, "VmSize:")?))
 }
 
 /// The number after `name` at the beginning of a line.
@@ -197,7 +194,7 @@ mod tests {
         assert_eq!(available(root.path()), Some(800 << 10));
         let unlimited = "Limit  Soft\nMax address space         unlimited   unlimited  bytes\n";
         write("proc/self/limits", unlimited);
-        write("proc/self/statm", "100 40 30 5 0 20 0\n");
+        write("proc/self/status", "Name: owl2\nVmSize:\t     400 kB\n");
         assert_eq!(available(root.path()), Some(800 << 10));
         write(
             "proc/self/limits",

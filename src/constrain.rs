@@ -18,7 +18,11 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::tokenizer::vocabulary::PieceType;
-use crate::tokenizer::{SPACE, Vocabulary};
+use crate::tokenizer::{SPACE, Tokenizer};
+
+/// The longest token, and the bytes of all together, that `toktrie` has room for.
+const MAX_TOKEN_BYTES: usize = 1 << 10;
+const MAX_VOCABULARY_BYTES: usize = (1 << 22) - 2;
 
 /// What an answer must be.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,7 +69,10 @@ impl Constraint {
 
     /// The grammar in llguidance's variant of Lark.
     fn grammar(&self, has_space_prefix: bool) -> String {
-        let space = if has_space_prefix { "\" \"?" } else { "" };
+        let space = match has_space_prefix {
+            true => r#"" "?"#,
+            false => "",
+        };
         match self {
             Constraint::Choices(choices) => {
                 // A string of Lark is one of JSON.
@@ -101,8 +108,11 @@ impl Constraint {
 
 impl Grammars {
     /// Takes what a vocabulary's tokens stand for.
-    pub fn new(vocabulary: &Vocabulary) -> Result<Self> {
-        let tokens: TokEnv = Arc::new(Tokens(trie(vocabulary)));
+    ///
+    /// # Errors
+    /// [`Kind::Model`](crate::Kind::Model) where the vocabulary is beyond the engine's limits.
+    pub fn new(tokenizer: &Tokenizer) -> Result<Self> {
+        let tokens: TokEnv = Arc::new(Tokens(trie(tokenizer)?));
         let no_slices = [];
         let mut factory = ParserFactory::new(&tokens, InferenceCapabilities::default(), &no_slices)
             .map_err(|e| Error::model(format!("its vocabulary cannot be constrained: {e}")))?;
@@ -110,7 +120,7 @@ impl Grammars {
         factory.limits_mut().verbose_errors = false;
         Ok(Grammars {
             factory,
-            has_space_prefix: vocabulary.add_space_prefix,
+            has_space_prefix: tokenizer.vocabulary().add_space_prefix,
         })
     }
 
@@ -170,39 +180,44 @@ fn failed(reason: impl fmt::Display) -> Error {
 }
 
 /// The bytes of every token, as a tree.
-fn trie(vocabulary: &Vocabulary) -> TokTrie {
-    let has_character = |byte: u8| {
-        let character = match char::from(byte) {
-            ' ' => SPACE,
-            character => character,
-        };
-        let mut buffer = [0; 4];
-        let spelled = &*character.encode_utf8(&mut buffer);
-        byte.is_ascii()
-            && (vocabulary.pieces.iter())
-                .any(|piece| piece.piece_type == PieceType::Normal && piece.text == spelled)
-    };
-    let bytes = vocabulary
-        .pieces
-        .iter()
-        .map(|piece| match piece.piece_type {
-            PieceType::Normal | PieceType::UserDefined => {
-                piece.text.replace(SPACE, " ").into_bytes()
-            }
-            // The model never says a character by its byte that has a token of its own.
-            PieceType::Byte => match piece.byte() {
-                Some(byte) if !has_character(byte) => vec![byte],
-                _ => Vec::new(),
-            },
-            PieceType::Control | PieceType::Unknown => {
-                let marker = TokTrie::SPECIAL_TOKEN_MARKER;
-                [&[marker], piece.text.as_bytes()].concat()
-            }
-            PieceType::Unused => Vec::new(),
-        });
-    let words: Vec<_> = bytes.collect();
+fn trie(tokenizer: &Tokenizer) -> Result<TokTrie> {
+    let vocabulary = tokenizer.vocabulary();
+    let ids = 0..vocabulary.pieces.len() as u32;
+    let words: Vec<_> = ids.map(|id| bytes_of(tokenizer, id)).collect();
+    let n_bytes: usize = words.iter().map(Vec::len).sum();
+    if n_bytes > MAX_VOCABULARY_BYTES || words.iter().any(|word| word.len() > MAX_TOKEN_BYTES) {
+        return Err(Error::model(
+            "its vocabulary is too large for answers to be constrained",
+        ));
+    }
     let info = TokRxInfo::new(words.len() as u32, vocabulary.eos_id);
-    TokTrie::from(&info, &words)
+    Ok(TokTrie::from(&info, &words))
+}
+
+/// What a token stands for: nothing where it never comes, and a marked name where it is no text.
+fn bytes_of(tokenizer: &Tokenizer, id: u32) -> Vec<u8> {
+    let piece = &tokenizer.vocabulary().pieces[id as usize];
+    let name = || [&[TokTrie::SPECIAL_TOKEN_MARKER], piece.text.as_bytes()].concat();
+    match piece.piece_type {
+        _ if tokenizer.is_special(id) => name(),
+        PieceType::Control | PieceType::Unknown => name(),
+        PieceType::Unused => Vec::new(),
+        PieceType::Normal | PieceType::UserDefined => piece.text.replace(SPACE, " ").into_bytes(),
+        PieceType::Byte => match piece.byte() {
+            // The model never says a character by its byte that has a token of its own.
+            Some(byte) if !has_character(tokenizer, byte) => vec![byte],
+            _ => Vec::new(),
+        },
+    }
+}
+
+/// Whether there is a token for the ASCII character `byte`.
+fn has_character(tokenizer: &Tokenizer, byte: u8) -> bool {
+    let character = match char::from(byte) {
+        ' ' => SPACE,
+        character => character,
+    };
+    byte.is_ascii() && tokenizer.has_piece(character.encode_utf8(&mut [0; 4]))
 }
 
 /// The model's vocabulary as the engine sees it.

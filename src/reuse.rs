@@ -1,11 +1,12 @@
 //! What one request leaves to the next: computed positions, and encoded pictures.
 //!
 //! A [`Memory`] holds a session and what stands at each of its positions. The next prompt is
-//! compared with that from the beginning on, and only what follows the common part is computed;
-//! since keys and values depend on nothing but the positions up to theirs, the answer is the one
-//! that a fresh session gives. Pictures are told apart by a hash of their pixels ([`PictureKey`]),
-//! under which [`PictureCache`] also keeps what the vision tower made of them. [`Memory::save`]
-//! and [`Memory::restore`] carry a memory from one process to the next.
+//! compared with that from the beginning on, and only what follows the common part is computed:
+//! keys and values depend on nothing but the positions up to theirs, and on rounding, which is not
+//! quite the same in a batch as in tokens computed one by one. Pictures are told apart by a hash
+//! of their pixels ([`PictureKey`]), under which [`PictureCache`] also keeps what the vision tower
+//! made of them. [`Memory::save`] and [`Memory::restore`] carry a memory from one process to the
+//! next.
 
 mod pictures;
 mod state;
@@ -16,7 +17,7 @@ pub use state::Restored;
 use crate::capacity;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::model::config::{DecoderConfig, RopeScalingKind};
+use crate::model::config::RopeScalingKind;
 use crate::session::{Input, Session};
 
 /// What stands at a position of a sequence.
@@ -75,8 +76,8 @@ impl<'m> Memory<'m> {
             return Ok(());
         }
         let n_positions = n_positions.max(self.room);
+        self.truncate(0);
         self.session = None;
-        self.held.clear();
         capacity::check(model, n_positions)?;
         self.session = Some(Session::new(model, n_positions));
         self.held.reserve(n_positions);
@@ -102,7 +103,7 @@ impl<'m> Memory<'m> {
         let Some(session) = &self.session else {
             return false;
         };
-        let config: &DecoderConfig = &session.model().config().decoder;
+        let config = &session.model().config().decoder;
         let is_dynamic = config
             .rope_scaling
             .is_some_and(|scaling| scaling.kind == RopeScalingKind::Dynamic);

@@ -235,6 +235,12 @@ impl Tokenizer {
         [vocabulary.bos_id, vocabulary.eos_id, vocabulary.unk_id]
     }
 
+    /// Whether text can become a piece that is spelled `text`.
+    #[cfg(feature = "constrain")]
+    pub(crate) fn has_piece(&self, text: &str) -> bool {
+        self.piece_id(text).is_some()
+    }
+
     /// The piece that is spelled `text`, if text can become it.
     fn piece_id(&self, text: &str) -> Option<u32> {
         if text.len() > self.max_piece_len {

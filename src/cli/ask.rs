@@ -53,17 +53,18 @@ fn is_chat(args: &AskArgs) -> bool {
 /// Standard input can be read once.
 fn check_standard_input(args: &AskArgs) -> Result<()> {
     let question = &args.question;
-    let is_stdin = |path: &&std::path::PathBuf| path.as_path() == Path::new(STANDARD_INPUT);
-    let n_pictures = question.image.iter().filter(is_stdin).count();
+    let images = question.image.iter();
+    let n_pictures = images
+        .filter(|path| *path == Path::new(STANDARD_INPUT))
+        .count();
     let is_text = question.prompt.as_deref().unwrap_or(STANDARD_INPUT) == STANDARD_INPUT;
-    match n_pictures + usize::from(n_pictures > 0 && is_text) {
-        0 | 1 => Ok(()),
-        _ => Err(Error::usage(
-            "takes '-' once, and standard input cannot be the prompt as well; give the prompt \
-             with -p",
-        )
-        .in_flag("--image")),
+    if n_pictures == 0 || (n_pictures == 1 && !is_text) {
+        return Ok(());
     }
+    Err(Error::usage(
+        "takes '-' once, and standard input cannot be the prompt as well; give the prompt with -p",
+    )
+    .in_flag("--image"))
 }
 
 /// The text of the question.

@@ -169,15 +169,7 @@ impl<'m> Chat<'m> {
         if was_interrupted {
             progress::notice("stopped");
         }
-        if answer.stop == StopReason::ContextFull {
-            progress::notice("the context is full: the answer ends here");
-        }
-        let n_new = self.n_left_out() - n_left_out;
-        if n_new > 0 {
-            progress::notice(&format!(
-                "the context is full: the oldest turns are no longer read ({n_new} more)"
-            ));
-        }
+        note_full_context(&answer, self.n_left_out() - n_left_out);
         self.last = Some(answer);
         Ok(ControlFlow::Continue(()))
     }
@@ -221,5 +213,17 @@ impl<'m> Chat<'m> {
         );
         let table = output::timings(answer);
         progress::notice(&format!("{positions}\n{}", table.trim_end()));
+    }
+}
+
+/// Says so where the context was too small for the answer, or for `n_left_out` more old turns.
+fn note_full_context(answer: &Answer, n_left_out: usize) {
+    if answer.stop == StopReason::ContextFull {
+        progress::notice("the context is full: the answer ends here");
+    }
+    if n_left_out > 0 {
+        progress::notice(&format!(
+            "the context is full: the oldest turns are no longer read ({n_left_out} more)"
+        ));
     }
 }

@@ -176,7 +176,7 @@ impl Assistant {
         let grammars = match self.grammars.get() {
             Some(grammars) => grammars,
             None => {
-                let grammars = Grammars::new(self.tokenizer.vocabulary())?;
+                let grammars = Grammars::new(&self.tokenizer)?;
                 self.grammars.get_or_init(|| grammars)
             }
         };
