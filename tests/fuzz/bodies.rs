@@ -1,0 +1,232 @@
+//! What is done with bytes from anywhere: nothing here may panic, whatever they are.
+
+#[path = "../common/tiny.rs"]
+mod tiny;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use owl2::chat::Conversation;
+use owl2::constrain::Constraint;
+use owl2::gguf::{Bytes, Gguf};
+use owl2::image::{Aspect, Exif, Limits, decode};
+use owl2::kernels::Isa;
+use owl2::request::{Assistant, Prompt, Request};
+use owl2::reuse::Memory;
+use owl2::tokenizer::Tokenizer;
+use owl2_convert::checkpoint::{Checkpoint, TensorSource};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+/// Values read of each tensor.
+const N_READ: usize = 64;
+/// What the state of [`state_file`] claims to have been computed with.
+const FINGERPRINT: [u8; 32] = [7; 32];
+
+/// Opens a model file and binds its weights.
+pub fn gguf(data: &[u8]) {
+    if let Ok(gguf) = Gguf::from_bytes(Bytes::from_slice(data)) {
+        let compute = tiny::compute_on(1, Isa::scalar());
+        let _ = Assistant::new(&gguf, compute);
+    }
+}
+
+/// Reads a checkpoint whose weights are these.
+pub fn safetensors(data: &[u8]) {
+    with_file("model.safetensors", data);
+}
+
+/// Reads a checkpoint whose weights are these.
+pub fn torch(data: &[u8]) {
+    with_file("pytorch_model.bin", data);
+}
+
+/// Reads a checkpoint one of whose descriptions is this; the first byte says which.
+pub fn json(data: &[u8]) {
+    const NAMES: [&str; 5] = [
+        "config.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "model.safetensors.index.json",
+    ];
+    if let Some((first, rest)) = data.split_first() {
+        with_file(NAMES[usize::from(*first) % NAMES.len()], rest);
+    }
+}
+
+/// Reads a checkpoint whose vocabulary is this.
+pub fn tokenizer_model(data: &[u8]) {
+    with_file("tokenizer.model", data);
+}
+
+/// Encodes a text and decodes it again, and decodes any ids.
+pub fn text(data: &[u8]) {
+    static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
+    let tokenizer = TOKENIZER.get_or_init(|| Tokenizer::new(tiny::vocabulary(300)).unwrap());
+    let text = String::from_utf8_lossy(data);
+    let ids = tokenizer.encode(&text);
+    assert!(ids[1..].iter().all(|&id| !tokenizer.is_special(id)));
+    tokenizer.decode(&ids);
+    tokenizer.decode(&tokenizer.encode_trusted(&text));
+    let (any, _) = data.as_chunks::<2>();
+    let any: Vec<u32> = any
+        .iter()
+        .map(|id| u16::from_le_bytes(*id).into())
+        .collect();
+    tokenizer.decode_with_specials(&any);
+    let mut stream = tokenizer.stream().keeping_spaces();
+    let mut streamed: String = any.iter().map(|&id| stream.push(id).to_owned()).collect();
+    streamed += stream.finish();
+    assert_eq!(streamed, tokenizer.decode(&any));
+}
+
+/// Decodes a picture and brings it to a model's size in every way.
+pub fn picture(data: &[u8]) {
+    let limits = Limits {
+        max_file_bytes: 1 << 20,
+        max_pixels: 1 << 18,
+    };
+    let Ok(picture) = decode(data, Exif::Apply, &limits) else {
+        return;
+    };
+    let visual = tiny::config().visual.expect("an image branch");
+    for aspect in [Aspect::Squash, Aspect::Pad, Aspect::Crop] {
+        let _ = visual.preprocess.pixels(&picture, aspect);
+    }
+}
+
+/// Reads a saved conversation; one that can be read can be written and read again.
+pub fn chat_file(data: &[u8]) {
+    // Devices and pipes may keep a reader waiting.
+    if ["dev", "proc"].iter().any(|name| contains(data, name)) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("chat.json");
+    fs::write(&path, data).unwrap();
+    let settings = Request::new(Prompt::turns(Vec::new()));
+    let mut conversation = Conversation::new(assistant(), Memory::new(), settings);
+    if conversation.load(&path).is_ok() {
+        let turns = conversation.turns().to_vec();
+        conversation.save(&path).unwrap();
+        conversation.load(&path).unwrap();
+        assert_eq!(conversation.turns().len(), turns.len());
+    }
+}
+
+/// Holds an answer to a schema.
+pub fn schema(data: &[u8]) {
+    let Ok(constraint) = Constraint::json_schema(&String::from_utf8_lossy(data)) else {
+        return;
+    };
+    let request = Request {
+        constraint: Some(constraint),
+        max_tokens: Some(8),
+        ..Request::new(Prompt::Raw("a".into()))
+    };
+    let _ = assistant().answer(&request, &mut |_| ControlFlow::Continue(()));
+}
+
+/// Reads saved positions. The checksum is made right, so that what it guards is looked at too.
+pub fn state_file(data: &[u8]) {
+    let mut data = data.to_vec();
+    if data.len() >= 72 {
+        data[8..40].copy_from_slice(&FINGERPRINT);
+        let end = data.len() - 32;
+        let digest = Sha256::digest(&data[..end]);
+        data[end..].copy_from_slice(&digest);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    fs::write(&path, data).unwrap();
+    let mut memory = Memory::new();
+    let _ = memory.restore(assistant().model(), 64, &path, &FINGERPRINT);
+    assert!(memory.held().len() <= 64);
+}
+
+/// A good file for [`state_file`].
+pub fn good_state() -> Vec<u8> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    let mut memory = Memory::new();
+    memory.reserve(assistant().model(), 64).unwrap();
+    let ids = [1, 5, 9];
+    let positions = ids.map(owl2::reuse::Position::Token);
+    memory
+        .extend(
+            &[owl2::session::Input::Tokens(&ids)],
+            &positions,
+            &mut |_| true,
+        )
+        .unwrap();
+    memory.save(&path, &FINGERPRINT).unwrap();
+    fs::read(path).unwrap()
+}
+
+/// A good file for [`gguf`].
+pub fn good_gguf() -> Vec<u8> {
+    tiny::file(&tiny::smallest_config(), 1)
+}
+
+/// The directory of the repository.
+pub fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut around = here.ancestors();
+    around
+        .find(|path| path.join("tests/golden").is_dir())
+        .expect("a place in the repository")
+}
+
+/// A checkpoint that is good but for what a target puts in.
+pub fn checkpoint() -> PathBuf {
+    root().join("tests/golden/checkpoints/eps")
+}
+
+fn assistant() -> &'static Assistant {
+    static ASSISTANT: OnceLock<Assistant> = OnceLock::new();
+    ASSISTANT.get_or_init(|| {
+        let file = tiny::open(&tiny::file(&tiny::config(), 1));
+        Assistant::new(&file, tiny::compute_on(1, Isa::scalar())).unwrap()
+    })
+}
+
+fn contains(data: &[u8], text: &str) -> bool {
+    data.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+/// Opens the checkpoint with one file replaced, and reads the beginnings of its tensors.
+fn with_file(name: &str, data: &[u8]) {
+    let directory = directory_without(name);
+    fs::write(directory.path().join(name), data).unwrap();
+    let Ok(checkpoint) = Checkpoint::open(directory.path()) else {
+        return;
+    };
+    let names: Vec<_> = checkpoint.names().map(str::to_owned).collect();
+    for name in names {
+        let n_values = checkpoint
+            .meta(&name)
+            .map_or(0, |meta| meta.shape.iter().product());
+        let mut values = vec![0.0; N_READ.min(n_values)];
+        let _ = checkpoint.read(&name, 0, &mut values);
+    }
+}
+
+/// The checkpoint, copied, without one file; weights only where no others are to come.
+fn directory_without(name: &str) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(checkpoint()).unwrap() {
+        let entry = entry.unwrap();
+        let is_weights = entry.file_name() == "model.safetensors";
+        if entry.file_name() != name && !(is_weights && name == "pytorch_model.bin") {
+            let target = directory.path().join(entry.file_name());
+            // A link where there can be one: the weights are a megabyte.
+            fs::hard_link(entry.path(), &target)
+                .or_else(|_| fs::copy(entry.path(), &target).map(drop))
+                .unwrap();
+        }
+    }
+    directory
+}
