@@ -6,7 +6,7 @@ use std::arch::{asm, is_aarch64_feature_detected};
 
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT_LANES};
+use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT_LANES};
 
 /// Tokens side by side in a register.
 const LANES: usize = 4;
@@ -71,6 +71,39 @@ macro_rules! common {
         }
 
         #[inline(always)]
+        fn largest(self, values: &[[f32; HALF]]) -> f32 {
+            // SAFETY: the array holds four registers; `self` proves NEON.
+            unsafe {
+                let mut largest = [self.splat_f32(0.0); HALF / LANES];
+                for half in values {
+                    for (i, largest) in largest.iter_mut().enumerate() {
+                        let sizes = vabsq_f32(self.load_f32(half.as_ptr().add(i * LANES)));
+                        *largest = vmaxq_f32(*largest, sizes);
+                    }
+                }
+                let [a, b, c, d] = largest;
+                vmaxvq_f32(vmaxq_f32(vmaxq_f32(a, b), vmaxq_f32(c, d)))
+            }
+        }
+
+        #[inline(always)]
+        fn quantize(self, values: &[f32; HALF], inverse: f32) -> ([i8; HALF], i32) {
+            let mut quants = [0; HALF];
+            // SAFETY: the arrays are as long as the registers; `self` proves NEON.
+            unsafe {
+                let words: [int16x4_t; 4] = std::array::from_fn(|i| {
+                    let values = vld1q_f32(values.as_ptr().add(i * LANES));
+                    vmovn_s32(vcvtnq_s32_f32(vmulq_n_f32(values, inverse)))
+                });
+                let lower = vmovn_s16(vcombine_s16(words[0], words[1]));
+                let upper = vmovn_s16(vcombine_s16(words[2], words[3]));
+                let bytes = vcombine_s8(lower, upper);
+                vst1q_s8(quants.as_mut_ptr(), bytes);
+                (quants, i32::from(vaddlvq_s8(bytes)))
+            }
+        }
+
+        #[inline(always)]
         unsafe fn load_i32(self, from: *const i32) -> int32x4_t {
             // SAFETY: the caller vouches for the integers, `self` for NEON.
             unsafe { vld1q_s32(from) }
@@ -86,6 +119,42 @@ macro_rules! common {
         unsafe fn store_f32(self, to: *mut f32, values: float32x4_t) {
             // SAFETY: the caller vouches for the floats, `self` for NEON.
             unsafe { vst1q_f32(to, values) }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(
+            self,
+            from: *const f32,
+            from_stride: usize,
+            accumulate: bool,
+            to: *mut f32,
+            to_stride: usize,
+        ) {
+            // SAFETY: the caller vouches for the squares, `self` for NEON.
+            unsafe {
+                let rows: [float32x4_t; LANES] =
+                    std::array::from_fn(|i| self.load_f32(from.add(i * from_stride)));
+                // Rows 0 and 2, 1 and 3; then those.
+                let pairs = [
+                    vzip1q_f32(rows[0], rows[2]),
+                    vzip2q_f32(rows[0], rows[2]),
+                    vzip1q_f32(rows[1], rows[3]),
+                    vzip2q_f32(rows[1], rows[3]),
+                ];
+                let columns = [
+                    vzip1q_f32(pairs[0], pairs[2]),
+                    vzip2q_f32(pairs[0], pairs[2]),
+                    vzip1q_f32(pairs[1], pairs[3]),
+                    vzip2q_f32(pairs[1], pairs[3]),
+                ];
+                for (i, mut column) in columns.into_iter().enumerate() {
+                    let to = to.add(i * to_stride);
+                    if accumulate {
+                        column = vaddq_f32(self.load_f32(to), column);
+                    }
+                    self.store_f32(to, column);
+                }
+            }
         }
 
         #[inline(always)]
@@ -142,6 +211,18 @@ macro_rules! common {
             unsafe {
                 asm!(
                     "prfm pldl1keep, [{address}]",
+                    address = in(reg) address.addr(),
+                    options(nomem, nostack, preserves_flags)
+                );
+            }
+        }
+
+        #[inline(always)]
+        fn prefetch_to_write(self, address: *const u8) {
+            // SAFETY: as above.
+            unsafe {
+                asm!(
+                    "prfm pstl1keep, [{address}]",
                     address = in(reg) address.addr(),
                     options(nomem, nostack, preserves_flags)
                 );

@@ -20,7 +20,7 @@ use crate::kernels::{Isa, float};
 mod tests;
 
 /// Queries that a thread takes at a time.
-pub const TILE_QUERIES: usize = 64;
+pub const TILE_QUERIES: usize = 256;
 /// Up to so many queries are taken row by row.
 const MAX_SINGLE_QUERIES: usize = 8;
 /// Floats of a block of keys or values, about half of a first-level cache.
@@ -323,6 +323,7 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
                 let weights = &mut scratch.weights[..n_keys * group];
                 hide(&head, first_query, first, group, weights);
                 weigh(
+                    simd,
                     weights,
                     &mut scratch.max[lanes.clone()],
                     &mut scratch.sum[lanes],
@@ -411,36 +412,34 @@ fn hide(head: &Head, first_query: usize, first_key: usize, group: usize, weights
     }
 }
 
-/// Turns scores `[keys, group]` into weights relative to the new maximum of each query.
+/// Turns scores `[keys, group]` into weights relative to the new maximum of each query. Each has
+/// seen a key by then: all see the first.
 #[inline(always)]
-fn weigh(weights: &mut [f32], max: &mut [f32], sum: &mut [f32], shrink: &mut [f32]) {
-    let group = max.len();
-    shrink.copy_from_slice(max);
-    for row in weights.chunks_exact(group) {
-        for (max, &score) in max.iter_mut().zip(row) {
-            *max = if score > *max { score } else { *max };
+fn weigh<S: Simd>(
+    simd: S,
+    weights: &mut [f32],
+    max: &mut [f32],
+    sum: &mut [f32],
+    shrink: &mut [f32],
+) {
+    let rows = S::as_mut_simd_f32s(weights).0;
+    let rows = rows.as_chunks_mut::<QUERY_VECTORS>().0;
+    let max = S::as_mut_simd_f32s(max).0;
+    let sum = S::as_mut_simd_f32s(sum).0;
+    let shrink = S::as_mut_simd_f32s(shrink).0;
+    for v in 0..QUERY_VECTORS {
+        let mut largest = max[v];
+        for row in rows.iter() {
+            largest = simd.max_f32s(row[v], largest);
         }
-    }
-    for (shrink, max) in shrink.iter_mut().zip(max.iter()) {
-        // A query that has seen no key yet has nothing to shrink.
-        *shrink = if *max == f32::NEG_INFINITY {
-            1.0
-        } else {
-            float::exp(*shrink - max)
-        };
-    }
-    for (sum, shrink) in sum.iter_mut().zip(shrink.iter()) {
-        *sum *= shrink;
-    }
-    for row in weights.chunks_exact_mut(group) {
-        for (weight, max) in row.iter_mut().zip(max.iter()) {
-            let visible = *weight > f32::NEG_INFINITY;
-            let value = float::exp(*weight - max);
-            *weight = if visible { value } else { 0.0 };
+        shrink[v] = float::exp_nonpositive(simd, simd.sub_f32s(max[v], largest));
+        max[v] = largest;
+        let mut total = simd.mul_f32s(sum[v], shrink[v]);
+        for row in rows.iter_mut() {
+            row[v] = float::exp_nonpositive(simd, simd.sub_f32s(row[v], largest));
+            total = simd.add_f32s(total, row[v]);
         }
-        for (sum, weight) in sum.iter_mut().zip(row) {
-            *sum += *weight;
-        }
+        sum[v] = total;
     }
 }
 

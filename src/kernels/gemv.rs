@@ -98,7 +98,7 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: &[Vie
     let n_units = tokens[0].scales.len();
     for token in tokens {
         assert!(token.quants.len() == n_units * UNIT && token.scales.len() == n_units);
-        assert!(token.sums.len() == 2 * n_units && token.scaled_sums.len() == n_units);
+        assert!(token.sums.len() == 2 * n_units && token.unit_sums.len() == n_units);
     }
     let mut sums = Sums {
         products: [[isa.pair_zero(); 2]; T],
@@ -216,10 +216,10 @@ fn excess<I: Int8, F: Format>(
         if !F::HAS_MINS && !I::UNSIGNED_WEIGHTS {
             return [0.0; UNIT_LANES];
         }
-        let sums = padded(&token.scaled_sums[units]);
+        let sums = padded(&token.unit_sums[units]);
         return std::array::from_fn(|i| match F::HAS_MINS {
-            true => weights.mins[i] * sums[i],
-            false => weights.scales[i] * sums[i],
+            true => weights.mins[i] * token_scales[i] * sums[i],
+            false => weights.scales[i] * token_scales[i] * sums[i],
         });
     }
     let halves = token.sums[2 * units.start..2 * units.end]

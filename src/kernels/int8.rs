@@ -9,8 +9,12 @@
 
 use crate::kernels::gemm::GemmTile;
 
-/// Columns that activations share a scale for, and most weights too.
+/// Columns that most weights share a scale for.
 pub const UNIT: usize = 32;
+/// Units that activations share a scale for. Fewer cost the matrix products more, and made no answer better.
+pub const BLOCK_UNITS: usize = 4;
+/// Columns of half a unit: the shortest group of weights that share a scale.
+pub const HALF: usize = UNIT / 2;
 /// Sums of four products that a unit makes. [`gemv`](super::gemv) takes units in pairs.
 pub const UNIT_LANES: usize = 8;
 /// Units whose scales are read together: 256 columns, the longest block.
@@ -70,6 +74,13 @@ pub trait Int8: Copy + Send + Sync {
     /// Computes a tile of a matrix product with the tile shape that suits this instruction set.
     fn gemm<F: super::formats::Format>(self, tile: GemmTile);
 
+    /// The largest size of a value.
+    fn largest(self, values: &[[f32; HALF]]) -> f32;
+
+    /// Rounds values times `inverse`, at most 127 then, to the nearest integers, to even where two
+    /// are as near; and sums them.
+    fn quantize(self, values: &[f32; HALF], inverse: f32) -> ([i8; HALF], i32);
+
     /// Loads [`Int8::LANES`] integers.
     ///
     /// # Safety
@@ -117,8 +128,24 @@ pub trait Int8: Copy + Send + Sync {
         sums: [[Self::I32; V]; R],
     ) -> [[Self::I32; V]; R];
 
+    /// Writes a square of [`Int8::LANES`] rows of floats to `to` with rows and columns exchanged,
+    /// added to what is there with `accumulate`. Strides are distances of rows.
+    ///
+    /// # Safety
+    /// The rows must be readable at `from`, and writable at `to`.
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        accumulate: bool,
+        to: *mut f32,
+        to_stride: usize,
+    );
+
     /// Hints that the cache line at `address`, which need not exist, will be read soon.
     fn prefetch(self, address: *const u8);
+    /// Hints that the cache line at `address` will be written to soon.
+    fn prefetch_to_write(self, address: *const u8);
     /// Loads two units.
     ///
     /// # Safety

@@ -3,7 +3,7 @@
 
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
 
 /// No vector instructions.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,18 @@ impl Int8 for Scalar {
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
         multiply::<Self, F, 2, 1>(self, tile);
+    }
+
+    #[inline(always)]
+    fn largest(self, values: &[[f32; HALF]]) -> f32 {
+        let sizes = values.as_flattened().iter().map(|value| value.abs());
+        sizes.fold(0.0, f32::max)
+    }
+
+    #[inline(always)]
+    fn quantize(self, values: &[f32; HALF], inverse: f32) -> ([i8; HALF], i32) {
+        let quants = values.map(|value| (value * inverse).round_ties_even() as i8);
+        (quants, quants.iter().map(|&quant| i32::from(quant)).sum())
     }
 
     #[inline(always)]
@@ -120,7 +132,31 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        accumulate: bool,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
+        for row in 0..LANES {
+            for col in 0..LANES {
+                // SAFETY: the caller vouches for the squares.
+                unsafe {
+                    let value = from.add(row * from_stride + col).read();
+                    let to = to.add(col * to_stride + row);
+                    *to = if accumulate { *to + value } else { value };
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
+    fn prefetch_to_write(self, _: *const u8) {}
 
     #[inline(always)]
     unsafe fn load_pair(self, first: *const u8, second: *const u8) -> Pair {

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
 
 /// 256-bit integer multiplication without a four-way dot product.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +71,12 @@ macro_rules! common {
         fn prefetch(self, address: *const u8) {
             // SAFETY: a prefetch of any address is harmless; every x86-64 processor has it.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        }
+
+        #[inline(always)]
+        fn prefetch_to_write(self, address: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) }
         }
 
         #[inline(always)]
@@ -253,6 +259,44 @@ macro_rules! lanes_256 {
         type F32 = __m256;
 
         #[inline(always)]
+        fn largest(self, values: &[[f32; HALF]]) -> f32 {
+            // SAFETY: the array holds two registers; `self` proves AVX.
+            unsafe {
+                let sign = _mm256_set1_ps(-0.0);
+                let mut largest = [_mm256_setzero_ps(); 2];
+                for half in values {
+                    for (largest, at) in largest.iter_mut().zip([0, HALF / 2]) {
+                        let values = _mm256_loadu_ps(half.as_ptr().add(at));
+                        *largest = _mm256_max_ps(*largest, _mm256_andnot_ps(sign, values));
+                    }
+                }
+                let eight = _mm256_max_ps(largest[0], largest[1]);
+                let upper = _mm256_extractf128_ps::<1>(eight);
+                let four = _mm_max_ps(_mm256_castps256_ps128(eight), upper);
+                let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+            }
+        }
+
+        #[inline(always)]
+        fn quantize(self, values: &[f32; HALF], inverse: f32) -> ([i8; HALF], i32) {
+            // SAFETY: the array holds two registers; `self` proves AVX2.
+            unsafe {
+                let inverse = _mm256_set1_ps(inverse);
+                let [first, second] = [0, HALF / 2].map(|at| {
+                    let values = _mm256_loadu_ps(values.as_ptr().add(at));
+                    _mm256_cvtps_epi32(_mm256_mul_ps(values, inverse))
+                });
+                // Packing works within halves of a register, so quarters end up as 0 2 1 3.
+                let words = _mm256_packs_epi32(first, second);
+                let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+                let lower = _mm256_castsi256_si128(words);
+                let quants = _mm_packs_epi16(lower, _mm256_extracti128_si256::<1>(words));
+                with_sum(quants)
+            }
+        }
+
+        #[inline(always)]
         unsafe fn load_i32(self, from: *const i32) -> __m256i {
             // SAFETY: the caller vouches for the integers, `self` for AVX.
             unsafe { _mm256_loadu_si256(from.cast()) }
@@ -268,6 +312,32 @@ macro_rules! lanes_256 {
         unsafe fn store_f32(self, to: *mut f32, values: __m256) {
             // SAFETY: the caller vouches for the floats, `self` for AVX.
             unsafe { _mm256_storeu_ps(to, values) }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(
+            self,
+            from: *const f32,
+            from_stride: usize,
+            accumulate: bool,
+            to: *mut f32,
+            to_stride: usize,
+        ) {
+            // SAFETY: the caller vouches for the squares, `self` for AVX.
+            unsafe {
+                let mut rows = [self.splat_f32(0.0); 8];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    *row = self.load_f32(from.add(i * from_stride));
+                }
+                for (i, column) in transpose_8(rows).into_iter().enumerate() {
+                    let to = to.add(i * to_stride);
+                    let there = match accumulate {
+                        true => self.load_f32(to),
+                        false => self.splat_f32(0.0),
+                    };
+                    self.store_f32(to, _mm256_add_ps(there, column));
+                }
+            }
         }
 
         #[inline(always)]
@@ -318,6 +388,55 @@ macro_rules! lanes_256 {
             unsafe { _mm256_fnmadd_ps(a, b, c) }
         }
     };
+}
+
+/// Exchanges rows and columns.
+///
+/// # Safety
+/// The processor must have AVX.
+#[inline(always)]
+unsafe fn transpose_8(rows: [__m256; 8]) -> [__m256; 8] {
+    // SAFETY: as above.
+    unsafe {
+        // Within halves of registers, pairs of rows and then pairs of pairs; at last halves.
+        let mut pairs = rows;
+        for i in (0..8).step_by(2) {
+            pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+            pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+        }
+        let mut fours = pairs;
+        for i in 0..4 {
+            let first = i / 2 * 4 + i % 2;
+            let a = _mm256_castps_pd(pairs[first]);
+            let b = _mm256_castps_pd(pairs[first + 2]);
+            fours[2 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+            fours[2 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+        }
+        let mut columns = fours;
+        for i in 0..4 {
+            columns[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
+            columns[i + 4] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
+        }
+        columns
+    }
+}
+
+/// Integers and their sum.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+unsafe fn with_sum(quants: __m128i) -> ([i8; HALF], i32) {
+    // SAFETY: as above; the array is as long as the register.
+    unsafe {
+        // Sums of eight bytes each, of which the sign bit was flipped to make them unsigned.
+        let unsigned = _mm_xor_si128(quants, _mm_set1_epi8(i8::MIN));
+        let sums = _mm_sad_epu8(unsigned, _mm_setzero_si128());
+        let sum = _mm_cvtsi128_si32(_mm_add_epi64(sums, _mm_unpackhi_epi64(sums, sums)));
+        let mut out = [0; HALF];
+        _mm_storeu_si128(out.as_mut_ptr().cast(), quants);
+        (out, sum - HALF as i32 * 128)
+    }
 }
 
 impl Avx2 {

@@ -5,8 +5,8 @@ use std::arch::x86_64::*;
 
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT_LANES};
-use crate::kernels::x86::Avx512;
+use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT_LANES};
+use crate::kernels::x86::{Avx512, with_sum};
 
 impl Int8 for Avx512 {
     const UNSIGNED_WEIGHTS: bool = true;
@@ -26,6 +26,28 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
+    fn largest(self, values: &[[f32; HALF]]) -> f32 {
+        // SAFETY: the array is as long as a register; `self` proves AVX-512.
+        unsafe {
+            let mut largest = self.splat_f32(0.0);
+            for half in values {
+                let sizes = _mm512_abs_ps(self.load_f32(half.as_ptr()));
+                largest = _mm512_max_ps(largest, sizes);
+            }
+            _mm512_reduce_max_ps(largest)
+        }
+    }
+
+    #[inline(always)]
+    fn quantize(self, values: &[f32; HALF], inverse: f32) -> ([i8; HALF], i32) {
+        // SAFETY: the array is as long as a register; `self` proves AVX-512.
+        unsafe {
+            let scaled = _mm512_mul_ps(self.load_f32(values.as_ptr()), self.splat_f32(inverse));
+            with_sum(_mm512_cvtepi32_epi8(_mm512_cvtps_epi32(scaled)))
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_i32(self, from: *const i32) -> __m512i {
         // SAFETY: the caller vouches for the integers, `self` for AVX-512.
         unsafe { _mm512_loadu_si512(from.cast()) }
@@ -41,6 +63,32 @@ impl Int8 for Avx512 {
     unsafe fn store_f32(self, to: *mut f32, values: __m512) {
         // SAFETY: the caller vouches for the floats, `self` for AVX-512.
         unsafe { _mm512_storeu_ps(to, values) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        accumulate: bool,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
+        // SAFETY: the caller vouches for the squares, `self` for AVX-512.
+        unsafe {
+            let mut rows = [self.splat_f32(0.0); 16];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = self.load_f32(from.add(i * from_stride));
+            }
+            for (i, column) in transpose_16(rows).into_iter().enumerate() {
+                let to = to.add(i * to_stride);
+                let there = match accumulate {
+                    true => self.load_f32(to),
+                    false => self.splat_f32(0.0),
+                };
+                self.store_f32(to, _mm512_add_ps(there, column));
+            }
+        }
     }
 
     #[inline(always)]
@@ -271,6 +319,46 @@ impl Int8 for Avx512 {
         // SAFETY: the array has room for sixteen floats.
         unsafe { self.store_f32(lanes.as_mut_ptr(), a) };
         lanes
+    }
+}
+
+/// Exchanges rows and columns.
+///
+/// # Safety
+/// The processor must have AVX-512.
+#[inline(always)]
+unsafe fn transpose_16(rows: [__m512; 16]) -> [__m512; 16] {
+    // SAFETY: as above.
+    unsafe {
+        // Within quarters of registers, pairs of rows and then pairs of pairs.
+        let mut pairs = rows;
+        for i in (0..16).step_by(2) {
+            pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+            pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+        }
+        let mut fours = pairs;
+        for i in 0..8 {
+            let first = i / 2 * 4 + i % 2;
+            let a = _mm512_castps_pd(pairs[first]);
+            let b = _mm512_castps_pd(pairs[first + 2]);
+            fours[2 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            fours[2 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+        // Even and odd quarters of eight rows, then of all sixteen.
+        let mut eights = fours;
+        for i in 0..8 {
+            let (half, col) = (i / 4 * 8, i % 4);
+            let (a, b) = (fours[half + col], fours[half + 4 + col]);
+            eights[half + col] = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+            eights[half + 4 + col] = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
+        }
+        let mut columns = eights;
+        for i in 0..8 {
+            let (a, b) = (eights[i], eights[8 + i]);
+            columns[i] = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+            columns[8 + i] = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
+        }
+        columns
     }
 }
 
