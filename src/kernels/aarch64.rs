@@ -57,6 +57,7 @@ macro_rules! common {
         type F32 = float32x4_t;
         type Pair = [uint8x16_t; 4];
         type PairF32 = [float32x4_t; 4];
+        type Eight = [float32x4_t; 2];
         type ChunkScales = [f32; 2 * CHUNK_UNITS];
 
         #[inline(always)]
@@ -339,15 +340,10 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        fn chunk_scales(
-            self,
-            groups_per_unit: usize,
-            weights: &[f32; 2 * CHUNK_UNITS],
-            token: &[f32; CHUNK_UNITS],
-        ) -> [f32; 2 * CHUNK_UNITS] {
+        fn chunk_scales(self, groups: [[float32x4_t; 2]; 2]) -> [f32; 2 * CHUNK_UNITS] {
             let mut scales = [0.0; 2 * CHUNK_UNITS];
-            for group in 0..groups_per_unit * CHUNK_UNITS {
-                scales[group] = weights[group] * token[group / groups_per_unit];
+            for (scales, eight) in scales.as_chunks_mut().0.iter_mut().zip(groups) {
+                *scales = self.eight_values(eight);
             }
             scales
         }
@@ -379,15 +375,82 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        fn from_f16(self, bits: [u16; 8]) -> [f32; 8] {
-            let mut floats = [0.0; 8];
-            // SAFETY: the arrays hold 128 and 256 bits; `self` proves NEON.
+        unsafe fn load_eight(self, from: *const f32) -> [float32x4_t; 2] {
+            // SAFETY: the caller vouches for the floats, `self` for NEON.
+            unsafe { [vld1q_f32(from), vld1q_f32(from.add(LANES))] }
+        }
+
+        #[inline(always)]
+        unsafe fn load_eight_i32(self, from: *const i32) -> [float32x4_t; 2] {
+            // SAFETY: the caller vouches for the integers, `self` for NEON.
+            unsafe { [from, from.add(LANES)].map(|from| vcvtq_f32_s32(vld1q_s32(from))) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_eight_i8(self, from: *const i8) -> [float32x4_t; 2] {
+            // SAFETY: the caller vouches for the bytes, `self` for NEON.
+            unsafe {
+                let words = vmovl_s8(vld1_s8(from));
+                let halves = [vmovl_s16(vget_low_s16(words)), vmovl_high_s16(words)];
+                halves.map(|half| vcvtq_f32_s32(half))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_two_f16(self, from: *const u8) -> [[float32x4_t; 2]; 2] {
+            // SAFETY: the caller vouches for the bytes, `self` for NEON.
+            unsafe {
+                let bits = from.cast::<u32>().read_unaligned();
+                let halves = vreinterpret_f16_u32(vdup_n_u32(bits));
+                let floats = vcvt_f32_f16(halves);
+                [
+                    [vdupq_laneq_f32::<0>(floats); 2],
+                    [vdupq_laneq_f32::<1>(floats); 2],
+                ]
+            }
+        }
+
+        #[inline(always)]
+        fn eight_from_f16(self, bits: [u16; 8]) -> [float32x4_t; 2] {
+            // SAFETY: the array holds 128 bits; `self` proves NEON.
             unsafe {
                 let halves = vreinterpretq_f16_u16(vld1q_u16(bits.as_ptr()));
-                vst1q_f32(floats.as_mut_ptr(), vcvt_f32_f16(vget_low_f16(halves)));
-                vst1q_f32(floats.as_mut_ptr().add(LANES), vcvt_high_f32_f16(halves));
+                [vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)]
             }
-            floats
+        }
+
+        #[inline(always)]
+        fn splat_eight(self, value: f32) -> [float32x4_t; 2] {
+            [self.splat_f32(value); 2]
+        }
+
+        #[inline(always)]
+        fn mul_eight(self, a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] {
+            [self.mul(a[0], b[0]), self.mul(a[1], b[1])]
+        }
+
+        #[inline(always)]
+        fn mul_add_eight(
+            self,
+            a: [float32x4_t; 2],
+            b: [float32x4_t; 2],
+            c: [float32x4_t; 2],
+        ) -> [float32x4_t; 2] {
+            [
+                self.mul_add(a[0], b[0], c[0]),
+                self.mul_add(a[1], b[1], c[1]),
+            ]
+        }
+
+        #[inline(always)]
+        fn eight_values(self, a: [float32x4_t; 2]) -> [f32; 8] {
+            let mut values = [0.0; 8];
+            // SAFETY: the array has room for both registers.
+            unsafe {
+                self.store_f32(values.as_mut_ptr(), a[0]);
+                self.store_f32(values.as_mut_ptr().add(LANES), a[1]);
+            }
+            values
         }
     };
 }

@@ -300,12 +300,19 @@ fn unpack_row<I: Int8, F: Format, const R: usize>(
         let n_in_chunk = CHUNK_UNITS.min(n_units - first);
         // SAFETY: these are units of the row.
         let chunk = unsafe { F::scales(isa, row.as_ptr(), first, n_in_chunk) };
+        let [lower, upper] = chunk.groups.map(|groups| isa.eight_values(groups));
         for group in 0..n_in_chunk * F::GROUPS_PER_UNIT {
-            tile.scales[(first * F::GROUPS_PER_UNIT + group) * R + r] = chunk.scales[group];
+            let scale = if group < 8 {
+                lower[group]
+            } else {
+                upper[group - 8]
+            };
+            tile.scales[(first * F::GROUPS_PER_UNIT + group) * R + r] = scale;
         }
         if F::HAS_MINS {
-            for unit in 0..n_in_chunk {
-                tile.mins[(first + unit) * R + r] = chunk.mins[unit];
+            let mins = isa.eight_values(chunk.mins);
+            for (unit, min) in mins[..n_in_chunk].iter().enumerate() {
+                tile.mins[(first + unit) * R + r] = *min;
             }
         }
         for pair in first / 2..(first + n_in_chunk).div_ceil(2) {
@@ -357,6 +364,10 @@ impl<'a> PanelTile<'a> {
 
 /// The products of `R` rows with `V` registers of tokens from lane `first_lane` of a record on,
 /// over all columns, to those lanes of `products: [R, width]`.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "constant bounds keep the sums in registers"
+)]
 #[inline(always)]
 fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
     isa: I,

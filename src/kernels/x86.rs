@@ -80,14 +80,71 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        fn from_f16(self, bits: [u16; 8]) -> [f32; 8] {
-            let mut floats = [0.0; 8];
-            // SAFETY: `self` proves F16C and AVX; the arrays hold 128 and 256 bits.
+        unsafe fn load_eight(self, from: *const f32) -> __m256 {
+            // SAFETY: the caller vouches for the floats, `self` for AVX.
+            unsafe { _mm256_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_eight_i32(self, from: *const i32) -> __m256 {
+            // SAFETY: the caller vouches for the integers, `self` for AVX.
+            unsafe { _mm256_cvtepi32_ps(_mm256_loadu_si256(from.cast())) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_eight_i8(self, from: *const i8) -> __m256 {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX2.
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_six_bits(self, from: *const u8) -> [__m256; 2] {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX2.
+            unsafe { six_bits(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_two_f16(self, from: *const u8) -> [__m256; 2] {
+            // SAFETY: the caller vouches for the bytes, `self` for F16C and AVX2.
             unsafe {
-                let bits = _mm_loadu_si128(bits.as_ptr().cast());
-                _mm256_storeu_ps(floats.as_mut_ptr(), _mm256_cvtph_ps(bits));
+                // Loaded together: a load of two bytes would wait for what the register held.
+                let bits = from.cast::<i32>().read_unaligned();
+                let first = _mm_cvtph_ps(_mm_cvtsi32_si128(bits));
+                let second = _mm_movehdup_ps(first);
+                [_mm256_broadcastss_ps(first), _mm256_broadcastss_ps(second)]
             }
-            floats
+        }
+
+        #[inline(always)]
+        fn eight_from_f16(self, bits: [u16; 8]) -> __m256 {
+            // SAFETY: the array holds 128 bits; `self` proves F16C.
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast())) }
+        }
+
+        #[inline(always)]
+        fn splat_eight(self, value: f32) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe { _mm256_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        fn mul_eight(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn mul_add_eight(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: `self` proves FMA.
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn eight_values(self, a: __m256) -> [f32; 8] {
+            let mut values = [0.0; 8];
+            // SAFETY: the array is as long as the register.
+            unsafe { _mm256_storeu_ps(values.as_mut_ptr(), a) };
+            values
         }
     };
 }
@@ -100,6 +157,7 @@ macro_rules! pairs_256 {
     () => {
         type Pair = [__m256i; 2];
         type PairF32 = [__m256; 2];
+        type Eight = __m256;
         type ChunkScales = [f32; 2 * CHUNK_UNITS];
 
         #[inline(always)]
@@ -204,15 +262,12 @@ macro_rules! pairs_256 {
         }
 
         #[inline(always)]
-        fn chunk_scales(
-            self,
-            groups_per_unit: usize,
-            weights: &[f32; 2 * CHUNK_UNITS],
-            token: &[f32; CHUNK_UNITS],
-        ) -> [f32; 2 * CHUNK_UNITS] {
+        fn chunk_scales(self, [lower, upper]: [__m256; 2]) -> [f32; 2 * CHUNK_UNITS] {
             let mut scales = [0.0; 2 * CHUNK_UNITS];
-            for group in 0..groups_per_unit * CHUNK_UNITS {
-                scales[group] = weights[group] * token[group / groups_per_unit];
+            // SAFETY: the array has room for both.
+            unsafe {
+                _mm256_storeu_ps(scales.as_mut_ptr(), lower);
+                _mm256_storeu_ps(scales.as_mut_ptr().add(CHUNK_UNITS), upper);
             }
             scales
         }
@@ -283,10 +338,10 @@ macro_rules! lanes_256 {
             // SAFETY: the array holds two registers; `self` proves AVX2.
             unsafe {
                 let inverse = _mm256_set1_ps(inverse);
-                let [first, second] = [0, HALF / 2].map(|at| {
-                    let values = _mm256_loadu_ps(values.as_ptr().add(at));
-                    _mm256_cvtps_epi32(_mm256_mul_ps(values, inverse))
-                });
+                let first = _mm256_mul_ps(_mm256_loadu_ps(values.as_ptr()), inverse);
+                let second = _mm256_loadu_ps(values.as_ptr().add(HALF / 2));
+                let second = _mm256_mul_ps(second, inverse);
+                let (first, second) = (_mm256_cvtps_epi32(first), _mm256_cvtps_epi32(second));
                 // Packing works within halves of a register, so quarters end up as 0 2 1 3.
                 let words = _mm256_packs_epi32(first, second);
                 let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
@@ -388,6 +443,55 @@ macro_rules! lanes_256 {
             unsafe { _mm256_fnmadd_ps(a, b, c) }
         }
     };
+}
+
+/// See [`Int8::load_six_bits`].
+///
+/// # Safety
+/// 12 bytes must be readable at `from`, and the processor must have AVX2.
+#[inline(always)]
+unsafe fn six_bits(from: *const u8) -> [__m256; 2] {
+    // SAFETY: as above.
+    unsafe {
+        let words = from.cast::<[i32; 3]>().read_unaligned();
+        let bytes = _mm_set_epi32(0, words[2], words[1], words[0]);
+        let bytes = _mm256_broadcastsi128_si256(bytes);
+        [six_bits_from(bytes, 0, 0), six_bits_from(bytes, 4, 4)]
+    }
+}
+
+/// The first four integers are the lower bits of the bytes from `first` on. Of the other four, the
+/// lower bits are in the bytes from 8 on, `shift` bits up, and the upper bits on top of the others.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+unsafe fn six_bits_from(bytes: __m256i, first: i32, shift: i32) -> __m256 {
+    // SAFETY: as above.
+    unsafe {
+        // Each lane gets a byte, or one over another, and zeros.
+        let order = _mm256_add_epi32(
+            _mm256_setr_epi32(
+                -0x100, -0xff, -0xfe, -0xfd, -0xfff8, -0xfef7, -0xfdf6, -0xfcf5,
+            ),
+            _mm256_setr_epi32(
+                first,
+                first,
+                first,
+                first,
+                first << 8,
+                first << 8,
+                first << 8,
+                first << 8,
+            ),
+        );
+        let lanes = _mm256_shuffle_epi8(bytes, order);
+        let shift = _mm256_setr_epi32(0, 0, 0, 0, shift, shift, shift, shift);
+        let mask = _mm256_setr_epi32(63, 63, 63, 63, 15, 15, 15, 15);
+        let lower = _mm256_and_si256(_mm256_srlv_epi32(lanes, shift), mask);
+        let upper = _mm256_and_si256(_mm256_srli_epi32::<10>(lanes), _mm256_set1_epi32(0x30));
+        _mm256_cvtepi32_ps(_mm256_or_si256(lower, upper))
+    }
 }
 
 /// Exchanges rows and columns.

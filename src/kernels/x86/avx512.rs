@@ -5,8 +5,8 @@ use std::arch::x86_64::*;
 
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT_LANES};
-use crate::kernels::x86::{Avx512, with_sum};
+use crate::kernels::int8::{Group, HALF, Int8, Int8Op, UNIT_LANES};
+use crate::kernels::x86::{Avx512, six_bits, with_sum};
 
 impl Int8 for Avx512 {
     const UNSIGNED_WEIGHTS: bool = true;
@@ -17,6 +17,7 @@ impl Int8 for Avx512 {
     type F32 = __m512;
     type Pair = __m512i;
     type PairF32 = __m512;
+    type Eight = __m256;
     type ChunkScales = __m512;
     common!();
 
@@ -272,22 +273,24 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
-    fn chunk_scales(
-        self,
-        groups_per_unit: usize,
-        weights: &[f32; 2 * CHUNK_UNITS],
-        token: &[f32; CHUNK_UNITS],
-    ) -> __m512 {
-        // SAFETY: the arrays hold 512 and 256 bits; `self` proves AVX-512.
+    fn chunk_scales(self, [lower, upper]: [__m256; 2]) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_insertf32x8::<1>(_mm512_castps256_ps512(lower), upper) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_eight_f16(self, from: *const u8, stride: usize) -> __m256 {
+        // SAFETY: the caller vouches for `8 * stride` bytes, `self` for AVX-512.
         unsafe {
-            let token = _mm512_castps256_ps512(_mm256_loadu_ps(token.as_ptr()));
-            let token = if groups_per_unit == 1 {
-                token
+            let words = if stride <= 18 {
+                // All are among the first 64 words.
+                pick_words(from, stride)
             } else {
-                let twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
-                _mm512_permutexvar_ps(twice, token)
+                // Of either half, they are among the first 64.
+                let upper = pick_words(from.add(4 * stride), stride);
+                _mm_unpacklo_epi64(pick_words(from, stride), upper)
             };
-            _mm512_mul_ps(_mm512_loadu_ps(weights.as_ptr()), token)
+            _mm256_cvtph_ps(words)
         }
     }
 
@@ -319,6 +322,23 @@ impl Int8 for Avx512 {
         // SAFETY: the array has room for sixteen floats.
         unsafe { self.store_f32(lanes.as_mut_ptr(), a) };
         lanes
+    }
+}
+
+/// The words at multiples of `stride` bytes that are among the first 64, up to eight.
+///
+/// # Safety
+/// 128 bytes must be readable at `from`, and the processor must have AVX-512.
+#[inline(always)]
+unsafe fn pick_words(from: *const u8, stride: usize) -> __m128i {
+    // SAFETY: as above; words are picked from the registers whatever their numbers.
+    unsafe {
+        let step = (stride / 2) as i16;
+        let numbers = _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7);
+        let numbers = _mm512_castsi128_si512(_mm_mullo_epi16(numbers, _mm_set1_epi16(step)));
+        let lower = _mm512_loadu_si512(from.cast());
+        let upper = _mm512_loadu_si512(from.add(64).cast());
+        _mm512_castsi512_si128(_mm512_permutex2var_epi16(lower, numbers, upper))
     }
 }
 
