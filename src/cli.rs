@@ -3,15 +3,24 @@
 mod args;
 mod ask;
 mod bench;
+mod cache;
+mod chat;
+mod each;
 mod eval;
+mod generated;
 mod info;
+mod interrupt;
+mod output;
 mod progress;
+mod setup;
+mod tokenize;
 
 use std::io::{self, Write};
 use std::path::Path;
 
 pub use args::Cli;
 
+use crate::capacity::human_bytes;
 use crate::error::{Error, Kind, Result};
 use args::Command;
 
@@ -20,11 +29,14 @@ use args::Command;
 /// # Errors
 /// Whatever the command meets. A reader of standard output that goes away is no error.
 pub fn run(cli: Cli) -> Result<()> {
-    progress::clean_up_on_interrupt()?;
+    interrupt::catch_signals()?;
     match cli.command {
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Info(args)) => info::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Tokenize(args)) => tokenize::run(&args),
+        Some(Command::Completions(args)) => generated::completions(&args),
+        Some(Command::Man) => generated::man(),
         None => ask::run(&cli.ask),
     }
 }
@@ -47,31 +59,4 @@ fn print_json(value: &serde_json::Value) -> Result<()> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Error::new(Kind::Io, format!("cannot write JSON: {e}")))?;
     print(&(text + "\n")).map(drop)
-}
-
-/// `bytes` in a unit that people read.
-fn human_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_readable() {
-        assert_eq!(human_bytes(1023), "1023 B");
-        assert_eq!(human_bytes(1536), "1.5 KiB");
-        assert_eq!(human_bytes(5 << 30), "5.0 GiB");
-    }
 }

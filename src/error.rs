@@ -20,6 +20,8 @@ pub enum Kind {
     Io,
     /// More memory or context would be needed than there is.
     Capacity,
+    /// Some of several inputs failed; each was reported where it came up.
+    Partial,
     /// The user asked to stop.
     Interrupted,
 }
@@ -28,6 +30,7 @@ impl Kind {
     /// The process exit status of a program that ends with this error.
     pub fn exit_code(self) -> u8 {
         match self {
+            Kind::Partial => 1,
             Kind::Usage => 2,
             Kind::Input => 3,
             Kind::Model => 4,

@@ -56,8 +56,7 @@ pub fn evaluate(
 fn prompt(assistant: &Assistant, question: &Question) -> Result<Vec<Segment>> {
     let text = place_images(&question.question, usize::from(question.image.is_some()))?;
     let messages = vec![Message::user(text), Message::assistant("")];
-    let template = None;
-    let (segments, _) = assistant.segments(&Prompt::Turns { messages, template });
+    let (segments, _) = assistant.segments(&Prompt::turns(messages));
     Ok(segments)
 }
 

@@ -6,6 +6,7 @@
 
 pub mod dtype;
 pub mod header;
+pub mod identity;
 pub mod map;
 pub mod names;
 pub mod write;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use dtype::DType;
 pub use header::TensorInfo;
+pub use identity::Identity;
 pub use map::{Bytes, TensorBytes};
 
 use crate::error::{Error, Result};

@@ -3,8 +3,9 @@
 //! A request goes through these rooms: [`gguf`] opens the file, [`model`] binds its weights,
 //! [`prompt`] and [`tokenizer`] turn the question into tokens and picture slots, [`image`] turns
 //! pictures into pixels, [`model`] turns those into the decoder's inputs, [`session`] computes,
-//! [`sampler`] chooses the next token, and [`request`] leads through all of it. Below them, [`ops`]
-//! are the operations of a forward pass and [`kernels`] their arithmetic.
+//! [`sampler`] chooses the next token, and [`request`] leads through all of it; [`reuse`] keeps what
+//! the next request need not compute again. Below them, [`ops`] are the operations of a forward
+//! pass and [`kernels`] their arithmetic.
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
@@ -20,10 +21,7 @@
 //! let question = Message::user("<|image|>Describe the image.");
 //! let request = Request {
 //!     pictures: vec![Source::File("cat.jpg".into())],
-//!     ..Request::new(Prompt::Turns {
-//!         messages: vec![question, Message::assistant("")],
-//!         template: None,
-//!     })
+//!     ..Request::new(Prompt::turns(vec![question, Message::assistant("")]))
 //! };
 //! let answer = assistant.answer(&request, &mut |event| {
 //!     if let Event::Text(text) = event {
@@ -37,8 +35,13 @@
 //! ```
 
 pub mod bench;
+pub mod capacity;
+#[cfg(feature = "cli")]
+pub mod chat;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "constrain")]
+pub mod constrain;
 pub mod error;
 #[cfg(feature = "cli")]
 pub mod eval;
@@ -50,11 +53,13 @@ pub mod ops;
 pub mod prompt;
 pub mod quant;
 pub mod request;
+pub mod reuse;
 pub mod sampler;
 pub mod session;
 pub mod threads;
 pub mod timing;
 pub mod tokenizer;
+mod whole_file;
 
 pub use error::{Error, Kind, Result};
 pub use request::{Answer, Assistant, Request};

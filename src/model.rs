@@ -26,6 +26,7 @@ use weights::Binder;
 #[derive(Debug)]
 pub struct Model {
     config: Config,
+    file_bytes: u64,
     compute: Compute,
     eye: Option<Eye>,
     decoder: Decoder,
@@ -53,6 +54,7 @@ impl Model {
         let decoder = Decoder::bind(&binder, &config.decoder, eye.is_some());
         Ok(Model {
             config,
+            file_bytes: gguf.file_bytes() as u64,
             compute,
             eye,
             decoder,
@@ -62,6 +64,11 @@ impl Model {
     /// Its hyper-parameters.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Size of its file.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
     }
 
     /// What it computes on.

@@ -7,19 +7,24 @@
 //! ```
 //!
 //! Everything that can be refused is refused before the first picture is encoded. Every front
-//! (command line, server, bindings) asks through [`Assistant::answer`].
+//! (command line, server, bindings) asks through [`Assistant::answer`], or
+//! [`Assistant::answer_from`] where requests follow one another.
 
 mod answer_text;
 mod assistant;
+mod chooser;
+mod picture;
 mod run;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 
 pub use assistant::Assistant;
 #[cfg(feature = "cli")]
 pub(crate) use assistant::check_context;
+pub use picture::{Pixels, Source};
 
+#[cfg(feature = "constrain")]
+use crate::constrain::Constraint;
 use crate::image::{Aspect, Exif};
 use crate::prompt::{Message, Template};
 use crate::sampler::Sampling;
@@ -42,10 +47,15 @@ pub struct Request {
     pub exif: Exif,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// What the answer must be, if not any text.
+    #[cfg(feature = "constrain")]
+    pub constraint: Option<Constraint>,
     /// Longest answer in tokens. `None` is [`DEFAULT_MAX_TOKENS`], or as many as fit.
     pub max_tokens: Option<usize>,
     /// Texts before which the answer ends, besides the template's own.
     pub stops: Vec<String>,
+    /// Whether control tokens of the answer are spelled out in its text.
+    pub spells_specials: bool,
     /// Room for prompt, pictures and answer in positions; `None` is the trained context.
     pub context: Option<usize>,
 }
@@ -57,6 +67,9 @@ pub enum Prompt {
     Turns {
         /// The turns, with an open one of the assistant at the end.
         messages: Vec<Message>,
+        /// What is said before them: `None` is the template's own, where it has one, and an empty
+        /// text is none.
+        system: Option<String>,
         /// `None` is the file's own. Where that has none either, as plain LLaMA files do, the texts
         /// of the turns follow one another as they are.
         template: Option<Template>,
@@ -65,13 +78,15 @@ pub enum Prompt {
     Raw(String),
 }
 
-/// Where the bytes of a picture are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// In a file.
-    File(PathBuf),
-    /// Here.
-    Bytes(Vec<u8>),
+impl Prompt {
+    /// A conversation in the file's own template.
+    pub fn turns(messages: Vec<Message>) -> Self {
+        Prompt::Turns {
+            messages,
+            system: None,
+            template: None,
+        }
+    }
 }
 
 /// What a request reports while it runs.
@@ -84,13 +99,15 @@ pub enum Event<'a> {
         /// How many there are.
         n_pictures: usize,
     },
-    /// The prompt is going to be computed.
+    /// The prompt, or the rest of it, is going to be computed.
     Reading {
+        /// Positions that are computed already, or were for an earlier request.
+        n_done: usize,
         /// Its length.
         n_positions: usize,
     },
-    /// More of the answer, in whole words. Together all these are [`Answer::text`], unless the
-    /// request was cancelled.
+    /// A token was chosen. This is more of the answer, in whole words; none where the token
+    /// completes none. Together all these are [`Answer::text`], unless the request was cancelled.
     Text(&'a str),
 }
 
@@ -105,6 +122,8 @@ pub struct Answer {
     pub n_prompt: usize,
     /// Positions that pictures take of these.
     pub n_image: usize,
+    /// Positions of the prompt that an earlier request had computed.
+    pub n_reused: usize,
     /// Why it ended.
     pub stop: StopReason,
     /// How long it took; [`Stage::Load`](crate::timing::Stage::Load) is that of the file, whichever request it is.
@@ -114,7 +133,7 @@ pub struct Answer {
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopReason {
-    /// The model said `</s>`.
+    /// The model said `</s>`, or nothing else could have followed.
     EndOfText,
     /// A stop text came.
     StopText,
@@ -151,8 +170,11 @@ impl Request {
             aspect: None,
             exif: Exif::default(),
             sampling: Sampling::default(),
+            #[cfg(feature = "constrain")]
+            constraint: None,
             max_tokens: None,
             stops: Vec::new(),
+            spells_specials: false,
             context: None,
         }
     }

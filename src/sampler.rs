@@ -76,8 +76,16 @@ impl Sampling {
         metadata.set(key::SAMPLING_TOP_P, self.top_p);
     }
 
+    /// Whether the likeliest token is always taken.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature <= MAX_GREEDY_TEMPERATURE
+    }
+
     /// Checks the ranges of values that came from flags.
-    fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::Kind::Usage), naming the flag, for a value out of range.
+    pub fn check(&self) -> Result<()> {
         let in_flag = |name| move |message: String| Error::usage(message).in_flag(name);
         check_not_negative(self.temperature).map_err(in_flag("--temp"))?;
         check_fraction(self.top_p).map_err(in_flag("--top-p"))?;
@@ -181,7 +189,7 @@ impl Sampler {
     fn choose_candidates(&mut self, logits: &mut [f32], recent: &[u32]) {
         self.penalize(logits, recent);
         self.candidates.clear();
-        if self.sampling.temperature <= MAX_GREEDY_TEMPERATURE {
+        if self.sampling.is_greedy() {
             self.keep_likeliest(logits);
             return;
         }

@@ -83,6 +83,21 @@ impl<'m> Session<'m> {
         self.cache.capacity()
     }
 
+    /// The model that it runs.
+    pub fn model(&self) -> &'m Model {
+        self.model
+    }
+
+    /// Keys and values of its positions.
+    pub(crate) fn cache(&self) -> &KvCache {
+        &self.cache
+    }
+
+    /// The same, to be read from a file.
+    pub(crate) fn cache_mut(&mut self) -> &mut KvCache {
+        &mut self.cache
+    }
+
     /// Logits of the token after the last position, `[vocab_size]`; zeros before the first.
     pub fn logits(&self) -> &[f32] {
         &self.logits
@@ -125,6 +140,29 @@ impl<'m> Session<'m> {
         inputs: &[Input],
         observer: &mut O,
     ) -> Result<()> {
+        self.advance(inputs, observer, &mut |_| true).map(drop)
+    }
+
+    /// [`Session::extend`] that can be stopped: before each batch but the first, `go_on` is given
+    /// the positions of the sequence and says whether to compute more. `Ok(false)` is a sequence
+    /// that ends with those, and has no new logits.
+    ///
+    /// # Errors
+    /// As [`Session::extend`].
+    pub fn extend_while(
+        &mut self,
+        inputs: &[Input],
+        go_on: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<bool> {
+        self.advance(inputs, &mut (), go_on)
+    }
+
+    fn advance<O: Observer>(
+        &mut self,
+        inputs: &[Input],
+        observer: &mut O,
+        go_on: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<bool> {
         let n_new = self.check(inputs)?;
         let longest = self.len() + n_new;
         let model = self.model;
@@ -138,6 +176,9 @@ impl<'m> Session<'m> {
                     self.compute(longest, observer);
                     self.runs.clear();
                     n = 0;
+                    if !go_on(self.len()) {
+                        return Ok(false);
+                    }
                 }
                 let row = &mut self.scratch.x[n * width..(n + 1) * width];
                 match input {
@@ -153,7 +194,7 @@ impl<'m> Session<'m> {
         model
             .decoder()
             .logits(compute, n, &mut self.scratch, &mut self.logits, observer);
-        Ok(())
+        Ok(true)
     }
 
     /// Passes the rows gathered in `scratch.x` through the decoder.

@@ -28,7 +28,7 @@ use merge::Merger;
 use vocabulary::PieceType;
 
 /// What stands for a space in pieces.
-const SPACE: char = '\u{2581}';
+pub(crate) const SPACE: char = '\u{2581}';
 
 /// A part of what is to be encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

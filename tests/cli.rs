@@ -5,90 +5,18 @@ mod checkpoints;
 #[path = "parity/golden.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod golden;
+#[path = "common/room.rs"]
+mod room;
 #[path = "common/tiny.rs"]
 mod tiny;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use owl2::model::config::Config;
-use owl2_convert::checkpoint::Checkpoint;
 use serde_json::Value;
 
 use golden::{Golden, elements, integers, members, text};
-
-/// A directory with model files, in which the program runs.
-struct Room(tempfile::TempDir);
-
-impl Room {
-    fn new() -> Self {
-        Room(tempfile::tempdir().unwrap())
-    }
-
-    /// With `m.gguf`, the golden checkpoint `tiny`, and the pictures of the golden set.
-    fn with_model() -> Self {
-        let room = Room::new();
-        let checkpoint = Checkpoint::open(&own_golden("checkpoints/tiny")).unwrap();
-        checkpoints::convert(checkpoint, &room.path("m.gguf")).unwrap();
-        for picture in ["wide_rgb.png", "gray.png", "exif_orient6.jpg"] {
-            let source = own_golden("images").join(picture);
-            std::fs::copy(source, room.path(picture)).unwrap();
-        }
-        room
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_owl2"));
-        command.current_dir(self.0.path()).args(args);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// What a run that must succeed prints; it must say nothing on standard error.
-    #[track_caller]
-    fn stdout(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-        assert_eq!(stderr(&output), "", "{args:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    #[track_caller]
-    fn json(&self, args: &[&str]) -> Value {
-        serde_json::from_str(&self.stdout(args)).unwrap()
-    }
-
-    /// Checks that a run fails with an exit status, a message with all of `expected`, and an empty
-    /// standard output.
-    #[track_caller]
-    fn fails(&self, args: &[&str], code: i32, expected: &[&str]) {
-        let output = self.run(args);
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        for text in expected {
-            assert!(said.contains(text), "{args:?}: '{said}' lacks '{text}'");
-        }
-        assert!(output.stdout.is_empty(), "{args:?}");
-    }
-}
-
-/// A file of the project's own golden set.
-fn own_golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name)
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
+use room::{Room, stderr};
 
 /// Every case of every checkpoint whose pictures are PNG files, which all decoders agree on.
 #[test]
@@ -308,6 +236,13 @@ fn errors_name_what_is_wrong_and_have_their_exit_codes() {
     );
     room.fails(&with(&["--raw", "--template", "v1"]), 2, &["--raw"]);
     room.fails(&["info", "none.gguf"], 5, &["none.gguf"]);
+    let mut file = std::fs::read(room.path("m.gguf")).unwrap();
+    let name = b"mplug_owl2";
+    let at = file.windows(name.len()).position(|bytes| bytes == name);
+    file[at.unwrap()..][..name.len()].copy_from_slice(b"mplug_owl9");
+    std::fs::write(room.path("other.gguf"), file).unwrap();
+    let other = ["is 'mplug_owl9'", "'mplug_owl2'", "'llama'"];
+    room.fails(&["-m", "other.gguf", "-p", "x"], 4, &other);
 }
 
 #[test]
@@ -378,7 +313,9 @@ fn an_interrupt_ends_it_at_once() {
     use std::io::Read;
 
     let room = Room::with_model();
+    let long = room::long_text();
     let args = ["-m", "m.gguf", "-p", "hello", "-c", "100000", "-n", "90000"];
+    let args = [&args[..], &["--choices", &long]].concat();
     let mut child = room.command(&args).stdout(Stdio::piped()).spawn().unwrap();
     let mut first = [0];
     let stdout = child.stdout.as_mut().unwrap();

@@ -4,14 +4,21 @@
 mod tiny;
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use owl2::image::Exif;
 use owl2::kernels::Isa;
 use owl2::request::{Answer, Assistant, Event, Prompt, Request, Source, StopReason};
 
-/// A picture of the golden set.
-fn picture() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images/gray.png")
+/// Pictures of the golden set.
+fn pictures() -> [PathBuf; 2] {
+    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images");
+    ["wide_rgb.png", "gray.png"].map(|name| images.join(name))
+}
+
+/// The same, to be read when they are needed.
+fn files() -> Vec<Source> {
+    pictures().map(Source::File).into()
 }
 
 fn assistant() -> Assistant {
@@ -46,14 +53,14 @@ fn ask(request: &Request, mut wanted: impl FnMut(Event) -> bool + Send) -> (Answ
 
 #[test]
 fn tells_of_pictures_prompt_and_text_in_order() {
-    let request = request(vec![Source::File(picture()), Source::File(picture())]);
+    let request = request(files());
     let (answer, heard) = ask(&request, |_| true);
     assert_eq!(
         heard[..3],
         [
             "Encoding { index: 0, n_pictures: 2 }",
             "Encoding { index: 1, n_pictures: 2 }",
-            "Reading { n_positions: 16 }",
+            "Reading { n_done: 0, n_positions: 16 }",
         ]
     );
     assert_eq!(heard[3..].concat(), answer.text);
@@ -65,15 +72,30 @@ fn tells_of_pictures_prompt_and_text_in_order() {
 
 #[test]
 fn pictures_may_be_files_or_bytes() {
-    let bytes = std::fs::read(picture()).unwrap();
-    let (from_files, _) = ask(&request(vec![Source::File(picture()); 2]), |_| true);
-    let (from_bytes, _) = ask(&request(vec![Source::Bytes(bytes); 2]), |_| true);
+    let (from_files, _) = ask(&request(files()), |_| true);
+    let bytes = pictures().map(|path| Source::Bytes(std::fs::read(path).unwrap()));
+    let (from_bytes, _) = ask(&request(bytes.into()), |_| true);
     assert_eq!(from_files.ids, from_bytes.ids);
+    let assistant = assistant();
+    let pixels = files().into_iter().map(|source| {
+        let pixels = assistant.pixels(&source, None, Exif::default()).unwrap();
+        Source::Pixels(pixels)
+    });
+    let (from_pixels, _) = ask(&request(pixels.collect()), |_| true);
+    assert_eq!(from_files.ids, from_pixels.ids);
+}
+
+#[test]
+fn a_picture_that_comes_twice_is_encoded_once() {
+    let [picture, _] = pictures();
+    let (_, heard) = ask(&request(vec![Source::File(picture); 2]), |_| true);
+    assert!(heard[0].starts_with("Encoding"), "{heard:?}");
+    assert!(heard[1].starts_with("Reading"), "{heard:?}");
 }
 
 #[test]
 fn nothing_is_computed_or_told_once_the_listener_has_enough() {
-    let request = request(vec![Source::File(picture()); 2]);
+    let request = request(files());
     let is_text = |event: Event| matches!(event, Event::Text(_));
     let is_second = |event: Event| matches!(event, Event::Encoding { index: 1, .. });
     let is_reading = |event: Event| matches!(event, Event::Reading { .. });

@@ -174,7 +174,7 @@ fn only_a_user_places_pictures_and_nobody_ends_the_text() {
         Message::user("</s><|image|>"),
         Message::assistant("<|image|></s>"),
     ];
-    let parts = Template::MplugOwl2.parts(&messages);
+    let parts = Template::MplugOwl2.parts(None, &messages);
     let slots = parts.iter().filter(|part| **part == Part::Image).count();
     let ends = parts
         .iter()
@@ -312,7 +312,7 @@ proptest! {
             messages.extend([Message::user(ordinary), Message::assistant(answer.clone())]);
         }
         messages.push(Message::assistant(""));
-        let safe = tokenize(&tokenizer, &template.parts(&messages));
+        let safe = tokenize(&tokenizer, &template.parts(None, &messages));
         let raw = tokenize_raw(&tokenizer, &template.render(&messages));
         prop_assert_eq!(safe, raw);
     }

@@ -30,7 +30,7 @@ pub struct Args {
     /// or torch .bin files, single or sharded
     #[arg(
         value_name = "CHECKPOINT_DIR",
-        required_unless_present_any = ["random", "verify"],
+        required_unless_present_any = ["random", "verify", "completions", "man"],
         conflicts_with = "random"
     )]
     pub checkpoint: Option<PathBuf>,
@@ -40,7 +40,7 @@ pub struct Args {
         short,
         long,
         value_name = "FILE",
-        required_unless_present_any = ["dry_run", "verify"],
+        required_unless_present_any = ["dry_run", "verify", "completions", "man"],
         conflicts_with = "verify"
     )]
     pub output: Option<PathBuf>,
@@ -108,6 +108,14 @@ pub struct Args {
     /// Print nothing but errors (and what --verify finds)
     #[arg(short, long, conflicts_with = "dry_run")]
     pub quiet: bool,
+
+    /// Print a completion script for this shell and stop
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    pub completions: Option<clap_complete::Shell>,
+
+    /// Print the manual page and stop
+    #[arg(long, exclusive = true)]
+    pub man: bool,
 }
 
 #[cfg(test)]
@@ -131,6 +139,8 @@ mod tests {
             "owl2-convert --verify m.gguf",
             "owl2-convert --verify m.gguf dir --lora a",
             "owl2-convert --verify m.gguf --random 7b --seed 1",
+            "owl2-convert --completions zsh",
+            "owl2-convert --man",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
@@ -145,6 +155,8 @@ mod tests {
             "owl2-convert dir -o m.gguf --quant q5_0",
             "owl2-convert dir -o m.gguf --tensor-type q8_0",
             "owl2-convert dir -o m.gguf --threads 0",
+            "owl2-convert dir -o m.gguf --man",
+            "owl2-convert --completions tcsh",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -7,6 +7,7 @@
 pub mod args;
 pub mod checkpoint;
 mod config;
+pub mod generated;
 pub mod input;
 pub mod interrupt;
 mod json;
@@ -44,6 +45,12 @@ use recipe::Recipe;
 /// # Errors
 /// Whatever the conversion meets; no file is left behind then.
 pub fn run(args: &Args) -> Result<()> {
+    if let Some(shell) = args.completions {
+        return print(&generated::completions(shell));
+    }
+    if args.man {
+        return print(&generated::manual().map_err(cannot_print)?);
+    }
     let n_threads = args.threads.unwrap_or_else(threads::default_count);
     if let Some(file) = &args.verify {
         return verify(file, args, n_threads);
@@ -96,12 +103,19 @@ fn open(args: &Args) -> Result<Option<Input>> {
 fn verify(file: &Path, args: &Args, n_threads: NonZeroUsize) -> Result<()> {
     let original = open(args)?;
     let report = verify::verify(file, original.as_ref(), n_threads, args.quiet)?;
-    match io::stdout().write_all(report.text().as_bytes()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::io("cannot write", Path::new("standard output"), e))
-        }
+    print(report.text().as_bytes())
+}
+
+/// Writes to standard output. A reader that has gone is no error.
+fn print(text: &[u8]) -> Result<()> {
+    match io::stdout().write_all(text) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(cannot_print(e)),
         _ => Ok(()),
     }
+}
+
+fn cannot_print(error: io::Error) -> Error {
+    Error::io("cannot write", Path::new("standard output"), error)
 }
 
 fn summary(output: &Path, n_bytes: u64, plan: &Plan, progress: &Progress) -> String {

@@ -119,3 +119,18 @@ fn signals_leave_nothing_behind() {
         assert_eq!(files(dir.path()), 0);
     }
 }
+
+#[test]
+fn completions_and_manual_are_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    for (line, wanted) in [
+        ("--completions bash", "--dry-run"),
+        ("--completions fish", "dry-run"),
+        ("--man", ".TH owl2-convert"),
+    ] {
+        let output = owl2_convert(dir.path(), line);
+        assert!(output.status.success(), "{line}: {}", stderr(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(wanted), "{line}: {text}");
+    }
+}

@@ -1,13 +1,15 @@
-//! Standard error: what the program is busy with, and a clean terminal when it is interrupted.
+//! Standard error: notices, and a line on a terminal that says what the program is busy with.
 
 use std::io::{self, IsTerminal, Write};
-use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use crate::error::{Error, Kind, Result};
 
 /// Returns to the beginning of the line and empties it (ECMA-48, "erase in line").
 const ERASE_LINE: &str = "\r\x1b[K";
+
+/// Faint text (ECMA-48, "select graphic rendition").
+const DIM: &str = "\x1b[2m";
+/// The end of it.
+const PLAIN: &str = "\x1b[0m";
 
 /// Whether a progress line stands on the terminal.
 static IS_SHOWN: AtomicBool = AtomicBool::new(false);
@@ -21,6 +23,16 @@ pub fn say(text: &str) {
         .and_then(|()| stderr.flush());
 }
 
+/// Writes a note of the program itself, set apart from what the model says.
+pub fn notice(text: &str) {
+    let has_colours = io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    match has_colours {
+        true => say(&format!("{DIM}{text}{PLAIN}\n")),
+        false => say(&format!("{text}\n")),
+    }
+}
+
 /// Shows a line in place of the last one, if standard error is a terminal.
 pub fn show(line: &str) {
     if io::stderr().is_terminal() {
@@ -29,27 +41,11 @@ pub fn show(line: &str) {
     }
 }
 
-/// Takes the line away, if there is one.
-pub fn clear() {
-    if IS_SHOWN.swap(false, Ordering::Relaxed) {
+/// Takes the line away; whether there was one.
+pub fn clear() -> bool {
+    let was_shown = IS_SHOWN.swap(false, Ordering::Relaxed);
+    if was_shown {
         say(ERASE_LINE);
     }
-}
-
-/// From now on, an interrupt ends the process at once with the exit status of
-/// [`Kind::Interrupted`]: nothing that it does needs to be undone.
-///
-/// # Errors
-/// [`Kind::Io`] where the system refuses.
-pub fn clean_up_on_interrupt() -> Result<()> {
-    ctrlc::set_handler(|| {
-        if IS_SHOWN.load(Ordering::Relaxed) {
-            clear();
-        } else if io::stderr().is_terminal() {
-            // Half a line of the answer may stand there.
-            say("\n");
-        }
-        process::exit(Kind::Interrupted.exit_code().into());
-    })
-    .map_err(|e| Error::new(Kind::Io, format!("cannot catch signals: {e}")).caused_by(e))
+    was_shown
 }

@@ -2,15 +2,22 @@
 //!
 //! A file that another process truncates while it is mapped raises SIGBUS on access, and one that
 //! is overwritten changes under us; no check at open time can prevent either. Writers of this
-//! project therefore replace files by renaming, which leaves existing maps intact.
+//! project therefore replace files by renaming, which leaves existing maps intact, and
+//! [`Bytes::check_unchanged`] tells before each request whether somebody did otherwise.
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::hash::{DefaultHasher, Hasher};
+use std::io;
 use std::ops::{Deref, Range};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::error::{Error, Result};
+
+/// Bytes at the beginning of a file that are looked at again to see whether it has changed.
+const CHECKED_BYTES: usize = 1 << 16;
 
 /// Immutable bytes of a whole model file, aligned to at least 8 bytes.
 #[derive(Debug)]
@@ -18,7 +25,10 @@ pub struct Bytes(Storage);
 
 #[derive(Debug)]
 enum Storage {
-    Mapped(memmap2::Mmap),
+    Mapped {
+        map: memmap2::Mmap,
+        origin: Origin,
+    },
     /// 64-bit words, so that tensors at aligned offsets can be viewed as floats.
     Heap {
         words: Vec<u64>,
@@ -26,11 +36,32 @@ enum Storage {
     },
 }
 
+/// The file that is mapped, and how it was then.
+#[derive(Debug)]
+struct Origin {
+    file: File,
+    path: PathBuf,
+    len: u64,
+    /// Where the system tells.
+    modified: Option<SystemTime>,
+    /// Of the first [`CHECKED_BYTES`].
+    hash: u64,
+}
+
+impl Origin {
+    fn is_unchanged(&self, metadata: &Metadata) -> bool {
+        metadata.len() == self.len && metadata.modified().ok() == self.modified
+    }
+}
+
 impl Bytes {
     /// Maps the file at `path`.
     ///
     /// # Errors
-    /// [`Kind::Io`](crate::Kind::Io) where it cannot be opened or mapped, or is no regular file.
+    /// [`Kind::Io`](crate::Kind::Io) where it cannot be opened or mapped,
+    /// [`Kind::Model`](crate::Kind::Model) where it is no regular file or empty,
+    /// [`Kind::Capacity`](crate::Kind::Capacity) where there is no room for it in the address
+    /// space.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
         let metadata = file
@@ -49,9 +80,46 @@ impl Bytes {
         }
         // SAFETY: the map is private to this value and read-only. Its bytes can only change if
         // another process writes to the file in place; the module header says what follows.
-        let map =
-            unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io("cannot map", path, e))?;
-        Ok(Bytes(Storage::Mapped(map)))
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| match e.kind() {
+            io::ErrorKind::OutOfMemory => Error::capacity(format!(
+                "its {} bytes do not fit the address space that this process may have (ulimit -v)",
+                metadata.len()
+            ))
+            .in_file(path)
+            .caused_by(e),
+            _ => Error::io("cannot map", path, e),
+        })?;
+        let origin = Origin {
+            file,
+            path: path.to_owned(),
+            len: metadata.len(),
+            modified: metadata.modified().ok(),
+            hash: hash_of_beginning(&map),
+        };
+        Ok(Bytes(Storage::Mapped { map, origin }))
+    }
+
+    /// Fails where the file is no longer as it was when it was mapped. That a file of the same name
+    /// took its place does no harm.
+    ///
+    /// # Errors
+    /// [`Kind::Model`](crate::Kind::Model), or [`Kind::Io`](crate::Kind::Io) where the system does
+    /// not tell.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let Storage::Mapped { map, origin } = &self.0 else {
+            return Ok(());
+        };
+        let metadata = origin.file.metadata();
+        let metadata = metadata.map_err(|e| Error::io("cannot examine", &origin.path, e))?;
+        // What is beyond the end of a shorter file must not be touched.
+        if origin.is_unchanged(&metadata) && hash_of_beginning(map) == origin.hash {
+            return Ok(());
+        }
+        Err(Error::model(
+            "was changed after it had been opened; start the program again, and replace model \
+             files by renaming, not by writing over them",
+        )
+        .in_file(&origin.path))
     }
 
     /// Bytes that are not in a file, copied to aligned memory.
@@ -70,10 +138,16 @@ impl Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Storage::Mapped(map) => map,
+            Storage::Mapped { map, .. } => map,
             Storage::Heap { words, len } => &bytemuck::cast_slice(words)[..*len],
         }
     }
+}
+
+fn hash_of_beginning(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&bytes[..bytes.len().min(CHECKED_BYTES)]);
+    hasher.finish()
 }
 
 /// The bytes of one tensor, kept alive together with the map they lie in.

@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 use crate::error::{Error, Kind, Result};
 use crate::gguf::DType;
 use crate::gguf::header::{self, ValueType};
+use crate::whole_file::{BUFFER_BYTES, temporary_beside};
 
 /// A metadata value to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,17 +153,9 @@ impl Writer {
             .collect::<Result<Vec<_>>>()?;
         let header = encode_header(metadata, tensors, &sizes);
 
-        let directory = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let file = tempfile::Builder::new()
-            .prefix(".owl2-")
-            .suffix(".part")
-            .tempfile_in(directory)
-            .map_err(|e| Error::io("cannot create a file in this directory", directory, e))?;
+        let file = temporary_beside(target)?;
         let mut writer = Writer {
-            file: BufWriter::with_capacity(1 << 20, file),
+            file: BufWriter::with_capacity(BUFFER_BYTES, file),
             target: target.to_owned(),
             overwrite,
             pending: sizes.into_iter().rev().collect(),

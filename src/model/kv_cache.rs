@@ -1,5 +1,7 @@
 //! Keys and values of the positions computed so far.
 
+mod state;
+
 use std::fmt;
 use std::str::FromStr;
 

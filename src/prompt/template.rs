@@ -39,9 +39,14 @@ impl Template {
         }
     }
 
-    /// The parts of the prompt for `messages`.
-    pub fn parts<'a>(self, messages: &'a [Message]) -> Vec<Part<'a>> {
-        let mut parts: Vec<Part> = self.system().iter().copied().map(Part::Text).collect();
+    /// The parts of the prompt for `messages`, after a system text: `None` is the template's own,
+    /// where it has one, and an empty one is none at all.
+    pub fn parts<'a>(self, system: Option<&'a str>, messages: &'a [Message]) -> Vec<Part<'a>> {
+        let system = system.unwrap_or(self.system());
+        let mut parts = Vec::new();
+        if !system.is_empty() {
+            parts.extend([system, self.system_separator()].map(Part::Text));
+        }
         for message in messages {
             parts.push(Part::Text(self.role_name(message.role)));
             parts.push(Part::Text(":"));
@@ -62,15 +67,22 @@ impl Template {
             Part::EndOfText => END_OF_TEXT.to_owned(),
             Part::Image => IMAGE_MARKER.to_owned(),
         };
-        self.parts(messages).iter().map(spell).collect()
+        self.parts(None, messages).iter().map(spell).collect()
     }
 
     /// What comes before the first turn.
-    fn system(self) -> &'static [&'static str] {
+    fn system(self) -> &'static str {
         match self {
-            Template::MplugOwl2 => &[],
-            Template::V1 => &[V1_SYSTEM, " "],
-            Template::V0 => &[V0_SYSTEM, V0_SEPARATOR],
+            Template::MplugOwl2 => "",
+            Template::V1 => V1_SYSTEM,
+            Template::V0 => V0_SYSTEM,
+        }
+    }
+
+    fn system_separator(self) -> &'static str {
+        match self {
+            Template::MplugOwl2 | Template::V1 => " ",
+            Template::V0 => V0_SEPARATOR,
         }
     }
 

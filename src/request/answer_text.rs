@@ -8,7 +8,10 @@ use crate::tokenizer::{TextStream, Tokenizer};
 /// more is known.
 #[derive(Debug)]
 pub(super) struct AnswerText<'a> {
+    tokenizer: &'a Tokenizer,
     stream: TextStream<'a>,
+    /// Whether control tokens are spelled out.
+    spells_specials: bool,
     stops: Vec<&'a str>,
     text: String,
     /// Bytes of `text` that were handed out.
@@ -19,6 +22,8 @@ impl<'a> AnswerText<'a> {
     /// An empty text that ends before any of `stops`; empty ones count for nothing.
     pub fn new(tokenizer: &'a Tokenizer, stops: impl IntoIterator<Item = &'a str>) -> Self {
         AnswerText {
+            tokenizer,
+            spells_specials: false,
             stream: tokenizer.stream().keeping_spaces(),
             stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect(),
             text: String::new(),
@@ -26,8 +31,23 @@ impl<'a> AnswerText<'a> {
         }
     }
 
+    /// The same text, with control tokens spelled out.
+    pub fn spelling_specials(self, spells_specials: bool) -> Self {
+        AnswerText {
+            spells_specials,
+            ..self
+        }
+    }
+
     /// Takes the next id; whether a stop text is complete now.
     pub fn push(&mut self, id: u32) -> bool {
+        if self.spells_specials && self.tokenizer.is_special(id) {
+            if self.finish() {
+                return true;
+            }
+            self.spell(id);
+            return false;
+        }
         self.text.push_str(self.stream.push(id));
         let len = self.text.len();
         // A stop text counts at once, though its word may go on.
@@ -40,12 +60,27 @@ impl<'a> AnswerText<'a> {
         false
     }
 
-    /// Adds what was held back, at the end of an answer that no stop text ended.
-    pub fn finish(&mut self) {
+    /// Adds what was held back, at the end of an answer that no stop text ended; whether one does
+    /// now.
+    pub fn finish(&mut self) -> bool {
         self.text.push_str(self.stream.finish());
-        if let Some(end) = self.first_stop() {
+        let stop = self.first_stop();
+        if let Some(end) = stop {
             self.text.truncate(end);
         }
+        stop.is_some()
+    }
+
+    /// Adds the spelling of `</s>`, which ended the answer, where control tokens are spelled out.
+    pub fn end(&mut self, eos_id: u32) {
+        if self.spells_specials {
+            self.spell(eos_id);
+        }
+    }
+
+    fn spell(&mut self, id: u32) {
+        let piece = &self.tokenizer.vocabulary().pieces[id as usize];
+        self.text.push_str(&piece.text);
     }
 
     /// Text that is new since the last call and no part of a stop text, often none.
@@ -133,6 +168,18 @@ mod tests {
         let (_, whole) = shown(&[], &[260, NEWLINE, 260, 2]);
         assert_eq!(whole, "a\n a");
         assert_eq!(tokenizer().decode(&[260, NEWLINE, 260, 2]), whole);
+    }
+
+    #[test]
+    fn spells_control_tokens_out_if_asked() {
+        let tokenizer = tokenizer();
+        let mut text = AnswerText::new(&tokenizer, ["</s>"]).spelling_specials(true);
+        for id in [260, 1, 260] {
+            assert!(!text.push(id));
+        }
+        text.finish();
+        text.end(2);
+        assert_eq!(text.take_rest(), "a<s>a</s>");
     }
 
     #[test]

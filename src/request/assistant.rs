@@ -1,17 +1,26 @@
 //! An open model file, and the checks that a request must pass before work starts.
 
 use std::path::Path;
+#[cfg(feature = "constrain")]
+use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sha2::{Digest, Sha256};
+
+use super::picture::Preparation;
 use super::run::{Plan, Run};
-use super::{Answer, DEFAULT_MAX_TOKENS, Listener, Prompt, Request, StopReason};
+use super::{Answer, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason};
+#[cfg(feature = "constrain")]
+use crate::constrain::{Grammars, Guide};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, names};
+use crate::gguf::{Gguf, Identity, names};
+use crate::image::{Aspect, Exif};
 use crate::model::Model;
 use crate::model::visual_config::VisualConfig;
 use crate::ops::Compute;
 use crate::prompt::{Part, Segment, Template, tokenize, tokenize_raw};
+use crate::reuse::{Memory, PictureCache};
 use crate::sampler::Sampling;
-use crate::session::Session;
 use crate::timing::{Stage, Timings};
 use crate::tokenizer::{Tokenizer, Vocabulary};
 
@@ -25,6 +34,11 @@ pub struct Assistant {
     pub(crate) tokenizer: Tokenizer,
     template: Option<Template>,
     sampling: Sampling,
+    identity: Identity,
+    pictures: Mutex<PictureCache>,
+    /// Made for the first request that has a constraint.
+    #[cfg(feature = "constrain")]
+    grammars: OnceLock<Grammars>,
     /// What opening took.
     pub(super) timings: Timings,
 }
@@ -69,6 +83,10 @@ impl Assistant {
             tokenizer: Tokenizer::new(Vocabulary::read(gguf)?)?,
             template,
             sampling: Sampling::read(gguf)?,
+            identity: Identity::new(gguf),
+            pictures: Mutex::default(),
+            #[cfg(feature = "constrain")]
+            grammars: OnceLock::new(),
             timings: Timings::default(),
         })
     }
@@ -94,25 +112,97 @@ impl Assistant {
     /// [`Kind::Usage`](crate::Kind::Usage) for values out of range,
     /// [`Kind::Capacity`](crate::Kind::Capacity) where the context or the memory is too small, with
     /// the numbers, [`Kind::Input`](crate::Kind::Input) where prompt and pictures do not fit
-    /// together or a picture is none, [`Kind::Io`](crate::Kind::Io) where its file cannot be read.
+    /// together or a picture is none, [`Kind::Io`](crate::Kind::Io) where its file cannot be read,
+    /// [`Kind::Model`](crate::Kind::Model) where the model's file was changed since it was opened.
     pub fn answer(&self, request: &Request, listener: &mut Listener) -> Result<Answer> {
+        self.answer_from(&mut Memory::new(), request, listener)
+    }
+
+    /// [`Assistant::answer`], computing only what `memory` does not hold of the prompt already, and
+    /// leaving prompt and answer in it for the next request.
+    ///
+    /// # Errors
+    /// As [`Assistant::answer`].
+    pub fn answer_from<'m>(
+        &'m self,
+        memory: &mut Memory<'m>,
+        request: &Request,
+        listener: &mut Listener,
+    ) -> Result<Answer> {
         self.model.compute().threads.enter(|| {
+            self.identity.check_unchanged()?;
             let plan = self.plan(request)?;
-            Run::new(self, request, &plan, listener)?.answer()
+            memory.reserve(&self.model, plan.n_prompt + plan.max_tokens)?;
+            Run::new(self, memory, request, &plan, listener)?.answer()
         })
+    }
+
+    /// Decodes a picture and brings it to the model's size, so that requests need not do it again.
+    ///
+    /// # Errors
+    /// [`Kind::Input`](crate::Kind::Input) where the model has no image branch or the picture is
+    /// none, [`Kind::Io`](crate::Kind::Io) where its file cannot be read.
+    pub fn pixels(
+        &self,
+        source: &Source,
+        aspect: Option<Aspect>,
+        exif: Exif,
+    ) -> Result<Arc<Pixels>> {
+        let preparation = Preparation {
+            visual: self.visual()?,
+            aspect,
+            exif,
+        };
+        let threads = &self.model.compute().threads;
+        threads.enter(|| preparation.pixels(source, &mut Timings::default()))
+    }
+
+    /// SHA-256 of what computed positions depend on besides the prompt: the model file, the
+    /// instruction set and the type of the cache.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let (isa, cache_type) = (self.model.compute().isa.name(), self.model.cache_type());
+        let mut hash = Sha256::new();
+        hash.update(self.identity.fingerprint());
+        hash.update(format!("{isa} {cache_type}"));
+        hash.finalize().into()
+    }
+
+    /// What holds the answer to the request's constraint, if it has one.
+    #[cfg(feature = "constrain")]
+    pub(super) fn guide(&self, request: &Request) -> Result<Option<Guide>> {
+        let Some(constraint) = &request.constraint else {
+            return Ok(None);
+        };
+        let grammars = match self.grammars.get() {
+            Some(grammars) => grammars,
+            None => {
+                let grammars = Grammars::new(self.tokenizer.vocabulary())?;
+                self.grammars.get_or_init(|| grammars)
+            }
+        };
+        grammars.guide(constraint).map(Some)
+    }
+
+    /// The pictures encoded so far.
+    pub(super) fn pictures(&self) -> MutexGuard<'_, PictureCache> {
+        // A thread that panicked while it held the lock has left whole entries.
+        self.pictures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Checks all that can be checked before work starts.
     fn plan<'a>(&self, request: &'a Request) -> Result<Plan<'a>> {
         let (segments, template) = self.segments(&request.prompt);
-        let n_image = self.image_positions(&segments, request.pictures.len())?;
-        let n_prompt = n_image + segments.iter().map(|s| token_ids(s).len()).sum::<usize>();
+        let n_slots = self.picture_slots(&segments, request.pictures.len())?;
+        let n_picture_rows = self.picture_rows();
+        let n_image = n_slots * n_picture_rows;
+        let n_prompt = n_image + n_tokens(&segments);
         let (max_tokens, at_max_tokens) = self.room(request, n_prompt, n_image)?;
         let stops = request.stops.iter().map(String::as_str);
         Ok(Plan {
             segments,
             n_prompt,
             n_image,
+            n_picture_rows,
             max_tokens,
             at_max_tokens,
             stops: stops.chain(template.map(Template::stop)).collect(),
@@ -123,19 +213,43 @@ impl Assistant {
     pub(crate) fn segments(&self, prompt: &Prompt) -> (Vec<Segment>, Option<Template>) {
         match prompt {
             Prompt::Raw(text) => (tokenize_raw(&self.tokenizer, text), None),
-            Prompt::Turns { messages, template } => {
+            Prompt::Turns {
+                messages,
+                system,
+                template,
+            } => {
                 let template = template.or(self.template);
+                let system = system.as_deref();
                 let parts = match template {
-                    Some(template) => template.parts(messages),
-                    None => messages.iter().map(|m| Part::Text(&m.text)).collect(),
+                    Some(template) => template.parts(system, messages),
+                    None => {
+                        let texts = messages.iter().map(|message| message.text.as_str());
+                        system.into_iter().chain(texts).map(Part::Text).collect()
+                    }
                 };
                 (tokenize(&self.tokenizer, &parts), template)
             }
         }
     }
 
-    /// Positions that the pictures take.
-    fn image_positions(&self, segments: &[Segment], n_pictures: usize) -> Result<usize> {
+    /// Positions that a prompt takes with the slots of its `n_pictures` pictures.
+    ///
+    /// # Errors
+    /// [`Kind::Input`](crate::Kind::Input) where there are not as many slots, or no image branch.
+    pub fn n_positions(&self, prompt: &Prompt, n_pictures: usize) -> Result<usize> {
+        let (segments, _) = self.segments(prompt);
+        let n_slots = self.picture_slots(&segments, n_pictures)?;
+        Ok(n_slots * self.picture_rows() + n_tokens(&segments))
+    }
+
+    /// Positions that a picture takes.
+    fn picture_rows(&self) -> usize {
+        let visual = self.model.config().visual.as_ref();
+        visual.map_or(0, |visual| visual.abstractor.n_positions())
+    }
+
+    /// Counts the slots for pictures, which must be as many as there are pictures.
+    fn picture_slots(&self, segments: &[Segment], n_pictures: usize) -> Result<usize> {
         if n_pictures > 0 {
             self.visual()?;
         }
@@ -148,8 +262,7 @@ impl Assistant {
                 "the prompt has slots for {n_slots} pictures, but there are {n_pictures}"
             )));
         }
-        let visual = self.model.config().visual.as_ref();
-        Ok(n_slots * visual.map_or(0, |visual| visual.abstractor.n_positions()))
+        Ok(n_slots)
     }
 
     /// The image branch's hyper-parameters.
@@ -161,6 +274,17 @@ impl Assistant {
             .ok_or_else(|| Error::input("this model has no image branch; ask it without a picture"))
     }
 
+    /// The context of a request that asks for `wanted`, in positions.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::Kind::Usage) where no memory could hold it.
+    pub fn context(&self, wanted: Option<usize>) -> Result<usize> {
+        let trained = self.model.config().decoder.max_position_embeddings;
+        let context = wanted.unwrap_or(trained);
+        check_context(context)?;
+        Ok(context)
+    }
+
     /// How many tokens the answer may have, and why it ends there.
     fn room(
         &self,
@@ -168,9 +292,7 @@ impl Assistant {
         n_prompt: usize,
         n_image: usize,
     ) -> Result<(usize, StopReason)> {
-        let trained = self.model.config().decoder.max_position_embeddings;
-        let context = request.context.unwrap_or(trained);
-        check_context(context)?;
+        let context = self.context(request.context)?;
         let room = context.saturating_sub(n_prompt);
         let (wanted, reason) = match request.max_tokens {
             Some(0) => {
@@ -188,24 +310,7 @@ impl Assistant {
                 n_prompt.saturating_add(wanted)
             )));
         }
-        self.check_memory(n_prompt + wanted)?;
         Ok((wanted, reason))
-    }
-
-    /// Fails where the system would not give the memory of a session: the allocations themselves
-    /// would end the process.
-    fn check_memory(&self, n_positions: usize) -> Result<()> {
-        let bytes = Session::bytes(&self.model, n_positions);
-        let is_granted = usize::try_from(bytes)
-            .is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
-        if is_granted {
-            return Ok(());
-        }
-        Err(Error::capacity(format!(
-            "a context of {n_positions} positions takes {} MiB of memory, which the system \
-             refuses; ask for less",
-            bytes >> 20
-        )))
     }
 }
 
@@ -215,6 +320,13 @@ pub(crate) fn check_context(context: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::usage(format!("is {context}, wanted at most {MAX_CONTEXT}")).in_flag("--ctx-size"))
+}
+
+fn n_tokens(segments: &[Segment]) -> usize {
+    segments
+        .iter()
+        .map(|segment| token_ids(segment).len())
+        .sum()
 }
 
 /// The token ids of a segment, none for a picture.

@@ -1,15 +1,17 @@
 //! A checked request on its way: pictures, prompt, and then token after token.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::answer_text::AnswerText;
 use super::assistant::{Assistant, token_ids};
-use super::{Answer, Event, Listener, Request, Source, StopReason};
+use super::chooser::{Choice, Chooser};
+use super::picture::Preparation;
+use super::{Answer, Event, Listener, Pixels, Request, StopReason};
 use crate::error::Result;
-use crate::image::{self, Exif, Limits, Picture};
 use crate::prompt::Segment;
-use crate::sampler::Sampler;
-use crate::session::{Input, Session};
+use crate::reuse::{Memory, Position};
+use crate::session::Input;
 use crate::timing::{Stage, Timings};
 
 /// What the checks of a request found.
@@ -20,6 +22,8 @@ pub(super) struct Plan<'a> {
     pub n_prompt: usize,
     /// Positions that pictures take of these.
     pub n_image: usize,
+    /// Positions that one picture takes.
+    pub n_picture_rows: usize,
     /// Longest answer, in tokens.
     pub max_tokens: usize,
     /// Why an answer of that length ends.
@@ -28,13 +32,36 @@ pub(super) struct Plan<'a> {
     pub stops: Vec<&'a str>,
 }
 
+impl Plan<'_> {
+    /// Positions that a segment takes.
+    fn segment_len(&self, segment: &Segment) -> usize {
+        match segment {
+            Segment::Tokens(ids) => ids.len(),
+            Segment::Image(_) => self.n_picture_rows,
+        }
+    }
+
+    /// Each picture's number, and the position after its last one.
+    fn picture_ends(&self) -> impl Iterator<Item = (usize, usize)> {
+        let mut end = 0;
+        self.segments.iter().filter_map(move |segment| {
+            end += self.segment_len(segment);
+            match segment {
+                Segment::Tokens(_) => None,
+                Segment::Image(index) => Some((*index, end)),
+            }
+        })
+    }
+}
+
 /// A request in progress.
-pub(super) struct Run<'a> {
-    assistant: &'a Assistant,
+pub(super) struct Run<'a, 'm> {
+    assistant: &'m Assistant,
+    memory: &'a mut Memory<'m>,
     request: &'a Request,
     plan: &'a Plan<'a>,
     listener: &'a mut Listener<'a>,
-    sampler: Sampler,
+    chooser: Chooser,
     /// The prompt's tokens, then the generated ones: what the repeat penalty looks at.
     ids: Vec<u32>,
     text: AnswerText<'a>,
@@ -42,24 +69,26 @@ pub(super) struct Run<'a> {
     timings: Timings,
 }
 
-impl<'a> Run<'a> {
+impl<'a, 'm: 'a> Run<'a, 'm> {
     pub fn new(
-        assistant: &'a Assistant,
+        assistant: &'m Assistant,
+        memory: &'a mut Memory<'m>,
         request: &'a Request,
         plan: &'a Plan<'a>,
         listener: &'a mut Listener<'a>,
     ) -> Result<Self> {
-        let vocab_size = assistant.model.config().decoder.vocab_size;
         let mut ids = Vec::with_capacity(plan.n_prompt + plan.max_tokens);
         ids.extend(plan.segments.iter().flat_map(token_ids));
         Ok(Run {
             assistant,
+            memory,
             request,
             plan,
             listener,
-            sampler: Sampler::new(request.sampling.clone(), vocab_size)?,
+            chooser: Chooser::new(assistant, request)?,
             ids,
-            text: AnswerText::new(&assistant.tokenizer, plan.stops.iter().copied()),
+            text: AnswerText::new(&assistant.tokenizer, plan.stops.iter().copied())
+                .spelling_specials(request.spells_specials),
             is_cancelled: false,
             timings: assistant.timings,
         })
@@ -68,117 +97,177 @@ impl<'a> Run<'a> {
     pub fn answer(mut self) -> Result<Answer> {
         let n_prompt_ids = self.ids.len();
         let pictures = self.pictures()?;
-        let rows = self.encode(&pictures)?;
-        let mut session = Session::new(
-            &self.assistant.model,
-            self.plan.n_prompt + self.plan.max_tokens,
-        );
-        self.prefill(&rows, &mut session)?;
+        let positions = self.positions(&pictures);
+        let n_reused = self.memory.keep(&positions);
+        self.prefill(&pictures, &positions)?;
         let start = Instant::now();
-        let stop = self.generate(&mut session)?;
+        let stop = self.generate()?;
         self.timings.add(Stage::Decode, start.elapsed());
         Ok(Answer {
             text: self.text.into_text(),
             ids: self.ids.split_off(n_prompt_ids),
             n_prompt: self.plan.n_prompt,
             n_image: self.plan.n_image,
+            n_reused,
             stop,
             timings: self.timings,
         })
     }
 
     /// The pixels of every picture, so that an unusable one is found before any is encoded.
-    fn pictures(&mut self) -> Result<Vec<Vec<f32>>> {
-        let request = self.request;
-        let sources = request.pictures.iter();
-        sources.map(|source| self.pixels(source)).collect()
+    fn pictures(&mut self) -> Result<Vec<Arc<Pixels>>> {
+        let sources = &self.request.pictures;
+        if sources.is_empty() {
+            return Ok(Vec::new());
+        }
+        let preparation = Preparation {
+            visual: self.assistant.visual()?,
+            aspect: self.request.aspect,
+            exif: self.request.exif,
+        };
+        let pixels = |source| preparation.pixels(source, &mut self.timings);
+        sources.iter().map(pixels).collect()
     }
 
-    fn pixels(&mut self, source: &Source) -> Result<Vec<f32>> {
-        let visual = self.assistant.visual()?;
-        let aspect = self.request.aspect.unwrap_or(visual.aspect);
-        let exif = self.request.exif;
-        let picture = self
-            .timings
-            .measure(Stage::DecodeImage, || source.decode(exif))?;
-        self.timings.measure(Stage::Preprocess, || {
-            let pixels = visual.preprocess.pixels(&picture, aspect);
-            pixels.map_err(|e| source.name_in(e))
-        })
-    }
-
-    /// The decoder's inputs for each picture.
-    fn encode(&mut self, pictures: &[Vec<f32>]) -> Result<Vec<Vec<f32>>> {
-        let model = &self.assistant.model;
-        let mut rows = Vec::with_capacity(pictures.len());
-        for (index, pixels) in pictures.iter().enumerate() {
-            let n_pictures = pictures.len();
-            if !self.tell(Event::Encoding { index, n_pictures }) {
-                break;
+    /// What stands at each position of the prompt.
+    fn positions(&self, pictures: &[Arc<Pixels>]) -> Vec<Position> {
+        let mut positions = Vec::with_capacity(self.plan.n_prompt);
+        for segment in &self.plan.segments {
+            match segment {
+                Segment::Tokens(ids) => positions.extend(ids.iter().copied().map(Position::Token)),
+                Segment::Image(index) => {
+                    let key = pictures[*index].key;
+                    let rows = 0..self.plan.n_picture_rows as u32;
+                    positions.extend(rows.map(|row| Position::Picture { key, row }));
+                }
             }
-            let seen = self
-                .timings
-                .measure(Stage::Vit, || model.vision(pixels, &mut ()))?;
-            let abstracted = self
-                .timings
-                .measure(Stage::Abstractor, || model.abstract_picture(&seen, &mut ()))?;
-            rows.push(abstracted);
+        }
+        positions
+    }
+
+    /// Computes what the memory does not hold of the prompt.
+    fn prefill(&mut self, pictures: &[Arc<Pixels>], positions: &[Position]) -> Result<()> {
+        let n_held = self.memory.held().len();
+        let rows = self.encode(pictures, n_held)?;
+        let n_positions = positions.len();
+        let reading = |n_done| Event::Reading {
+            n_done,
+            n_positions,
+        };
+        if self.is_cancelled || !self.tell(reading(n_held)) {
+            return Ok(());
+        }
+        let inputs = self.inputs(&rows, n_held);
+        let (memory, listener) = (&mut *self.memory, &mut *self.listener);
+        let mut go_on = |n_done| listener(reading(n_done)).is_continue();
+        let new = &positions[n_held..];
+        let is_whole = self
+            .timings
+            .measure(Stage::Prefill, || memory.extend(&inputs, new, &mut go_on))?;
+        self.is_cancelled = !is_whole;
+        Ok(())
+    }
+
+    /// The decoder's inputs for each picture that does not lie in the first `n_held` positions.
+    fn encode(&mut self, pictures: &[Arc<Pixels>], n_held: usize) -> Result<Vec<Arc<[f32]>>> {
+        let n_pictures = pictures.len();
+        let mut rows = vec![Arc::from([]); n_pictures];
+        for (index, end) in self.plan.picture_ends() {
+            if end <= n_held {
+                continue;
+            }
+            let pixels = &pictures[index];
+            let kept = self.assistant.pictures().get(pixels.key);
+            rows[index] = match kept {
+                Some(rows) => rows,
+                None if self.tell(Event::Encoding { index, n_pictures }) => {
+                    self.encode_anew(pixels)?
+                }
+                None => break,
+            };
         }
         Ok(rows)
     }
 
-    /// Passes the prompt through the decoder.
-    fn prefill(&mut self, rows: &[Vec<f32>], session: &mut Session) -> Result<()> {
-        let n_positions = self.plan.n_prompt;
-        if self.is_cancelled || !self.tell(Event::Reading { n_positions }) {
-            return Ok(());
+    fn encode_anew(&mut self, pixels: &Pixels) -> Result<Arc<[f32]>> {
+        let model = &self.assistant.model;
+        let seen = self
+            .timings
+            .measure(Stage::Vit, || model.vision(&pixels.values, &mut ()))?;
+        let abstracted = self
+            .timings
+            .measure(Stage::Abstractor, || model.abstract_picture(&seen, &mut ()))?;
+        let rows: Arc<[f32]> = abstracted.into();
+        self.assistant.pictures().put(pixels.key, rows.clone());
+        Ok(rows)
+    }
+
+    /// The prompt without its first `n_held` positions.
+    fn inputs<'r>(&self, rows: &'r [Arc<[f32]>], n_held: usize) -> Vec<Input<'r>>
+    where
+        'a: 'r,
+    {
+        let width = self.assistant.model.config().decoder.hidden_size;
+        let mut n_skipped = n_held;
+        let mut inputs = Vec::with_capacity(self.plan.segments.len());
+        for segment in &self.plan.segments {
+            let len = self.plan.segment_len(segment);
+            let skipped = n_skipped.min(len);
+            n_skipped -= skipped;
+            if skipped < len {
+                inputs.push(match segment {
+                    Segment::Tokens(ids) => Input::Tokens(&ids[skipped..]),
+                    Segment::Image(index) => Input::Image(&rows[*index][skipped * width..]),
+                });
+            }
         }
-        let inputs: Vec<Input> = self
-            .plan
-            .segments
-            .iter()
-            .map(|segment| match segment {
-                Segment::Tokens(ids) => Input::Tokens(ids),
-                Segment::Image(index) => Input::Image(&rows[*index]),
-            })
-            .collect();
-        self.timings
-            .measure(Stage::Prefill, || session.extend(&inputs))
+        inputs
     }
 
     /// Chooses tokens and shows their text until something ends the answer.
-    fn generate(&mut self, session: &mut Session) -> Result<StopReason> {
+    fn generate(&mut self) -> Result<StopReason> {
         if self.is_cancelled {
             return Ok(StopReason::Cancelled);
         }
-        let stop = self.choose_tokens(session)?;
+        let stop = self.choose_tokens()?;
         match stop {
             StopReason::Cancelled => return Ok(stop),
             StopReason::StopText => {}
-            _ => self.text.finish(),
+            _ if self.text.finish() => {}
+            StopReason::EndOfText => self.text.end(self.assistant.tokenizer.vocabulary().eos_id),
+            _ => {}
         }
-        show(self.text.take_rest(), self.listener);
+        let rest = self.text.take_rest();
+        if !rest.is_empty() {
+            // There is nothing left to be stopped.
+            let _ = (self.listener)(Event::Text(rest));
+        }
         Ok(stop)
     }
 
-    fn choose_tokens(&mut self, session: &mut Session) -> Result<StopReason> {
-        let eos_id = self.assistant.tokenizer.vocabulary().eos_id;
+    fn choose_tokens(&mut self) -> Result<StopReason> {
         for n_generated in 1.. {
-            let id = self.sampler.sample(session.logits_mut(), &self.ids);
+            let choice = self.chooser.choose(self.memory.logits_mut(), &self.ids)?;
+            let (Choice::End(id) | Choice::Token(id) | Choice::LastToken(id)) = choice;
             self.ids.push(id);
-            if id == eos_id {
+            if matches!(choice, Choice::End(_)) {
                 return Ok(StopReason::EndOfText);
             }
             if self.text.push(id) {
                 return Ok(StopReason::StopText);
             }
-            if !show(self.text.take_safe(), self.listener) {
+            if matches!(choice, Choice::LastToken(_)) {
+                self.ids.push(self.assistant.tokenizer.vocabulary().eos_id);
+                return Ok(StopReason::EndOfText);
+            }
+            let text = self.text.take_safe();
+            if (self.listener)(Event::Text(text)).is_break() {
                 break;
             }
             if n_generated == self.plan.max_tokens {
                 return Ok(self.plan.at_max_tokens);
             }
-            session.step(id)?;
+            self.memory.step(id)?;
         }
         Ok(StopReason::Cancelled)
     }
@@ -187,28 +276,5 @@ impl<'a> Run<'a> {
     fn tell(&mut self, event: Event) -> bool {
         self.is_cancelled |= (self.listener)(event).is_break();
         !self.is_cancelled
-    }
-}
-
-/// Gives text to the listener; whether it wants more.
-fn show(text: &str, listener: &mut Listener) -> bool {
-    text.is_empty() || listener(Event::Text(text)).is_continue()
-}
-
-impl Source {
-    fn decode(&self, exif: Exif) -> Result<Picture> {
-        let limits = Limits::default();
-        match self {
-            Source::File(path) => image::open(path, exif, &limits),
-            Source::Bytes(bytes) => image::decode(bytes, exif, &limits),
-        }
-    }
-
-    /// Adds the file that an error is about.
-    fn name_in(&self, error: crate::Error) -> crate::Error {
-        match self {
-            Source::File(path) => error.in_file(path),
-            Source::Bytes(_) => error,
-        }
     }
 }

@@ -1,0 +1,218 @@
+//! How much memory there is, and whether a context fits it: asked before work starts, because an
+//! allocation that fails in the middle of it would end the process.
+//!
+//! Linux tells what is available, what a control group (version 2) allows, and the limit of the
+//! address space. Elsewhere only the allocator is asked.
+
+use std::fs;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::gguf::DType;
+use crate::model::Model;
+use crate::model::layout::{self, Part, TensorKind};
+use crate::session::Session;
+
+/// The page size that Linux counts a process's address space in on the systems that this runs on;
+/// where pages are larger, more seems available than is.
+const PAGE_BYTES: u64 = 4096;
+
+/// Fails where a session with room for `n_positions` would not fit the memory, with the figures
+/// and what would.
+///
+/// # Errors
+/// [`Kind::Capacity`](crate::Kind::Capacity).
+pub fn check(model: &Model, n_positions: usize) -> Result<()> {
+    let bytes = Session::bytes(model, n_positions);
+    let available = available(Path::new("/"));
+    let is_granted =
+        usize::try_from(bytes).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
+    if is_granted && available.is_none_or(|available| bytes <= available) {
+        return Ok(());
+    }
+    let mut message = format!(
+        "a context of {n_positions} positions takes {} of memory beside the model's {}, ",
+        human_bytes(bytes),
+        human_bytes(model.file_bytes()),
+    );
+    match available {
+        Some(available) => {
+            message += &format!("but {} are available; ", human_bytes(available));
+            message += &match longest_context(model, n_positions, available) {
+                0 => "close other programs".to_owned(),
+                n => format!("set --ctx-size to {n} or less"),
+            };
+        }
+        None => message += "which the system refuses; set --ctx-size to less",
+    }
+    Err(Error::capacity(message + &smaller_files(model)))
+}
+
+/// A warning where the model file is larger than the memory that is there for it.
+pub fn warning(model: &Model) -> Option<String> {
+    let available = physical(Path::new("/"))?;
+    let bytes = model.file_bytes();
+    (bytes > available).then(|| {
+        format!(
+            "the model takes {}, but {} of memory are available: it will be read from the disk \
+             again and again{}",
+            human_bytes(bytes),
+            human_bytes(available),
+            smaller_files(model)
+        )
+    })
+}
+
+/// The sizes of smaller files of the same model, if there can be any.
+fn smaller_files(model: &Model) -> String {
+    let sizes = [("q8_0", DType::Q8_0), ("q4_k", DType::Q4_K)]
+        .map(|(name, dtype)| (name, bytes_as(model, dtype)));
+    let is_smaller = |&(_, bytes): &(&str, u64)| bytes < model.file_bytes() / 10 * 9;
+    let smaller: Vec<_> = sizes
+        .into_iter()
+        .filter(is_smaller)
+        .map(|(name, bytes)| format!("--quant {name} would take about {}", human_bytes(bytes)))
+        .collect();
+    match smaller.is_empty() {
+        true => String::new(),
+        false => format!("; a model file of owl2-convert {}", smaller.join(", ")),
+    }
+}
+
+/// About the bytes of a file whose decoder is stored as `dtype`, and its picture branch as Q8_0.
+fn bytes_as(model: &Model, dtype: DType) -> u64 {
+    let tensors = layout::tensors(model.config());
+    let bits = tensors.iter().map(|tensor| {
+        let n_values: usize = tensor.shape.iter().product();
+        let dtype = match (tensor.kind, tensor.part) {
+            (TensorKind::Float, _) => DType::F32,
+            (TensorKind::Matrix, Part::Vit | Part::Abstractor) => DType::Q8_0,
+            (TensorKind::Matrix, _) => dtype,
+        };
+        n_values as f64 * dtype.bits_per_weight()
+    });
+    (bits.sum::<f64>() / 8.0) as u64
+}
+
+/// The most positions, up to `most`, whose session fits `available` bytes.
+fn longest_context(model: &Model, most: usize, available: u64) -> usize {
+    let (mut fits, mut too_many) = (0, most);
+    while fits + 1 < too_many {
+        let middle = fits + (too_many - fits) / 2;
+        match Session::bytes(model, middle) <= available {
+            true => fits = middle,
+            false => too_many = middle,
+        }
+    }
+    fits
+}
+
+/// Bytes that this process can still get, as the system below `root` tells.
+fn available(root: &Path) -> Option<u64> {
+    let limits = [physical(root), address_space(root)];
+    limits.into_iter().flatten().min()
+}
+
+/// Bytes of memory that are free, or hold what can be read from the disk again.
+fn physical(root: &Path) -> Option<u64> {
+    let meminfo = fs::read_to_string(root.join("proc/meminfo")).ok();
+    let free = meminfo.and_then(|text| Some(1024 * field(&text, "MemAvailable:")?));
+    free.into_iter().chain(control_groups(root)).min()
+}
+
+/// What the control group of this process, and each one around it, still allows.
+fn control_groups(root: &Path) -> Option<u64> {
+    let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let mounted = root.join("sys/fs/cgroup");
+    let group = mounted.join(group);
+    let around = group
+        .ancestors()
+        .take_while(|path| path.starts_with(&mounted));
+    around.filter_map(control_group).min()
+}
+
+fn control_group(group: &Path) -> Option<u64> {
+    let read = |name: &str| fs::read_to_string(group.join(name)).ok();
+    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+    let stat = read("memory.stat")?;
+    let cached = field(&stat, "inactive_file")? + field(&stat, "active_file")?;
+    let used = number("memory.current")?.saturating_sub(cached);
+    Some(number("memory.max")?.saturating_sub(used))
+}
+
+/// What the limit of the address space leaves.
+fn address_space(root: &Path) -> Option<u64> {
+    let limits = fs::read_to_string(root.join("proc/self/limits")).ok()?;
+    let limit = field(&limits, "Max address space")?;
+    let pages = fs::read_to_string(root.join("proc/self/statm")).ok()?;
+    Some(limit.saturating_sub(PAGE_BYTES * field(&pages, "")?))
+}
+
+/// The number after `name` at the beginning of a line.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// `bytes` in a unit that people read.
+pub(crate) fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_readable() {
+        assert_eq!(human_bytes(1023), "1023 B");
+        assert_eq!(human_bytes(1536), "1.5 KiB");
+        assert_eq!(human_bytes(5 << 30), "5.0 GiB");
+    }
+
+    #[test]
+    fn the_narrowest_limit_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        assert_eq!(available(root.path()), None);
+        write(
+            "proc/meminfo",
+            "MemTotal: 9000 kB\nMemAvailable:    800 kB\n",
+        );
+        assert_eq!(available(root.path()), Some(800 << 10));
+        let unlimited = "Limit  Soft\nMax address space         unlimited   unlimited  bytes\n";
+        write("proc/self/limits", unlimited);
+        write("proc/self/statm", "100 40 30 5 0 20 0\n");
+        assert_eq!(available(root.path()), Some(800 << 10));
+        write(
+            "proc/self/limits",
+            &unlimited.replacen("unlimited", "1000000", 1),
+        );
+        assert_eq!(available(root.path()), Some(1_000_000 - 409_600));
+
+        write("proc/self/cgroup", "4:memory:/other\n0::/a/b\n");
+        write("sys/fs/cgroup/a/b/memory.max", "max\n");
+        write("sys/fs/cgroup/a/memory.max", "300000\n");
+        write("sys/fs/cgroup/a/memory.current", "250000\n");
+        write(
+            "sys/fs/cgroup/a/memory.stat",
+            "anon 1\ninactive_file 40000\nactive_file 10000\n",
+        );
+        assert_eq!(available(root.path()), Some(100_000));
+    }
+}

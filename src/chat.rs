@@ -1,0 +1,245 @@
+//! A conversation about pictures: turns, the pictures attached to them, and what of all that fits
+//! the context.
+//!
+//! Everything is asked through one [`Memory`], so a turn computes its own positions only. When the
+//! context fills, the oldest turns are left out of what the model reads, those with pictures last.
+
+mod file;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::prompt::{IMAGE_MARKER, Message, Template, place_images};
+use crate::request::{
+    Answer, Assistant, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason,
+};
+use crate::reuse::Memory;
+
+/// A picture of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// Its file.
+    pub path: PathBuf,
+    pixels: Arc<Pixels>,
+}
+
+/// A question and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// What was asked.
+    pub question: String,
+    /// The pictures that came with the question.
+    pub pictures: Vec<Picture>,
+    /// What the model said, perhaps not to its end.
+    pub answer: String,
+    /// Whether the model no longer reads it.
+    pub is_left_out: bool,
+}
+
+/// A conversation in progress.
+#[derive(Debug)]
+pub struct Conversation<'m> {
+    assistant: &'m Assistant,
+    /// What earlier turns computed.
+    pub memory: Memory<'m>,
+    /// How to answer; its prompt and pictures count for nothing.
+    pub settings: Request,
+    /// What the model is told before the first turn; as in [`Prompt::Turns`].
+    pub system: Option<String>,
+    /// As in [`Prompt::Turns`].
+    pub template: Option<Template>,
+    turns: Vec<Turn>,
+    /// The pictures of the next question.
+    attached: Vec<Picture>,
+    /// How often the last answer was asked for again.
+    n_again: u64,
+}
+
+impl<'m> Conversation<'m> {
+    /// A conversation without turns, which answers as `settings` says.
+    pub fn new(assistant: &'m Assistant, memory: Memory<'m>, settings: Request) -> Self {
+        Conversation {
+            assistant,
+            memory,
+            settings,
+            system: None,
+            template: None,
+            turns: Vec::new(),
+            attached: Vec::new(),
+            n_again: 0,
+        }
+    }
+
+    /// All turns, oldest first.
+    pub fn turns(&self) -> &[Turn] {
+        &self.turns
+    }
+
+    /// The pictures of the next question.
+    pub fn attached(&self) -> &[Picture] {
+        &self.attached
+    }
+
+    /// Reads a picture, which the next question is about.
+    ///
+    /// # Errors
+    /// As [`Assistant::pixels`].
+    pub fn attach(&mut self, path: &Path) -> Result<()> {
+        let picture = self.picture(path)?;
+        self.attached.push(picture);
+        Ok(())
+    }
+
+    fn picture(&self, path: &Path) -> Result<Picture> {
+        let source = Source::File(path.to_owned());
+        let (aspect, exif) = (self.settings.aspect, self.settings.exif);
+        Ok(Picture {
+            path: path.to_owned(),
+            pixels: self.assistant.pixels(&source, aspect, exif)?,
+        })
+    }
+
+    /// Forgets all turns and pictures.
+    pub fn clear(&mut self) {
+        self.turns.clear();
+        self.attached.clear();
+    }
+
+    /// Answers `question` about the pictures attached since the last one. An answer that the
+    /// listener cut off is a turn too, if it had begun.
+    ///
+    /// # Errors
+    /// As [`Assistant::answer`]; the conversation is as it was then.
+    pub fn ask(&mut self, question: &str, listener: &mut Listener) -> Result<Answer> {
+        self.n_again = 0;
+        self.turns.push(Turn {
+            question: question.to_owned(),
+            pictures: self.attached.clone(),
+            answer: String::new(),
+            is_left_out: false,
+        });
+        let answer = self.answer(listener);
+        match &answer {
+            Ok(answer) if !is_nothing(answer) => self.attached.clear(),
+            _ => drop(self.turns.pop()),
+        }
+        answer
+    }
+
+    /// Answers the last question again, with another seed.
+    ///
+    /// # Errors
+    /// [`Kind::Input`](crate::Kind::Input) where nothing was asked yet, else as
+    /// [`Conversation::ask`].
+    pub fn ask_again(&mut self, listener: &mut Listener) -> Result<Answer> {
+        if self.turns.is_empty() {
+            return Err(Error::input("nothing was asked yet"));
+        }
+        self.n_again += 1;
+        self.answer(listener)
+    }
+
+    /// Answers the last turn.
+    fn answer(&mut self, listener: &mut Listener) -> Result<Answer> {
+        let are_left_out: Vec<bool> = self.turns.iter().map(|turn| turn.is_left_out).collect();
+        let answer = self.fit().and_then(|()| {
+            let request = self.request()?;
+            self.assistant
+                .answer_from(&mut self.memory, &request, listener)
+        });
+        match (&answer, self.turns.last_mut()) {
+            (Ok(answer), Some(turn)) if !is_nothing(answer) => {
+                turn.answer = answer.text.trim().to_owned();
+            }
+            (Ok(_), _) => {}
+            (Err(_), _) => {
+                for (turn, is_left_out) in self.turns.iter_mut().zip(are_left_out) {
+                    turn.is_left_out = is_left_out;
+                }
+            }
+        }
+        answer
+    }
+
+    /// The request for an answer to the last turn.
+    fn request(&self) -> Result<Request> {
+        let mut messages = Vec::new();
+        let mut pictures = Vec::new();
+        let n_answered = self.turns.len().saturating_sub(1);
+        for (index, turn) in self.turns.iter().enumerate() {
+            if turn.is_left_out {
+                continue;
+            }
+            messages.push(turn.message()?);
+            let answer = if index < n_answered { &turn.answer } else { "" };
+            messages.push(Message::assistant(answer));
+            let of_turn = turn.pictures.iter();
+            pictures.extend(of_turn.map(|picture| Source::Pixels(picture.pixels.clone())));
+        }
+        let mut request = Request {
+            prompt: Prompt::Turns {
+                messages,
+                system: self.system.clone(),
+                template: self.template,
+            },
+            pictures,
+            ..self.settings.clone()
+        };
+        request.sampling.seed = request.sampling.seed.wrapping_add(self.n_again);
+        Ok(request)
+    }
+
+    /// Leaves out old turns until the prompt and an answer fit the context.
+    fn fit(&mut self) -> Result<()> {
+        let context = self.assistant.context(self.settings.context)?;
+        let longest = DEFAULT_MAX_TOKENS.min(context / 4);
+        let answer = self.settings.max_tokens.unwrap_or(longest);
+        if self.n_positions()?.saturating_add(answer) <= context {
+            return Ok(());
+        }
+        // What follows a turn that is left out is computed anew, so room is made for a while.
+        let wanted = context / 4 * 3;
+        while self.n_positions()?.saturating_add(answer) > wanted {
+            let Some(turn) = self.next_to_leave_out() else {
+                break;
+            };
+            turn.is_left_out = true;
+        }
+        Ok(())
+    }
+
+    /// Positions of the prompt.
+    fn n_positions(&self) -> Result<usize> {
+        let request = self.request()?;
+        self.assistant
+            .n_positions(&request.prompt, request.pictures.len())
+    }
+
+    /// The oldest turn without pictures, else the oldest with; never the last one.
+    fn next_to_leave_out(&mut self) -> Option<&mut Turn> {
+        let (_, earlier) = self.turns.split_last_mut()?;
+        let has =
+            |turn: &Turn, pictures: bool| !turn.is_left_out && turn.pictures.is_empty() != pictures;
+        let index = (earlier.iter().position(|turn| has(turn, false)))
+            .or_else(|| earlier.iter().position(|turn| has(turn, true)))?;
+        earlier.get_mut(index)
+    }
+}
+
+/// Whether an answer was cut off before it had begun.
+fn is_nothing(answer: &Answer) -> bool {
+    answer.stop == StopReason::Cancelled && answer.text.trim().is_empty()
+}
+
+impl Turn {
+    /// The question with a slot for each picture.
+    fn message(&self) -> Result<Message> {
+        if self.pictures.is_empty() && self.question.contains(IMAGE_MARKER) {
+            return Err(Error::input(format!(
+                "the question has a '{IMAGE_MARKER}', but no picture is attached"
+            )));
+        }
+        place_images(&self.question, self.pictures.len()).map(Message::user)
+    }
+}

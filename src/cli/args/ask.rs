@@ -1,0 +1,171 @@
+//! The flags of a question and of a chat.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::image::Aspect;
+
+/// One question, several, or a chat.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AskArgs {
+    #[command(flatten, next_help_heading = "Question")]
+    pub question: QuestionArgs,
+    #[command(flatten, next_help_heading = "Prompt")]
+    pub prompt: PromptArgs,
+    #[command(flatten, next_help_heading = "Sampling")]
+    pub sampling: SamplingArgs,
+    #[command(flatten, next_help_heading = "Running")]
+    pub running: RunningArgs,
+    #[command(flatten, next_help_heading = "Output")]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct QuestionArgs {
+    /// The model, a GGUF file made by owl2-convert (plain LLaMA files work for text)
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+
+    /// The question or instruction; `-` reads it from standard input, as happens without -p where
+    /// that is no terminal. On a terminal, no -p begins a chat
+    #[arg(short, long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+
+    /// A picture (JPEG, PNG, WebP, GIF, BMP), `-` for standard input; repeat for several. They go
+    /// where `<|image|>` stands in the prompt, in order, else before it
+    #[arg(long, value_name = "FILE")]
+    pub image: Vec<PathBuf>,
+
+    /// Ask about each of these pictures, or each picture in these folders, by itself; prints
+    /// `FILE: answer`, or with --json one object a line
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "image")]
+    pub each: Vec<PathBuf>,
+
+    /// What becomes of pictures that are not square: squash them, pad them with the mean colour,
+    /// or crop their sides [default: as the model file says, squash]
+    #[arg(long, value_name = "squash|pad|crop")]
+    pub aspect: Option<Aspect>,
+
+    /// Do not turn pictures as their EXIF orientation says (the reference does not)
+    #[arg(long)]
+    pub no_exif: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PromptArgs {
+    /// What the model is told before the first turn [default: the template's own; none for
+    /// mplug_owl2]
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    pub system: Option<String>,
+
+    /// Prompt template: mplug_owl2, v1 or v0 [default: as the model file says; none for plain
+    /// LLaMA files]
+    #[arg(long, value_name = "NAME")]
+    pub template: Option<crate::prompt::Template>,
+
+    /// Take the prompt as it is, without a template; `<s>`, `</s>` and `<|image|>` in it count
+    #[arg(long, conflicts_with = "template")]
+    pub raw: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct SamplingArgs {
+    /// Longest answer, in tokens [default: 512, or as many as the context has room for]
+    #[arg(short = 'n', long, value_name = "N")]
+    pub max_tokens: Option<usize>,
+
+    /// Randomness of the choice among likely tokens; 0 always takes the likeliest one
+    // A negative number is for the range check to refuse, which names the flag.
+    #[arg(
+        long,
+        value_name = "T",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
+    pub temp: f32,
+
+    /// Choose among the K likeliest tokens only; 0 is off [default: as the model file says, 50]
+    #[arg(long, value_name = "K")]
+    pub top_k: Option<usize>,
+
+    /// Choose among the likeliest tokens whose probabilities make up P [default: as the model
+    /// file says, 1]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    pub top_p: Option<f32>,
+
+    /// Leave out tokens less likely than P times the likeliest one; 0 is off
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
+    pub min_p: f32,
+
+    /// Make tokens that occurred already less likely; 1 is off
+    #[arg(
+        long,
+        value_name = "R",
+        default_value_t = 1.0,
+        allow_negative_numbers = true
+    )]
+    pub repeat_penalty: f32,
+
+    /// Seed of the random choice: the same seed gives the same text
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+
+    /// Answer with one of these texts
+    #[arg(
+        long,
+        value_name = "A,B,...",
+        value_delimiter = ',',
+        conflicts_with = "json_schema"
+    )]
+    pub choices: Vec<String>,
+
+    /// Answer with JSON that the schema in this file describes
+    #[arg(long, value_name = "FILE")]
+    pub json_schema: Option<PathBuf>,
+
+    /// End the answer before this text; repeat for several
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RunningArgs {
+    /// Worker threads [default: one for each physical core there is]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Room for prompt, pictures and answer, in tokens [default: as the model was trained with]
+    #[arg(short, long, value_name = "N")]
+    pub ctx_size: Option<usize>,
+
+    /// Keep what was computed of prompt and answer in this file, so that the next run with the
+    /// same beginning computes only the rest
+    #[arg(long, value_name = "FILE")]
+    pub cache: Option<PathBuf>,
+
+    /// Keep the lines typed in chats in this file [default: only while the chat lasts]
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct OutputArgs {
+    /// Print one JSON object with text, token counts and stage timings instead of the text
+    #[arg(long)]
+    pub json: bool,
+
+    /// Spell out control tokens such as `</s>` in the answer
+    #[arg(long)]
+    pub special: bool,
+
+    /// Print how long each stage took, on standard error
+    #[arg(short, long)]
+    pub verbose: bool,
+}

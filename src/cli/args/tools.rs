@@ -1,0 +1,127 @@
+//! The flags of the commands beside asking.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+
+/// Arguments of `owl2 info`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct InfoArgs {
+    /// The model file
+    #[arg(value_name = "FILE", env = "OWL2_MODEL", hide_env_values = true)]
+    pub model: PathBuf,
+
+    /// Context for which the memory is counted [default: as the model was trained with]
+    #[arg(short, long, value_name = "N")]
+    pub ctx_size: Option<usize>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `owl2 eval`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EvalArgs {
+    /// The model file
+    #[arg(short, long, value_name = "FILE")]
+    pub model: PathBuf,
+
+    /// The questions: JSON lines with `image` (or null), `question`, `answer`, `type` and, from
+    /// another implementation, `prompt_ids`, `output_ids`, `model_answer`, `logits8`
+    #[arg(long, value_name = "FILE")]
+    pub questions: PathBuf,
+
+    /// Where the pictures are [default: beside the questions]
+    #[arg(long, value_name = "DIR")]
+    pub image_root: Option<PathBuf>,
+
+    /// Longest answer, in tokens
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 512)]
+    pub max_tokens: usize,
+
+    /// Only the first N questions
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+
+    /// Worker threads [default: one for each physical core there is]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Print one JSON object, with every question that came out otherwise than given
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The most positions that a benchmark computes: beyond any model's context.
+const MAX_BENCH_POSITIONS: u64 = 1 << 16;
+
+/// Arguments of `owl2 bench`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BenchArgs {
+    /// The model file
+    #[arg(short, long, value_name = "FILE")]
+    pub model: PathBuf,
+
+    /// Tokens of the prompt; 0 leaves prefill out
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = up_to(MAX_BENCH_POSITIONS))]
+    pub pp: usize,
+
+    /// Tokens to generate; 0 leaves generation out
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = up_to(MAX_BENCH_POSITIONS))]
+    pub tg: usize,
+
+    /// Positions that precede the generated tokens
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = up_to(MAX_BENCH_POSITIONS))]
+    pub depth: usize,
+
+    /// Measure the encoding of a picture too, and the time to the first token of an answer about it
+    #[arg(long)]
+    pub image: bool,
+
+    /// Worker threads [default: one for each physical core there is]
+    #[arg(short, long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// How often each stage is measured, after a warm-up
+    #[arg(short, long, value_name = "N", default_value = "5")]
+    pub repeats: NonZeroUsize,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn up_to(most: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(..=most)
+}
+
+/// Arguments of `owl2 tokenize`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct TokenizeArgs {
+    /// The model file whose vocabulary counts
+    #[arg(short, long, value_name = "FILE")]
+    pub model: PathBuf,
+
+    /// The text; `-` or none reads standard input
+    #[arg(value_name = "TEXT")]
+    pub text: Option<String>,
+
+    /// Let `<s>`, `</s>` and `<unk>` in the text be control tokens
+    #[arg(long)]
+    pub raw: bool,
+
+    /// Print one JSON object with ids and pieces
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `owl2 completions`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}

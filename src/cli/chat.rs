@@ -1,0 +1,225 @@
+//! A conversation on a terminal.
+
+mod command;
+mod editor;
+mod line;
+mod settings;
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use crate::chat::Conversation;
+use crate::cli::args::AskArgs;
+use crate::cli::cache::CacheFile;
+use crate::cli::interrupt::Hold;
+use crate::cli::output::{self, Output};
+use crate::cli::progress;
+use crate::cli::setup;
+use crate::error::Result;
+use crate::request::{Answer, Assistant, Listener, Prompt, StopReason};
+use crate::reuse::Memory;
+use command::Command;
+use editor::{Editor, Input};
+
+/// What stands before every line to be typed.
+const PROMPT: &str = "> ";
+
+/// Talks until the person leaves.
+pub(super) fn run(args: &AskArgs, assistant: &Assistant) -> Result<()> {
+    let room = assistant.context(args.running.ctx_size)?;
+    let mut memory = Memory::with_room(room);
+    let cache = CacheFile::open(args, assistant, &mut memory)?;
+    let mut editor = Editor::open(args.running.history.as_deref())?;
+    let mut chat = Chat::new(args, assistant, memory)?;
+    for picture in &args.question.image {
+        chat.conversation.attach(picture)?;
+    }
+    progress::notice(&format!(
+        "context of {room} positions; /help lists the commands, Ctrl-D leaves"
+    ));
+    chat.talk(&mut editor)?;
+    editor.save()?;
+    cache.save(&chat.conversation.memory)
+}
+
+struct Chat<'m> {
+    conversation: Conversation<'m>,
+    last: Option<Answer>,
+}
+
+impl<'m> Chat<'m> {
+    fn new(args: &AskArgs, assistant: &'m Assistant, memory: Memory<'m>) -> Result<Self> {
+        let nothing = Prompt::turns(Vec::new());
+        let settings = setup::request(args, nothing, assistant.sampling())?;
+        let mut conversation = Conversation::new(assistant, memory, settings);
+        conversation.system = args.prompt.system.clone();
+        conversation.template = args.prompt.template;
+        Ok(Chat {
+            conversation,
+            last: None,
+        })
+    }
+
+    /// Reads lines and does what they say. Only a terminal that fails ends it with an error.
+    fn talk(&mut self, editor: &mut Editor) -> Result<()> {
+        loop {
+            let done = match editor.read(PROMPT)? {
+                Input::End => return Ok(()),
+                Input::Interrupted => {
+                    progress::notice("Ctrl-D or /quit leaves");
+                    continue;
+                }
+                Input::Line(line) => self.take(&line, editor),
+            };
+            match done {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return Ok(()),
+                Err(error) => progress::say(&format!("owl2: {error}\n")),
+            }
+        }
+    }
+
+    /// Does what a line says; whether to go on.
+    fn take(&mut self, line: &str, editor: &mut Editor) -> Result<ControlFlow<()>> {
+        if let Some(command) = Command::parse(line) {
+            return self.obey(command?);
+        }
+        let question = self.take_pictures(line, editor)?;
+        if question.is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        self.answer(|conversation, listener| conversation.ask(&question, listener))
+    }
+
+    /// Offers to attach the pictures whose paths are in a line; the rest of it is the question.
+    fn take_pictures(&mut self, line: &str, editor: &mut Editor) -> Result<String> {
+        let mut question = String::new();
+        let mut rest = 0;
+        for (range, path) in line::pictures(line) {
+            let offer = format!("attach {} as a picture? [Y/n] ", path.display());
+            if editor.confirm(&offer)? {
+                self.attach(&path)?;
+                question += &line[rest..range.start];
+                rest = range.end;
+            }
+        }
+        question += &line[rest..];
+        Ok(question.trim().to_owned())
+    }
+
+    fn attach(&mut self, path: &Path) -> Result<()> {
+        self.conversation.attach(path)?;
+        progress::notice(&format!(
+            "{} is attached to your next question",
+            path.display()
+        ));
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command) -> Result<ControlFlow<()>> {
+        match command {
+            Command::Image(path) => self.attach(&path)?,
+            Command::Images => self.list_pictures(),
+            Command::Clear => {
+                self.conversation.clear();
+                progress::notice("the conversation is forgotten");
+            }
+            Command::Regen => {
+                if self.conversation.settings.sampling.is_greedy() {
+                    progress::notice("always the likeliest answer; /set temp 0.7 makes it vary");
+                }
+                return self.answer(Conversation::ask_again);
+            }
+            Command::System(None) => {
+                let system = self.conversation.system.as_deref();
+                progress::notice(system.unwrap_or("the template's own system text, if any"));
+            }
+            Command::System(text) => self.conversation.system = text,
+            Command::Set(None) => progress::notice(&settings::list(&self.conversation.settings)),
+            Command::Set(Some((name, value))) => {
+                settings::set(&mut self.conversation.settings, &name, &value)?;
+            }
+            Command::Save(path) => self.conversation.save(&path)?,
+            Command::Load(path) => {
+                self.conversation.load(&path)?;
+                let n = self.conversation.turns().len();
+                progress::notice(&format!("{n} turns of {}", path.display()));
+            }
+            Command::Stats => self.show_statistics(),
+            Command::Help => progress::notice(command::HELP),
+            Command::Quit => return Ok(ControlFlow::Break(())),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Lets the model answer, until it ends or an interrupt comes; whether to go on.
+    fn answer(
+        &mut self,
+        ask: impl FnOnce(&mut Conversation<'m>, &mut Listener) -> Result<Answer>,
+    ) -> Result<ControlFlow<()>> {
+        let n_left_out = self.n_left_out();
+        let mut output = Output::new(true, String::new());
+        let hold = Hold::new();
+        let answer = ask(&mut self.conversation, &mut |event| output.receive(event));
+        let was_interrupted = hold.end();
+        if !output.finish(answer.is_ok())? {
+            return Ok(ControlFlow::Break(()));
+        }
+        let answer = answer?;
+        if was_interrupted {
+            progress::notice("stopped");
+        }
+        if answer.stop == StopReason::ContextFull {
+            progress::notice("the context is full: the answer ends here");
+        }
+        let n_new = self.n_left_out() - n_left_out;
+        if n_new > 0 {
+            progress::notice(&format!(
+                "the context is full: the oldest turns are no longer read ({n_new} more)"
+            ));
+        }
+        self.last = Some(answer);
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn n_left_out(&self) -> usize {
+        let turns = self.conversation.turns().iter();
+        turns.filter(|turn| turn.is_left_out).count()
+    }
+
+    fn list_pictures(&self) {
+        let mut list = String::new();
+        for (number, turn) in (1..).zip(self.conversation.turns()) {
+            for picture in &turn.pictures {
+                let note = match turn.is_left_out {
+                    true => ", no longer read",
+                    false => "",
+                };
+                list += &format!("{} (turn {number}{note})\n", picture.path.display());
+            }
+        }
+        for picture in self.conversation.attached() {
+            list += &format!("{} (next question)\n", picture.path.display());
+        }
+        match list.trim_end() {
+            "" => progress::notice("no pictures; /image FILE attaches one"),
+            list => progress::notice(list),
+        }
+    }
+
+    fn show_statistics(&self) {
+        let Some(answer) = &self.last else {
+            progress::notice("nothing was answered yet");
+            return;
+        };
+        let positions = format!(
+            "prompt {} positions ({} of pictures, {} computed before), answer {} tokens",
+            answer.n_prompt,
+            answer.n_image,
+            answer.n_reused,
+            answer.ids.len()
+        );
+        let table = output::timings(answer);
+        progress::notice(&format!("{positions}\n{}", table.trim_end()));
+    }
+}

@@ -1,0 +1,155 @@
+//! The commands of a chat.
+
+use std::path::PathBuf;
+
+use super::line;
+use crate::error::{Error, Result};
+
+/// What `/help` says.
+pub const HELP: &str = "\
+/image FILE      attach a picture to the next question (or drop its path into the line)
+/images          list the pictures
+/regen           answer the last question again
+/clear           forget the conversation
+/system TEXT     what the model is told first; /system alone shows it
+/set NAME VALUE  temp, top_k, top_p, min_p, repeat_penalty, seed, max_tokens; /set alone shows all
+/save FILE       write the conversation; /load FILE reads one
+/stats           how long the last answer took
+/help            this list
+/quit            leave, as Ctrl-D does; Ctrl-C stops an answer
+A line that ends with \\ goes on in the next one.";
+
+/// The names of all commands.
+pub const NAMES: [&str; 11] = [
+    "/clear", "/help", "/image", "/images", "/load", "/quit", "/regen", "/save", "/set", "/stats",
+    "/system",
+];
+
+/// A command.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Attach a picture.
+    Image(PathBuf),
+    /// List the pictures.
+    Images,
+    /// Forget the conversation.
+    Clear,
+    /// Answer again.
+    Regen,
+    /// Set or show the system text.
+    System(Option<String>),
+    /// Set one setting, or show all.
+    Set(Option<(String, String)>),
+    /// Write the conversation.
+    Save(PathBuf),
+    /// Read a conversation.
+    Load(PathBuf),
+    /// Show how long the last answer took.
+    Stats,
+    /// Show all commands.
+    Help,
+    /// Leave.
+    Quit,
+}
+
+impl Command {
+    /// The command on a line, or `None` where it is none: commands are a slash and letters.
+    pub fn parse(line: &str) -> Option<Result<Self>> {
+        let line = line.trim();
+        let (name, rest) = match line.split_once(char::is_whitespace) {
+            Some((name, rest)) => (name, rest.trim()),
+            None => (line, ""),
+        };
+        let letters = name.strip_prefix('/')?;
+        letters
+            .bytes()
+            .all(|byte| byte.is_ascii_alphabetic())
+            .then(|| Self::of(name, rest))
+    }
+
+    fn of(name: &str, rest: &str) -> Result<Self> {
+        let alone = |command| match rest {
+            "" => Ok(command),
+            _ => Err(Error::usage("takes nothing behind it").in_flag(name)),
+        };
+        let path = || match line::unquoted(rest) {
+            path if path.as_os_str().is_empty() => {
+                Err(Error::usage("wants a file behind it").in_flag(name))
+            }
+            path => Ok(path),
+        };
+        match name {
+            "/image" => path().map(Command::Image),
+            "/images" => alone(Command::Images),
+            "/clear" => alone(Command::Clear),
+            "/regen" => alone(Command::Regen),
+            "/system" => Ok(Command::System(match rest {
+                "" => None,
+                "\"\"" => Some(String::new()),
+                text => Some(text.to_owned()),
+            })),
+            "/set" => match rest.split_once(char::is_whitespace) {
+                Some((name, value)) => {
+                    Ok(Command::Set(Some((name.into(), value.trim_start().into()))))
+                }
+                None if rest.is_empty() => Ok(Command::Set(None)),
+                None => Err(
+                    Error::usage("wants a name and a value, as in /set temp 0.7").in_flag("/set"),
+                ),
+            },
+            "/save" => path().map(Command::Save),
+            "/load" => path().map(Command::Load),
+            "/stats" => alone(Command::Stats),
+            "/help" => alone(Command::Help),
+            "/quit" => alone(Command::Quit),
+            _ => Err(Error::usage("is no command; /help lists them").in_flag(name)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Command {
+        Command::parse(line).expect(line).expect(line)
+    }
+
+    #[test]
+    fn commands_are_a_slash_and_letters() {
+        assert_eq!(
+            parsed(" /image  my cat.png "),
+            Command::Image("my cat.png".into())
+        );
+        assert_eq!(
+            parsed("/image 'my cat.png'"),
+            Command::Image("my cat.png".into())
+        );
+        assert_eq!(
+            parsed("/system Be  brief."),
+            Command::System(Some("Be  brief.".into()))
+        );
+        assert_eq!(parsed("/system"), Command::System(None));
+        assert_eq!(parsed("/system \"\""), Command::System(Some(String::new())));
+        let set = Some(("temp".to_owned(), "0.7".to_owned()));
+        assert_eq!(parsed("/set temp  0.7"), Command::Set(set));
+        assert_eq!(parsed("/quit"), Command::Quit);
+        for line in ["what is it?", "", "/home/me/cat.png", "/tmp", "a /help"] {
+            let is_none = Command::parse(line).is_none_or(|command| command.is_err());
+            assert!(is_none, "{line}");
+        }
+        for line in ["/frobnicate", "/image", "/set temp", "/clear now", "/"] {
+            assert!(Command::parse(line).expect(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_name_is_a_command_that_help_tells() {
+        for name in NAMES {
+            let refused =
+                |rest| Command::of(name, rest).is_err_and(|e| e.to_string().contains("no command"));
+            assert!(!refused("") && !refused("x y"), "{name}");
+            assert!(HELP.contains(name), "{name}");
+        }
+    }
+}

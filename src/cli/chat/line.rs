@@ -1,0 +1,132 @@
+//! Paths of pictures in what a person types, pastes or drops into the terminal.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use crate::cli::each::is_picture;
+
+/// The pictures that are named in a line, and where. A file manager drops paths in quotes, with
+/// backslashes before spaces, or as `file://` addresses.
+pub fn pictures(line: &str) -> Vec<(Range<usize>, PathBuf)> {
+    let words = words(line).into_iter();
+    let paths = words.map(|range| (range.clone(), unquoted(&line[range])));
+    paths
+        .filter(|(_, path)| is_picture(path) && path.is_file())
+        .collect()
+}
+
+/// The words of a line, quotes and backslashes included.
+fn words(line: &str) -> Vec<Range<usize>> {
+    let mut words = Vec::new();
+    let mut start = None;
+    let mut quote = None;
+    let mut is_escaped = false;
+    for (at, character) in line.char_indices() {
+        let ends = character.is_whitespace() && quote.is_none() && !is_escaped;
+        match start {
+            Some(first) if ends => {
+                words.push(first..at);
+                start = None;
+            }
+            None if !ends => start = Some(at),
+            _ => {}
+        }
+        if is_escaped {
+            is_escaped = false;
+        } else if character == '\\' && quote != Some('\'') {
+            is_escaped = true;
+        } else if quote == Some(character) {
+            quote = None;
+        } else if quote.is_none() && matches!(character, '\'' | '"') && start == Some(at) {
+            quote = Some(character);
+        }
+    }
+    words.extend(start.map(|first| first..line.len()));
+    words
+}
+
+/// The path that a word means.
+pub fn unquoted(word: &str) -> PathBuf {
+    for quote in ['\'', '"'] {
+        let inner = word
+            .strip_prefix(quote)
+            .and_then(|word| word.strip_suffix(quote));
+        if let Some(inner) = inner {
+            return inner.into();
+        }
+    }
+    if let Some(path) = word.strip_prefix("file://") {
+        return from_address(path);
+    }
+    if Path::new(word).exists() || !word.contains('\\') {
+        return word.into();
+    }
+    let mut path = String::new();
+    let mut characters = word.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' => path.extend(characters.next()),
+            _ => path.push(character),
+        }
+    }
+    path.into()
+}
+
+/// The path in a `file://` address, where `%20` stands for a space.
+fn from_address(address: &str) -> PathBuf {
+    let mut bytes = Vec::new();
+    let mut rest = address.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = after
+            .get(..2)
+            .filter(|_| byte == b'%')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(code.unwrap_or(byte));
+        rest = &after[if code.is_some() { 2 } else { 0 }..];
+    }
+    String::from_utf8_lossy(&bytes).into_owned().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_found_in_every_spelling() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("my cat.png");
+        std::fs::write(&path, "").unwrap();
+        let name = path.display().to_string();
+        let address = format!("file://{}", name.replace(' ', "%20"));
+        for spelled in [
+            format!("'{name}'"),
+            format!("\"{name}\""),
+            name.replace(' ', "\\ "),
+            address,
+        ] {
+            for line in [spelled.clone(), format!("what is  {spelled} here?")] {
+                let found = pictures(&line);
+                assert_eq!(found.len(), 1, "{line}");
+                assert_eq!(found[0].1, path);
+                assert_eq!(line[found[0].0.clone()], spelled);
+            }
+        }
+    }
+
+    #[test]
+    fn other_words_are_no_pictures() {
+        let folder = env!("CARGO_MANIFEST_DIR");
+        for line in [
+            "what's this? it's a cat.png".to_owned(),
+            format!("{folder}/README.md"),
+            folder.to_owned(),
+            "é\\".to_owned(),
+            "'".to_owned(),
+            String::new(),
+            "file://%".to_owned(),
+        ] {
+            assert_eq!(pictures(&line), [], "{line}");
+        }
+    }
+}

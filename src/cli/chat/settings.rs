@@ -1,0 +1,96 @@
+//! What `/set` changes.
+
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+use crate::request::Request;
+
+/// The names of all settings.
+pub const NAMES: [&str; 7] = [
+    "max_tokens",
+    "min_p",
+    "repeat_penalty",
+    "seed",
+    "temp",
+    "top_k",
+    "top_p",
+];
+
+/// Gives a setting a value; nothing is changed where that fails.
+pub fn set(settings: &mut Request, name: &str, value: &str) -> Result<()> {
+    let mut sampling = settings.sampling.clone();
+    match name {
+        "temp" => sampling.temperature = number(name, value)?,
+        "top_k" => sampling.top_k = number(name, value)?,
+        "top_p" => sampling.top_p = number(name, value)?,
+        "min_p" => sampling.min_p = number(name, value)?,
+        "repeat_penalty" => sampling.repeat_penalty = number(name, value)?,
+        "seed" => sampling.seed = number(name, value)?,
+        "max_tokens" => {
+            settings.max_tokens = match number(name, value)? {
+                0 => None,
+                n => Some(n),
+            };
+            return Ok(());
+        }
+        _ => {
+            let names = NAMES.join(", ");
+            return Err(
+                Error::usage(format!("has no setting '{name}'; one of {names}")).in_flag("/set"),
+            );
+        }
+    }
+    sampling.check()?;
+    settings.sampling = sampling;
+    Ok(())
+}
+
+fn number<T: FromStr>(name: &str, value: &str) -> Result<T> {
+    value
+        .parse()
+        .map_err(|_| Error::usage(format!("{name}: '{value}' is no such number")).in_flag("/set"))
+}
+
+/// All settings and their values.
+pub fn list(settings: &Request) -> String {
+    let sampling = &settings.sampling;
+    let max_tokens = match settings.max_tokens {
+        Some(n) => n.to_string(),
+        None => "0 (as many as fit, up to 512)".to_owned(),
+    };
+    format!(
+        "temp {}\ntop_k {}\ntop_p {}\nmin_p {}\nrepeat_penalty {}\nseed {}\nmax_tokens {max_tokens}",
+        sampling.temperature,
+        sampling.top_k,
+        sampling.top_p,
+        sampling.min_p,
+        sampling.repeat_penalty,
+        sampling.seed,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Prompt;
+
+    #[test]
+    fn settings_take_what_is_in_range() {
+        let mut settings = Request::new(Prompt::turns(Vec::new()));
+        for name in NAMES {
+            set(&mut settings, name, "1").expect(name);
+        }
+        assert_eq!(settings.sampling.temperature, 1.0);
+        assert_eq!(settings.max_tokens, Some(1));
+        let before = settings.sampling.clone();
+        for (name, value) in [("temp", "-1"), ("top_k", "1.5"), ("top_p", "2"), ("n", "1")] {
+            assert!(set(&mut settings, name, value).is_err(), "{name}");
+        }
+        assert_eq!(settings.sampling, before);
+        for name in NAMES {
+            assert!(list(&settings).contains(&format!("{name} 1")), "{name}");
+        }
+        set(&mut settings, "max_tokens", "0").expect("no limit");
+        assert_eq!(settings.max_tokens, None);
+    }
+}

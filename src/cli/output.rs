@@ -1,0 +1,144 @@
+//! Where the events and the outcome of a request are written.
+
+use std::io::{self, IsTerminal};
+use std::ops::ControlFlow;
+
+use serde_json::{Value, json};
+
+use crate::cli::{interrupt, print, progress};
+use crate::error::Result;
+use crate::request::{Answer, Event};
+use crate::timing::Stage;
+
+/// Writes the events of a request where they belong.
+pub struct Output {
+    is_streaming: bool,
+    is_terminal: bool,
+    /// What the first line begins with; printed with the first text.
+    prefix: String,
+    /// Line ends that go out only when more text follows, so that the output ends with one.
+    n_held_newlines: usize,
+    /// Whether standard output still takes text.
+    state: Result<bool>,
+}
+
+impl Output {
+    /// An output that prints text as it comes if `is_streaming`, after `prefix`.
+    pub fn new(is_streaming: bool, prefix: String) -> Self {
+        Output {
+            is_streaming,
+            is_terminal: io::stdout().is_terminal(),
+            prefix,
+            n_held_newlines: 0,
+            state: Ok(true),
+        }
+    }
+
+    /// Takes an event; whether the request should go on.
+    pub fn receive(&mut self, event: Event) -> ControlFlow<()> {
+        match event {
+            Event::Encoding { index, n_pictures } => progress::show(&format!(
+                "looking at picture {} of {n_pictures} ...",
+                index + 1
+            )),
+            Event::Reading {
+                n_done,
+                n_positions,
+            } => progress::show(&format!(
+                "reading the prompt, {n_done} of {n_positions} positions ..."
+            )),
+            Event::Text("") => {}
+            Event::Text(text) => {
+                progress::clear();
+                if self.is_streaming {
+                    self.write(text);
+                }
+            }
+        }
+        match self.state {
+            Ok(true) if !interrupt::is_requested() => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
+    }
+
+    fn write(&mut self, text: &str) {
+        let line = text.trim_end_matches('\n');
+        if !line.is_empty() {
+            let prefix = std::mem::take(&mut self.prefix);
+            let held = "\n".repeat(std::mem::take(&mut self.n_held_newlines));
+            let text = prefix + &held + line;
+            self.state = match self.is_terminal {
+                true => print(&harmless(&text)),
+                false => print(&text),
+            };
+        }
+        self.n_held_newlines += text.len() - line.len();
+    }
+
+    /// Ends the line, where the answer came to its end; whether the output is still read.
+    pub fn finish(self, is_answered: bool) -> Result<bool> {
+        progress::clear();
+        let is_read = self.state?;
+        match self.is_streaming && is_answered && is_read {
+            true => print(&(self.prefix + "\n")),
+            false => Ok(is_read),
+        }
+    }
+}
+
+/// Text without the control characters by which it could command a terminal.
+fn harmless(text: &str) -> String {
+    text.replace(
+        |character: char| character.is_control() && !matches!(character, '\n' | '\t'),
+        "\u{fffd}",
+    )
+}
+
+/// An answer as one JSON object.
+pub fn as_json(answer: &Answer) -> Value {
+    let seconds: serde_json::Map<_, _> = Stage::ALL
+        .iter()
+        .map(|&stage| {
+            let time = answer.timings.of(stage).as_secs_f64();
+            (stage.name().to_owned(), time.into())
+        })
+        .collect();
+    json!({
+        "text": answer.text,
+        "stop": answer.stop.name(),
+        "tokens": {
+            "prompt": answer.n_prompt,
+            "image": answer.n_image,
+            "reused": answer.n_reused,
+            "generated": answer.ids.len(),
+        },
+        "ids": answer.ids,
+        "seconds": seconds,
+    })
+}
+
+/// A table of the stages that took place, with the speed of the two that work on tokens.
+pub fn timings(answer: &Answer) -> String {
+    let mut table = String::new();
+    for stage in Stage::ALL {
+        let time = answer.timings.of(stage);
+        if time.is_zero() {
+            continue;
+        }
+        let ms = time.as_secs_f64() * 1000.0;
+        table += &format!("{:<13} {ms:>10.1} ms", stage.name());
+        // The first token comes out of the prompt's pass.
+        let n_computed = match stage {
+            Stage::Prefill => answer.n_prompt - answer.n_reused,
+            Stage::Decode => answer.ids.len().saturating_sub(1),
+            _ => 0,
+        };
+        if n_computed > 0 {
+            let rate = n_computed as f64 / time.as_secs_f64();
+            table += &format!("  {n_computed} tokens, {rate:.2} per second");
+        }
+        table.push('\n');
+    }
+    let ms = answer.timings.total().as_secs_f64() * 1000.0;
+    table + &format!("{:<13} {ms:>10.1} ms\n", "total")
+}

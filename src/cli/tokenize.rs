@@ -1,0 +1,31 @@
+//! `owl2 tokenize`: the ids and pieces that a text becomes.
+
+use serde_json::json;
+
+use crate::cli::args::TokenizeArgs;
+use crate::cli::setup::{self, STANDARD_INPUT};
+use crate::cli::{print, print_json};
+use crate::error::Result;
+use crate::gguf::Gguf;
+use crate::tokenizer::{Tokenizer, Vocabulary};
+
+pub(super) fn run(args: &TokenizeArgs) -> Result<()> {
+    let gguf = Gguf::open(&args.model)?;
+    let vocabulary = Vocabulary::read(&gguf).map_err(|e| e.in_file(&args.model))?;
+    let tokenizer = Tokenizer::new(vocabulary).map_err(|e| e.in_file(&args.model))?;
+    let text = match args.text.as_deref() {
+        None | Some(STANDARD_INPUT) => setup::standard_text()?,
+        Some(text) => text.to_owned(),
+    };
+    let ids = match args.raw {
+        true => tokenizer.encode_trusted(&text),
+        false => tokenizer.encode(&text),
+    };
+    let piece = |id: &u32| tokenizer.vocabulary().pieces[*id as usize].text.as_str();
+    if args.json {
+        let pieces: Vec<_> = ids.iter().map(piece).collect();
+        return print_json(&json!({ "ids": ids, "pieces": pieces }));
+    }
+    let lines = ids.iter().map(|id| format!("{id:>6}  {}\n", piece(id)));
+    print(&lines.collect::<String>()).map(drop)
+}

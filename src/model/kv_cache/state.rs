@@ -1,0 +1,85 @@
+//! The positions of a cache as bytes, to be written to a file and read again.
+//!
+//! Layer by layer, keys then values, head by head: the rows of all positions as they lie in
+//! memory. Only a program on a machine of the same byte order may read them.
+
+use std::io::{self, Read, Write};
+use std::ops::Range;
+
+use super::{KvCache, LayerCache, Rows};
+
+impl KvCache {
+    /// Bytes of one position.
+    pub(crate) fn position_bytes(&self) -> usize {
+        let per_layer = |layer: &LayerCache| 2 * layer.n_kv_heads * layer.row_bytes();
+        self.layers.iter().map(per_layer).sum()
+    }
+
+    /// Writes all positions.
+    pub(crate) fn save(&self, out: &mut dyn Write) -> io::Result<()> {
+        for layer in &self.layers {
+            for rows in [&layer.keys, &layer.values] {
+                for head in layer.heads_of(self.len) {
+                    out.write_all(&rows.bytes()[head])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads `len` positions in place of those there are; none are left where that fails.
+    ///
+    /// # Panics
+    /// Where there is no room for as many.
+    pub(crate) fn restore(&mut self, len: usize, input: &mut dyn Read) -> io::Result<()> {
+        assert!(len <= self.capacity);
+        self.len = 0;
+        for layer in &mut self.layers {
+            let heads = layer.heads_of(len);
+            for rows in [&mut layer.keys, &mut layer.values] {
+                for head in heads.clone() {
+                    input.read_exact(&mut rows.bytes_mut()[head])?;
+                }
+            }
+        }
+        self.len = len;
+        Ok(())
+    }
+}
+
+impl LayerCache {
+    /// Bytes of one row of one head.
+    fn row_bytes(&self) -> usize {
+        let value_bytes = match self.keys {
+            Rows::F32(_) => size_of::<f32>(),
+            Rows::F16(_) => size_of::<u16>(),
+        };
+        self.head_dim * value_bytes
+    }
+
+    /// The bytes of each head's first `len` rows.
+    fn heads_of(&self, len: usize) -> impl Iterator<Item = Range<usize>> + Clone + use<> {
+        let row_bytes = self.row_bytes();
+        let capacity = self.capacity;
+        (0..self.n_kv_heads).map(move |head| {
+            let start = head * capacity * row_bytes;
+            start..start + len * row_bytes
+        })
+    }
+}
+
+impl Rows {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Rows::F32(rows) => bytemuck::cast_slice(rows),
+            Rows::F16(rows) => bytemuck::cast_slice(rows),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Rows::F32(rows) => bytemuck::cast_slice_mut(rows),
+            Rows::F16(rows) => bytemuck::cast_slice_mut(rows),
+        }
+    }
+}

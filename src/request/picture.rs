@@ -1,0 +1,73 @@
+//! Where pictures come from, and their pixels.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::image::{self, Aspect, Exif, Limits, Picture};
+use crate::model::visual_config::VisualConfig;
+use crate::reuse::PictureKey;
+use crate::timing::{Stage, Timings};
+
+/// Where a picture is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// In a file.
+    File(PathBuf),
+    /// Here, as the bytes of a file.
+    Bytes(Vec<u8>),
+    /// Here, as [`Assistant::pixels`](super::Assistant::pixels) made it of one of the others.
+    Pixels(Arc<Pixels>),
+}
+
+/// A picture as the vision tower takes it.
+#[derive(Debug)]
+pub struct Pixels {
+    /// `[3, image_size, image_size]`.
+    pub(super) values: Vec<f32>,
+    pub(super) key: PictureKey,
+}
+
+impl PartialEq for Pixels {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Pixels {}
+
+/// How pictures are made fit for the vision tower.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Preparation<'a> {
+    pub visual: &'a VisualConfig,
+    pub aspect: Option<Aspect>,
+    pub exif: Exif,
+}
+
+impl Preparation<'_> {
+    /// The pixels of a picture.
+    pub fn pixels(self, source: &Source, timings: &mut Timings) -> Result<Arc<Pixels>> {
+        let limits = Limits::default();
+        let picture = match source {
+            Source::Pixels(pixels) => return Ok(pixels.clone()),
+            Source::File(path) => {
+                timings.measure(Stage::DecodeImage, || image::open(path, self.exif, &limits))
+            }
+            Source::Bytes(bytes) => timings.measure(Stage::DecodeImage, || {
+                image::decode(bytes, self.exif, &limits)
+            }),
+        };
+        let pixels = timings.measure(Stage::Preprocess, || self.preprocess(&picture?));
+        match source {
+            Source::File(path) => pixels.map_err(|e| e.in_file(path)),
+            _ => pixels,
+        }
+    }
+
+    fn preprocess(self, picture: &Picture) -> Result<Arc<Pixels>> {
+        let aspect = self.aspect.unwrap_or(self.visual.aspect);
+        let values = self.visual.preprocess.pixels(picture, aspect)?;
+        let key = PictureKey::of(&values);
+        Ok(Arc::new(Pixels { values, key }))
+    }
+}

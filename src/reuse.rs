@@ -1,0 +1,165 @@
+//! What one request leaves to the next: computed positions, and encoded pictures.
+//!
+//! A [`Memory`] holds a session and what stands at each of its positions. The next prompt is
+//! compared with that from the beginning on, and only what follows the common part is computed;
+//! since keys and values depend on nothing but the positions up to theirs, the answer is the one
+//! that a fresh session gives. Pictures are told apart by a hash of their pixels ([`PictureKey`]),
+//! under which [`PictureCache`] also keeps what the vision tower made of them. [`Memory::save`]
+//! and [`Memory::restore`] carry a memory from one process to the next.
+
+mod pictures;
+mod state;
+
+pub use pictures::{PictureCache, PictureKey};
+pub use state::Restored;
+
+use crate::capacity;
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::model::config::{DecoderConfig, RopeScalingKind};
+use crate::session::{Input, Session};
+
+/// What stands at a position of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// A token.
+    Token(u32),
+    /// A row of an encoded picture.
+    Picture {
+        /// Which picture.
+        key: PictureKey,
+        /// Which of its rows, from 0.
+        row: u32,
+    },
+}
+
+/// A sequence that outlives the request it was computed for.
+#[derive(Debug, Default)]
+pub struct Memory<'m> {
+    session: Option<Session<'m>>,
+    /// What stands at the session's positions; as many.
+    held: Vec<Position>,
+    /// The longest that the sequence has been since its first position was computed.
+    longest: usize,
+    /// Positions that a session is made for, where a request needs no more.
+    room: usize,
+}
+
+impl<'m> Memory<'m> {
+    /// Nothing yet. Sessions are made for the request that needs one.
+    pub fn new() -> Self {
+        Memory::default()
+    }
+
+    /// Nothing yet, and sessions with room for `room` positions at least: a conversation grows.
+    pub fn with_room(room: usize) -> Self {
+        Memory {
+            room,
+            ..Memory::default()
+        }
+    }
+
+    /// What stands at the positions computed so far.
+    pub fn held(&self) -> &[Position] {
+        &self.held
+    }
+
+    /// Makes room for `n_positions` in all. A session that is too small is replaced.
+    ///
+    /// # Errors
+    /// [`Kind::Capacity`](crate::Kind::Capacity) where the system would not give the memory.
+    pub fn reserve(&mut self, model: &'m Model, n_positions: usize) -> Result<()> {
+        if self.session.as_ref().is_some_and(|session| {
+            session.capacity() >= n_positions && std::ptr::eq(session.model(), model)
+        }) {
+            return Ok(());
+        }
+        let n_positions = n_positions.max(self.room);
+        self.session = None;
+        self.held.clear();
+        capacity::check(model, n_positions)?;
+        self.session = Some(Session::new(model, n_positions));
+        self.held.reserve(n_positions);
+        Ok(())
+    }
+
+    /// Forgets all but what `wanted` begins with, and gives its length. At least one position of
+    /// `wanted` is always left to be computed: without it there were no logits.
+    pub fn keep(&mut self, wanted: &[Position]) -> usize {
+        let common = self.held.iter().zip(wanted);
+        let n_common = common.take_while(|(held, wanted)| held == wanted).count();
+        let n_kept = match self.depends_on_length(wanted.len()) {
+            true => 0,
+            false => n_common.min(wanted.len().saturating_sub(1)),
+        };
+        self.truncate(n_kept);
+        n_kept
+    }
+
+    /// Whether keys would have been rotated otherwise in a sequence of `len` positions computed
+    /// anew: dynamic rotary scaling depends on how long the sequence is.
+    fn depends_on_length(&self, len: usize) -> bool {
+        let Some(session) = &self.session else {
+            return false;
+        };
+        let config: &DecoderConfig = &session.model().config().decoder;
+        let is_dynamic = config
+            .rope_scaling
+            .is_some_and(|scaling| scaling.kind == RopeScalingKind::Dynamic);
+        is_dynamic && len.max(self.longest) > config.max_position_embeddings
+    }
+
+    /// Forgets all positions from `len` on.
+    pub fn truncate(&mut self, len: usize) {
+        if let Some(session) = &mut self.session {
+            session.truncate(len);
+        }
+        self.held.truncate(len);
+        if self.held.is_empty() {
+            self.longest = 0;
+        }
+    }
+
+    /// Computes `inputs`, at which `positions` stand, behind what is held. `go_on` is asked as in
+    /// [`Session::extend_while`]; the result is its.
+    ///
+    /// # Errors
+    /// As [`Session::extend`], and where nothing was reserved.
+    pub fn extend(
+        &mut self,
+        inputs: &[Input],
+        positions: &[Position],
+        go_on: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<bool> {
+        let session = self.session.as_mut().ok_or_else(no_session)?;
+        let is_whole = session.extend_while(inputs, go_on)?;
+        self.held.extend_from_slice(positions);
+        self.longest = self.longest.max(self.held.len());
+        self.held.truncate(session.len());
+        Ok(is_whole)
+    }
+
+    /// Computes one generated token.
+    ///
+    /// # Errors
+    /// As [`Memory::extend`].
+    pub fn step(&mut self, id: u32) -> Result<()> {
+        let session = self.session.as_mut().ok_or_else(no_session)?;
+        session.step(id)?;
+        self.held.push(Position::Token(id));
+        self.longest = self.longest.max(self.held.len());
+        Ok(())
+    }
+
+    /// Logits of what comes next, to be changed by a sampler; none before anything was reserved.
+    pub fn logits_mut(&mut self) -> &mut [f32] {
+        match &mut self.session {
+            Some(session) => session.logits_mut(),
+            None => &mut [],
+        }
+    }
+}
+
+fn no_session() -> Error {
+    Error::capacity("no memory was reserved for the sequence")
+}

@@ -1,0 +1,132 @@
+//! Conversations through the library: what is left out, and what stays after failures.
+
+#[path = "common/tiny.rs"]
+mod tiny;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use owl2::chat::Conversation;
+use owl2::kernels::Isa;
+use owl2::prompt::Template;
+use owl2::request::{Answer, Assistant, Event, Prompt, Request, StopReason};
+use owl2::reuse::Memory;
+use owl2::{Kind, Result};
+
+fn picture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images/gray.png")
+}
+
+fn assistant() -> Assistant {
+    let file = tiny::open(&tiny::file(&tiny::config(), 1));
+    Assistant::new(&file, tiny::compute_on(2, Isa::detect().unwrap())).unwrap()
+}
+
+/// A conversation in `context` positions, with answers of up to 10.
+fn conversation(assistant: &Assistant, context: usize) -> Conversation<'_> {
+    let settings = Request {
+        max_tokens: Some(10),
+        context: Some(context),
+        ..Request::new(Prompt::turns(Vec::new()))
+    };
+    let mut conversation = Conversation::new(assistant, Memory::with_room(context), settings);
+    conversation.template = Some(Template::MplugOwl2);
+    conversation
+}
+
+fn ask(conversation: &mut Conversation, question: &str) -> Result<Answer> {
+    conversation.ask(question, &mut |_| ControlFlow::Continue(()))
+}
+
+fn left_out(conversation: &Conversation) -> Vec<usize> {
+    let turns = conversation.turns().iter().enumerate();
+    turns
+        .filter_map(|(index, turn)| turn.is_left_out.then_some(index))
+        .collect()
+}
+
+#[test]
+fn old_turns_go_first_and_those_with_pictures_last() {
+    let assistant = assistant();
+    let mut conversation = conversation(&assistant, 300);
+    conversation.attach(&picture()).unwrap();
+    while left_out(&conversation).is_empty() {
+        assert!(conversation.turns().len() < 20);
+        ask(&mut conversation, "one two three").unwrap();
+    }
+    // From the second on, and some room was made at once.
+    let gone = left_out(&conversation);
+    assert_eq!(gone, (1..=gone.len()).collect::<Vec<_>>());
+    assert!(gone.len() > 1, "{gone:?}");
+    let n_positions = ask(&mut conversation, "and now").unwrap().n_prompt;
+    assert!(n_positions < 300);
+
+    // One long question leaves room for nothing else.
+    ask(&mut conversation, &"abc ".repeat(60)).unwrap();
+    let n_earlier = conversation.turns().len() - 1;
+    assert_eq!(left_out(&conversation).len(), n_earlier);
+}
+
+#[test]
+fn a_question_that_fails_leaves_everything_as_it_was() {
+    let assistant = assistant();
+    let mut conversation = conversation(&assistant, 300);
+    ask(&mut conversation, "one two three").unwrap();
+    conversation.attach(&picture()).unwrap();
+    let before = conversation.turns().to_vec();
+    let error = ask(&mut conversation, &"abc ".repeat(300)).unwrap_err();
+    assert_eq!(error.kind(), Kind::Capacity);
+    let error = ask(&mut conversation, "<|image|><|image|>").unwrap_err();
+    assert_eq!(error.kind(), Kind::Input);
+    assert_eq!(conversation.turns(), before);
+    assert_eq!(conversation.attached().len(), 1);
+    ask(&mut conversation, "four").unwrap();
+    assert!(conversation.attached().is_empty());
+    assert_eq!(conversation.turns()[1].pictures.len(), 1);
+}
+
+#[test]
+fn an_answer_that_was_cut_off_is_kept_if_it_had_begun() {
+    let assistant = assistant();
+    let mut conversation = conversation(&assistant, 300);
+    conversation.attach(&picture()).unwrap();
+    let answer = conversation.ask("what", &mut |event| match event {
+        Event::Reading { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert_eq!(answer.unwrap().stop, StopReason::Cancelled);
+    assert!(conversation.turns().is_empty());
+    assert_eq!(conversation.attached().len(), 1);
+
+    conversation.settings.max_tokens = Some(150);
+    let mut text = String::new();
+    let answer = conversation.ask("what", &mut |event| {
+        if let Event::Text(more) = event {
+            text += more;
+        }
+        match text.trim().is_empty() {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    });
+    assert_eq!(answer.unwrap().stop, StopReason::Cancelled);
+    assert!(!conversation.turns()[0].answer.is_empty());
+    assert!(conversation.attached().is_empty());
+}
+
+#[test]
+fn answering_again_needs_a_question() {
+    let assistant = assistant();
+    let mut conversation = conversation(&assistant, 300);
+    let again = |conversation: &mut Conversation| {
+        conversation.ask_again(&mut |_| ControlFlow::Continue(()))
+    };
+    assert_eq!(again(&mut conversation).unwrap_err().kind(), Kind::Input);
+    let first = ask(&mut conversation, "what").unwrap();
+    let second = again(&mut conversation).unwrap();
+    assert_eq!(second.ids, first.ids);
+    assert_eq!(conversation.turns().len(), 1);
+    conversation.settings.sampling.temperature = 2.0;
+    let answers = [(); 4].map(|()| again(&mut conversation).unwrap().ids);
+    assert!(answers.iter().any(|ids| *ids != answers[0]));
+}

@@ -1,0 +1,180 @@
+//! What happens where memory is short, or the model's file changes while it is in use.
+#![cfg(unix)]
+
+#[path = "parity/checkpoints.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod checkpoints;
+#[path = "parity/golden.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod golden;
+#[path = "common/room.rs"]
+mod room;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
+
+use owl2::kernels::Isa;
+use owl2::ops::Compute;
+use owl2::prompt::Message;
+use owl2::request::{Answer, Assistant, Prompt, Request};
+use owl2::threads::Threads;
+use owl2::{Kind, Result};
+
+use checkpoints::N_THREADS;
+use room::{Room, stderr};
+
+/// Runs the program with an address space of `kib`.
+fn with_address_space(room: &Room, kib: usize, args: &[&str]) -> Output {
+    let mut command = Command::new("sh");
+    command.current_dir(room.path("")).arg("-c");
+    command.arg(format!("ulimit -v {kib} && exec \"$0\" \"$@\""));
+    command.arg(env!("CARGO_BIN_EXE_owl2")).args(args);
+    command.arg0("sh").output().unwrap()
+}
+
+/// The number after `before` in a text.
+#[track_caller]
+fn number_after(text: &str, before: &str) -> usize {
+    let (_, rest) = text.split_once(before).expect(text);
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+    digits.parse().expect(text)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_context_beyond_the_memory_is_refused_with_what_would_fit() {
+    let room = Room::with_model();
+    let ask = |context: usize, n: usize| {
+        let (context, n) = (context.to_string(), n.to_string());
+        let args = [
+            "-m",
+            "m.gguf",
+            "-p",
+            "Is it?",
+            "--choices",
+            "yes,no",
+            "-t",
+            "1",
+        ];
+        let args = [&args[..], &["-c", &context, "-n", &n]].concat();
+        with_address_space(&room, 600_000, &args)
+    };
+    let output = ask(4_000_000, 3_000_000);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    for figure in [
+        "3000",
+        "GiB of memory beside the model's 5.3 MiB",
+        "available",
+        "--quant q8_0",
+    ] {
+        assert!(said.contains(figure), "{said}");
+    }
+    assert!(output.stdout.is_empty());
+    // What it says would fit does.
+    let fits = number_after(&said, "set --ctx-size to ");
+    assert!((10_000..3_000_000).contains(&fits), "{said}");
+    let output = ask(fits, fits - 100);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_beyond_the_address_space_is_refused() {
+    let room = Room::with_model();
+    let file = OpenOptions::new()
+        .write(true)
+        .open(room.path("m.gguf"))
+        .unwrap();
+    // A hole, which takes no room on the disk.
+    file.set_len(4 << 30).unwrap();
+    let output = with_address_space(&room, 600_000, &["-m", "m.gguf", "-p", "x"]);
+    assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+    for text in ["m.gguf", "4294967296 bytes", "address space"] {
+        assert!(stderr(&output).contains(text), "{}", stderr(&output));
+    }
+}
+
+/// A model file that a process has open.
+struct Open {
+    room: Room,
+    assistant: Assistant,
+}
+
+impl Open {
+    fn new() -> Self {
+        let room = Room::with_model();
+        let compute = Compute {
+            threads: Threads::new(N_THREADS).unwrap(),
+            isa: Isa::detect().unwrap(),
+        };
+        let assistant = Assistant::open(&room.path("m.gguf"), compute).unwrap();
+        Open { room, assistant }
+    }
+
+    fn ask(&self) -> Result<Answer> {
+        let messages = vec![Message::user("Is it?"), Message::assistant("")];
+        let request = Request {
+            max_tokens: Some(4),
+            ..Request::new(Prompt::turns(messages))
+        };
+        self.assistant
+            .answer(&request, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// Checks that the next request is refused because the file was changed.
+    #[track_caller]
+    fn is_refused(&self) {
+        let error = self.ask().unwrap_err();
+        assert_eq!(error.kind(), Kind::Model);
+        let text = error.to_string();
+        assert!(
+            text.contains("m.gguf") && text.contains("was changed"),
+            "{text}"
+        );
+    }
+
+    fn file(&self) -> File {
+        let path = self.room.path("m.gguf");
+        OpenOptions::new().write(true).open(path).unwrap()
+    }
+}
+
+#[test]
+fn a_truncated_model_file_is_told() {
+    let open = Open::new();
+    let before = open.ask().unwrap();
+    let len = open.file().metadata().unwrap().len();
+    open.file().set_len(len / 2).unwrap();
+    open.is_refused();
+    open.file().set_len(0).unwrap();
+    open.is_refused();
+    assert!(!before.ids.is_empty());
+}
+
+#[test]
+fn a_model_file_that_is_written_over_is_told() {
+    let open = Open::new();
+    open.ask().unwrap();
+    let modified = open.file().metadata().unwrap().modified().unwrap();
+    open.file().write_all(b"GGUX").unwrap();
+    open.is_refused();
+    // Not even where its time is that of before.
+    open.file().set_modified(modified).unwrap();
+    open.is_refused();
+    open.file().write_all(b"GGUF").unwrap();
+    open.file().set_modified(modified).unwrap();
+    open.ask().unwrap();
+}
+
+#[test]
+fn a_model_file_that_is_replaced_does_no_harm() {
+    let open = Open::new();
+    let before = open.ask().unwrap();
+    fs::write(open.room.path("other"), "another file").unwrap();
+    fs::rename(open.room.path("other"), open.room.path("m.gguf")).unwrap();
+    assert_eq!(open.ask().unwrap().ids, before.ids);
+}
