@@ -4,6 +4,7 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
+use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT_LANES};
@@ -69,6 +70,11 @@ macro_rules! common {
         #[inline(always)]
         fn gemm<F: Format>(self, tile: GemmTile) {
             multiply::<Self, F, 4, 2>(self, tile);
+        }
+
+        #[inline(always)]
+        fn score(self, work: KeyScores) {
+            score::<Self, 4, 2>(self, work);
         }
 
         #[inline(always)]

@@ -13,9 +13,12 @@ use half::slice::HalfFloatSliceExt;
 use pulp::{Simd, WithSimd};
 
 use crate::kernels::aligned::AlignedFloats;
+use crate::kernels::attention::scores::Quantized;
+use crate::kernels::int8::UNIT;
 use crate::kernels::tiles::Tile;
 use crate::kernels::{Isa, float};
 
+pub mod scores;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +32,8 @@ const BLOCK_FLOATS: usize = 8192;
 const MAX_BLOCK_KEYS: usize = 64;
 /// Keys, or columns of values, that are multiplied together.
 const ROWS_AT_ONCE: usize = 8;
+/// A multiple of [`ROWS_AT_ONCE`] and of every [`Int8::TILE_ROWS`](super::int8::Int8::TILE_ROWS).
+const KEY_GROUPS: usize = 24;
 /// Registers of queries side by side.
 const QUERY_VECTORS: usize = 2;
 
@@ -88,6 +93,8 @@ pub struct Head<'a> {
     pub causal_start: Option<usize>,
     /// What scores are multiplied with before the softmax.
     pub scale: f32,
+    /// Whether batches compute scores in 8-bit integers where `head_dim` allows it.
+    pub int8_scores: bool,
 }
 
 impl Head<'_> {
@@ -110,6 +117,8 @@ pub struct Scratch {
     values: AlignedFloats,
     /// `[groups of queries, head_dim, group]`.
     queries: AlignedFloats,
+    /// Queries and keys, where scores are computed in integers.
+    quantized: Quantized,
     /// `[block, group]`: scores, then weights.
     weights: AlignedFloats,
     /// `[groups of queries, head_dim, group]`.
@@ -129,7 +138,7 @@ pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
     let head_dim = tile.cols().len();
     let block = (BLOCK_FLOATS / head_dim).clamp(1, MAX_BLOCK_KEYS);
     // Batches compute whole groups of keys; those that are not there are left out afterwards.
-    let padded_block = block.next_multiple_of(ROWS_AT_ONCE);
+    let padded_block = block.next_multiple_of(KEY_GROUPS);
     scratch.keys.resize(padded_block * head_dim);
     scratch.values.resize(block * head_dim);
     if tile.rows().len() <= MAX_SINGLE_QUERIES {
@@ -142,6 +151,7 @@ pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
         });
     } else {
         isa.run(AttendBatch {
+            isa,
             head,
             block,
             tile,
@@ -269,6 +279,7 @@ fn add_weighted<S: Simd>(simd: S, weights: &[f32], values: &[f32], shrink: f32, 
 
 /// Many queries, in groups of as many as [`QUERY_VECTORS`] registers hold.
 struct AttendBatch<'a, 'b, 'c> {
+    isa: Isa,
     head: Head<'a>,
     block: usize,
     tile: &'b mut Tile<'c>,
@@ -281,6 +292,7 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let AttendBatch {
+            isa,
             head,
             block,
             tile,
@@ -290,7 +302,18 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
         let group = QUERY_VECTORS * S::F32_LANES;
         let rows = tile.rows();
         let n_groups = rows.len().div_ceil(group);
-        load_queries(&head, rows.clone(), head_dim, group, scratch);
+        // Without vector instructions a group is too narrow to hold a tile; floats do as well there.
+        let tile_width = scores::tile_width(isa);
+        let int8_scores =
+            head.int8_scores && head_dim.is_multiple_of(UNIT) && group.is_multiple_of(tile_width);
+        if int8_scores {
+            let queries = rows.clone().map(|query| head.queries.row(query, head_dim));
+            scratch
+                .quantized
+                .load_queries(isa, head_dim, head.scale, queries);
+        } else {
+            load_queries(&head, rows.clone(), head_dim, group, scratch);
+        }
         scratch.out.resize(n_groups * head_dim * group);
         scratch.out.fill(0.0);
         scratch.max.resize(n_groups * group);
@@ -300,13 +323,16 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
         scratch.shrink.resize(group);
         scratch
             .weights
-            .resize(block.next_multiple_of(ROWS_AT_ONCE) * group);
+            .resize(block.next_multiple_of(KEY_GROUPS) * group);
 
         let most_visible = head.n_visible(rows.end - 1);
         for first in (0..most_visible).step_by(block) {
             let n_keys = block.min(most_visible - first);
             let keys = &mut scratch.keys[..n_keys * head_dim];
             head.keys.copy_to(first, head_dim, keys);
+            if int8_scores {
+                scratch.quantized.load_keys(isa, head_dim, keys);
+            }
             let values = &mut scratch.values[..n_keys * head_dim];
             head.values.copy_to(first, head_dim, values);
             for index in 0..n_groups {
@@ -318,8 +344,17 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
                 }
                 let part = index * head_dim * group..(index + 1) * head_dim * group;
                 let lanes = index * group..(index + 1) * group;
-                let queries = &scratch.queries[part.clone()];
-                score::<S>(simd, &scratch.keys, queries, n_keys, &mut scratch.weights);
+                if int8_scores {
+                    let n_tiles = (last_query + 1 - first_query).div_ceil(tile_width);
+                    for tile in 0..n_tiles {
+                        let scores = &mut scratch.weights[tile * tile_width..];
+                        let tile = index * (group / tile_width) + tile;
+                        scratch.quantized.score(isa, head_dim, tile, scores, group);
+                    }
+                } else {
+                    let queries = &scratch.queries[part.clone()];
+                    score::<S>(simd, &scratch.keys, queries, n_keys, &mut scratch.weights);
+                }
                 let weights = &mut scratch.weights[..n_keys * group];
                 hide(&head, first_query, first, group, weights);
                 weigh(

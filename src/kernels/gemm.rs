@@ -186,9 +186,9 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
             }
             let panel = PanelTile::new::<F, R>(panel, index, n_units);
             if narrow {
-                dot_tile::<I, F, R, 1>(isa, panel, view, first_lane, biases, products);
+                dot_tile::<I, F, R, 1>(isa, panel, view, first_lane, biases, products, width);
             } else {
-                dot_tile::<I, F, R, V>(isa, panel, view, first_lane, biases, products);
+                dot_tile::<I, F, R, V>(isa, panel, view, first_lane, biases, products, width);
             }
         }
         let done = Products {
@@ -340,13 +340,13 @@ struct PanelTileMut<'a> {
 
 /// One tile of a panel.
 #[derive(Clone, Copy)]
-struct PanelTile<'a> {
+pub(super) struct PanelTile<'a> {
     /// `[groups, R, group]`.
-    weights: &'a [u8],
+    pub weights: &'a [u8],
     /// `[groups, R]`.
-    scales: &'a [f32],
+    pub scales: &'a [f32],
     /// `[units, R]`.
-    mins: &'a [f32],
+    pub mins: &'a [f32],
 }
 
 impl<'a> PanelTile<'a> {
@@ -363,25 +363,27 @@ impl<'a> PanelTile<'a> {
 }
 
 /// The products of `R` rows with `V` registers of tokens from lane `first_lane` of a record on,
-/// over all columns, to those lanes of `products: [R, width]`.
+/// over all columns, to those lanes of `products`, whose `R` rows are `stride` apart.
 #[allow(
     clippy::needless_range_loop,
     reason = "constant bounds keep the sums in registers"
 )]
 #[inline(always)]
-fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
+pub(super) fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
     isa: I,
     panel: PanelTile,
     tokens: View,
     first_lane: usize,
     biases: [f32; R],
     products: &mut [f32],
+    stride: usize,
 ) {
     let width = I::TILE_VECTORS * I::LANES;
     let n_units = panel.mins.len() / R;
     let n_groups = n_units * F::GROUPS_PER_UNIT;
     assert!(panel.weights.len() == n_groups * R * F::GROUP && panel.scales.len() == n_groups * R);
-    assert!(panel.mins.len() == n_units * R && products.len() == R * width);
+    assert!(panel.mins.len() == n_units * R && stride >= width);
+    assert!(products.len() >= (R - 1) * stride + width);
     assert!(first_lane + V * I::LANES <= width);
     assert!(tokens.quants.len() == n_units * UNIT * width);
     assert!(tokens.scales.len() == n_units * width && tokens.sums.len() == 2 * n_units * width);
@@ -457,7 +459,7 @@ fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
             let scales = isa.load_f32(scales);
             for r in 0..R {
                 let product = isa.mul_add(totals[r][v], scales, isa.splat_f32(biases[r]));
-                isa.store_f32(products.as_mut_ptr().add(r * width + lane), product);
+                isa.store_f32(products.as_mut_ptr().add(r * stride + lane), product);
             }
         }
     }

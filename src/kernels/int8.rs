@@ -7,6 +7,7 @@
 //! integers, and the same floats in the same order, as [`Scalar`](super::scalar::Scalar).
 #![allow(unsafe_code)]
 
+use crate::kernels::attention::scores::KeyScores;
 use crate::kernels::gemm::GemmTile;
 
 /// Columns that most weights share a scale for.
@@ -75,6 +76,9 @@ pub trait Int8: Copy + Send + Sync {
 
     /// Computes a tile of a matrix product with the tile shape that suits this instruction set.
     fn gemm<F: super::formats::Format>(self, tile: GemmTile);
+
+    /// Scores of queries with keys, with the tile shape that suits this instruction set.
+    fn score(self, work: KeyScores);
 
     /// The largest size of a value.
     fn largest(self, values: &[[f32; HALF]]) -> f32;

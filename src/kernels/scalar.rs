@@ -1,6 +1,7 @@
 //! Portable code: what every instruction set has to compute.
 #![allow(unsafe_code)]
 
+use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES, read_u16};
@@ -34,6 +35,11 @@ impl Int8 for Scalar {
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
         multiply::<Self, F, 2, 1>(self, tile);
+    }
+
+    #[inline(always)]
+    fn score(self, work: KeyScores) {
+        score::<Self, 2, 1>(self, work);
     }
 
     #[inline(always)]

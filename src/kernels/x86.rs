@@ -3,6 +3,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
@@ -576,6 +577,11 @@ impl Int8 for Avx2 {
     }
 
     #[inline(always)]
+    fn score(self, work: KeyScores) {
+        score::<Self, 6, 1>(self, work);
+    }
+
+    #[inline(always)]
     unsafe fn dot_group<const R: usize, const V: usize>(
         self,
         kind: Group,
@@ -694,6 +700,11 @@ impl Int8 for AvxVnni {
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
         multiply::<Self, F, 6, 1>(self, tile);
+    }
+
+    #[inline(always)]
+    fn score(self, work: KeyScores) {
+        score::<Self, 6, 1>(self, work);
     }
 
     #[allow(

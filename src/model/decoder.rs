@@ -285,6 +285,7 @@ impl Block {
             values: cache.values(),
             n_keys: first + n,
             causal_start: Some(first),
+            int8_scores: false,
         };
         attention.forward(compute, attended);
         let input = scratch.input.prepare(compute, attended, width);

@@ -3,6 +3,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{Group, HALF, Int8, Int8Op, UNIT_LANES};
@@ -24,6 +25,11 @@ impl Int8 for Avx512 {
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
         multiply::<Self, F, 6, 2>(self, tile);
+    }
+
+    #[inline(always)]
+    fn score(self, work: KeyScores) {
+        score::<Self, 6, 2>(self, work);
     }
 
     #[inline(always)]
