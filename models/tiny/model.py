@@ -348,14 +348,16 @@ class Owl2(nn.Module):
 
 
 def load(directory):
-    """A checkpoint in the published layout (safetensors), in float32."""
+    """A checkpoint in the published layout (safetensors or .bin files), in float32."""
     from safetensors.torch import load_file
     directory = Path(directory)
     config = json.loads((directory / "config.json").read_text())
     model = Owl2(config)
     tensors = {}
-    for file in sorted(directory.glob("*.safetensors")):
+    for file in directory.glob("*.safetensors"):
         tensors |= load_file(file)
+    for file in directory.glob("*.bin"):
+        tensors |= torch.load(file, weights_only=True)
     known = model.state_dict()
     # A file may hold positions that are never used and rotary frequencies that must not be read.
     tensors = {name: t.float() for name, t in tensors.items()

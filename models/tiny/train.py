@@ -246,11 +246,6 @@ class Muon(torch.optim.Optimizer):
             p.addcdiv_(state["first"], scale, value=-others["lr"] / (1 - 0.9 ** n))
 
 
-def matrices_of(model):
-    names = [n for n, p in model.named_parameters() if p.dim() == 2 and (".layers." in n or "visual_fc" in n)]
-    return names
-
-
 # ---- training
 
 
@@ -265,22 +260,22 @@ class Trainer:
         self.queries = CELLS * CELLS
         self.initialize()
         self.helpers = Helpers(config["hidden_size"], self.queries)
-        chosen = set(matrices_of(self.model))
-        named = list(self.model.named_parameters())
-        self.optimizer = Muon([p for n, p in named if n in chosen],
-                              [p for n, p in named if n not in chosen] + list(self.helpers.parameters()))
-        encode = self.tokenizer.encode
-        self.word_ids = torch.tensor([encode(w)[0] for w in WORDS + ["background"]])
-        self.colour_ids = torch.tensor([encode(c)[0] for c in COLOURS])
+        matrices, others = [], []
+        for name, p in self.model.named_parameters():
+            (matrices if p.dim() == 2 and (".layers." in name or "visual_fc" in name) else others).append(p)
+        self.optimizer = Muon(matrices, others + list(self.helpers.parameters()))
+        # Unpacking insists on it: each of these words is one piece.
+        self.word_ids = torch.tensor([i for [i] in map(self.tokenizer.encode, WORDS + ["background"])])
+        self.colour_ids = torch.tensor([i for [i] in map(self.tokenizer.encode, COLOURS)])
         self.step, self.log = 0, []
 
     def initialize(self):
-        """Linear layers as LLaMA's, narrower where they write into the residual stream."""
-        depth = {"dense": 4, "fc2": 4, "o_proj": self.options.layers, "down_proj": self.options.layers}
+        """Normal weights, narrower the deeper the residual stream is that they write into."""
+        writers = {"dense": 4, "fc2": 4, "o_proj": self.options.layers, "down_proj": self.options.layers}
         for name, module in self.model.named_modules():
             if isinstance(module, nn.Linear):
-                leaf = name.split(".")[-1]
-                nn.init.normal_(module.weight, std=0.04 / math.sqrt(2 * depth.get(leaf, 0.5)))
+                depth = writers.get(name.split(".")[-1])
+                nn.init.normal_(module.weight, std=0.04 / math.sqrt(2 * depth) if depth else 0.04)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.model.model.embed_tokens.weight, std=0.05)
