@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import questions
+from evalset import ONE
 from model import Owl2, tiny_config
 from scenes import COLOURS, PATCHES, STYLES, UNSEEN, WORDS, Sprites, compose
 
@@ -491,11 +492,10 @@ def main():
         return trainer.train()
     # The seed lies apart from the training's: its generators have two numbers in their seed.
     sprites, unseen = Sprites(options.packages, STYLES), Sprites(options.packages, UNSEEN)
-    one = {"naming": .5, "caption": .3, "background": .2}
     print(f"step {trainer.step}")
     print(table("new scenes", trainer.evaluate(sprites, options.evaluate, 10**6)))
-    print(table("one object", trainer.evaluate(sprites, options.evaluate, 10**6 + 1, one, count=1)))
-    print(table("one object, unseen style", trainer.evaluate(unseen, options.evaluate, 10**6 + 2, one, count=1)))
+    print(table("one object", trainer.evaluate(sprites, options.evaluate, 10**6 + 1, ONE, count=1)))
+    print(table("one object, unseen style", trainer.evaluate(unseen, options.evaluate, 10**6 + 2, ONE, count=1)))
     print(table("new scenes, unseen style", trainer.evaluate(unseen, options.evaluate, 10**6 + 3)))
     print(table("text", trainer.evaluate_text()))
 
