@@ -22,7 +22,7 @@ ONE = {"naming": .5, "caption": .3, "background": .2}  # what is asked where the
 def scenes(rng, split, sprites, number, each, out, shares, **scene):
     """`each` questions about each of `number` scenes, as evaluation lines; the pictures go to out/images."""
     for index in range(number):
-        made = compose(rng, sprites, **scene)
+        made = compose(rng, sprites, distort=False, **scene)
         image = f"images/{split}-{index:04}.png"
         Image.fromarray(made.pixels).save(out / image, optimize=True)
         for _, (kind, question, answer) in zip(range(each), questions.ask(rng, made, shares)):

@@ -213,17 +213,17 @@ def hue_matrix(degrees, saturation):
     return (gray + saturation * (c * (np.eye(3) - gray) + s * cross)).astype(np.float32)
 
 
-def dressed(rng, sprite, side, vary):
-    """A drawing of `side` pixels, flipped, stretched, turned and tinted a little: [h, w, 4] float, colours times alpha."""
+def dressed(rng, sprite, side, distort):
+    """A drawing of `side` pixels, flipped, and if asked stretched, turned and tinted: [h, w, 4] float, colours times alpha."""
     if rng.random() < .5:
         sprite = sprite[:, ::-1]
-    stretch = np.exp(rng.normal(0, .09)) if vary else 1.0
+    stretch = np.exp(rng.normal(0, .09)) if distort else 1.0
     image = Image.fromarray(np.ascontiguousarray(sprite), "RGBa")
     image = image.resize([max(8, round(side * f)) for f in (min(1, stretch), min(1, 1 / stretch))], Image.Resampling.BICUBIC)
-    if vary and rng.random() < .3:
+    if distort and rng.random() < .3:
         image = image.rotate(rng.normal(0, 8), Image.Resampling.BILINEAR, expand=False)
     pixels = np.asarray(image, np.float32)
-    if vary and rng.random() < .6:
+    if distort and rng.random() < .6:
         wide = rng.random() < .2  # now and then far off, so that form counts more than colour
         matrix = hue_matrix(rng.normal(0, 45 if wide else 12), rng.uniform(.3 if wide else .7, 1.3)) * rng.uniform(.85, 1.12)
         rgb = np.clip(pixels[..., :3] @ matrix.T, 0, pixels[..., 3:])
@@ -263,9 +263,9 @@ def choose(rng, styles, thing=None):
     return thing or list(THINGS)[rng.integers(len(THINGS))], None, style
 
 
-def compose(rng, sprites, count=None, size=SIZE, vary=True, objects=None, background=None, places=None):
+def compose(rng, sprites, count=None, size=SIZE, distort=True, grain=True, objects=None, background=None, places=None):
     """One scene. What is not given is drawn: `count` objects, or `objects` [(word, colour, style)] on `background`;
-    `vary` turns the drawings' distortions on."""
+    without `distort` the drawings are as they were drawn, but for their size and side."""
     styles = list(sprites.drawings)
     while True:
         number = count or (len(objects) if objects else 1 + int(rng.choice(4, p=[.27, .33, .18, .22])))
@@ -285,21 +285,21 @@ def compose(rng, sprites, count=None, size=SIZE, vary=True, objects=None, backgr
         if any(colour == shape_colour for _, shape_colour, _ in chosen):
             continue
         spots, largest = places or layout(rng, number)
-        canvas, things, clear = ground(rng, colour, size, vary), [], True
+        canvas, things, clear = ground(rng, colour, size, grain), [], True
         for (word, shade, style), (place, x, y) in zip(chosen, spots):
             side = round(size * (largest if number == 1 or places else max(.23, largest * rng.uniform(.6, 1))))
             if shade:
                 pixels = shape_pixels(rng, word, shade, side)
             else:
                 drawings = sprites.drawings[style][word]
-                pixels = dressed(rng, drawings[rng.integers(len(drawings))], side, vary)
+                pixels = dressed(rng, drawings[rng.integers(len(drawings))], side, distort)
             canvas, alpha, stands_out = paste(canvas, pixels, x * size, y * size)
             clear &= stands_out > .35  # a white ghost on white is no question to ask
             step = size // PATCHES
             cover = alpha.reshape(PATCHES, step, PATCHES, step).mean((1, 3))
             things.append(Thing(word, shade, place, x, y, cover))
         if clear:
-            if vary:
+            if distort:
                 canvas = canvas * rng.uniform(.92, 1.06)
             return Scene(np.clip(canvas + .5, 0, 255).astype(np.uint8), colour, things)
 
@@ -320,7 +320,7 @@ def draw_examples(packages, directory):
     for index, (name, (size, background, objects)) in enumerate(EXAMPLES.items()):
         objects = [(word, style, None) if word in SHAPES else (word, None, style) for word, style in objects]
         places = (COLUMN2, .44) if "penguin" in name else spots[len(objects)]
-        scene = compose(np.random.default_rng(index), sprites, size=size, vary=False, objects=objects,
+        scene = compose(np.random.default_rng(index), sprites, size=size, distort=False, grain=False, objects=objects,
                         background=background, places=places)
         # A plain ground keeps the file small.
         Image.fromarray(scene.pixels).quantize(128, dither=Image.Dither.NONE).save(Path(directory) / name, optimize=True)

@@ -387,12 +387,12 @@ class Trainer:
         """Share of answers that are right to the letter, by kind, on new scenes: {kind: [right, asked]}.
 
         An answer is what greedy decoding would give exactly if each of its tokens is the likeliest after the ones
-        before; so one pass over the right answers tells."""
+        before; so one pass over the right answers tells. The drawings are as they are, not distorted as for training."""
         rng, counts = np.random.default_rng(seed), {}
         for start in range(0, scenes, 40):
             rows, pictures = Rows(self.tokenizer, self.queries), []
             for _ in range(min(40, scenes - start)):
-                made = compose(rng, sprites, **scene)
+                made = compose(rng, sprites, distort=False, **scene)
                 rows.add(questions.ask(rng, made, shares or questions.SHARES), True)
                 pictures.append(made.pixels)
             self.count(rows, self.model.encode(normalized(pictures)), counts)
