@@ -36,7 +36,7 @@ BOS, EOS = 1, 2
 CELLS = 4  # cells a side of the raster that the queries stand for
 
 # name, steps, pictures and rows of text in a step, peak rate
-STAGES = [("0", 2500, 32, 0, 3e-3), ("0b", 600, 32, 0, 2e-3), ("i", 400, 32, 4, 2e-3), ("ii", 4200, 32, 5, 2e-3)]
+STAGES = [("0", 2500, 32, 0, 3e-3), ("0b", 600, 32, 0, 2e-3), ("i", 400, 32, 4, 2e-3), ("ii", 3400, 32, 5, 2e-3)]
 
 
 def stage_of(step):
@@ -50,10 +50,10 @@ def stage_of(step):
 
 
 def rate(step):
-    """The learning rate: a short rise in each stage; the last stage falls to nothing from a fifth of its length on."""
+    """The learning rate: a short rise in each stage; the last stage falls to nothing from a quarter of its length on."""
     (name, steps, _, _, peak), done = stage_of(step)
     rise = min(1, (done + 1) / 40)
-    fall = min(1, (steps - done) / (0.8 * steps)) if name == "ii" else 1
+    fall = min(1, (steps - done) / (0.75 * steps)) if name == "ii" else 1
     return peak * rise * fall
 
 
