@@ -16,6 +16,8 @@ from scenes import (ANIMALS, COLOURS, CORNERS, FOODS, FRUITS, INSTRUMENTS, PLANT
 # Not every scene has every kind: of what is asked in the end, where is a seventh and relation a thirtieth.
 SHARES = {"where": .30, "exists": .16, "count": .16, "relation": .16, "position": .07, "category": .06, "caption": .07,
           "detail": .04, "background": .02, "naming": .05, "color": .06}
+# Once the decoder finds objects, whole descriptions get their share.
+LATER_SHARES = SHARES | {"where": .20, "relation": .10, "caption": .17, "detail": .09, "count": .18, "position": .09}
 # The first stage is the paper's, which only describes, but for where: to find an object takes longest to learn.
 CAPTION_SHARES = {"caption": .4, "detail": .25, "where": .35}
 

@@ -38,6 +38,8 @@ CELLS = 4  # cells a side of the raster that the queries stand for
 # name, steps, pictures and rows of text in a step, peak rate
 STAGES = [("0", 2500, 32, 0, 3e-3), ("0b", 600, 32, 0, 2e-3), ("i", 400, 32, 4, 2e-3), ("ii", 3400, 32, 5, 2e-3)]
 
+FINDING = 1000  # steps of the last stage in which the questions that start from an object come first
+
 
 def stage_of(step):
     """The stage of a step, and the steps before and in it."""
@@ -320,7 +322,7 @@ class Trainer:
 
     def losses(self, sprites):
         """The loss of this step, and what to log of it."""
-        (name, _, count, texts, _), _ = stage_of(self.step)
+        (name, _, count, texts, _), done = stage_of(self.step)
         rng = np.random.default_rng([self.options.seed, self.step])
         scenes, pixels, (patch_words, patch_colours, words, colours) = self.pictures(rng, sprites, count)
         model, helpers = self.model.model, self.helpers
@@ -336,7 +338,7 @@ class Trainer:
         logged |= {"loss": loss.item(), "cells": float(right)}
         if name == "0b":
             return loss, logged
-        shares = questions.CAPTION_SHARES if name == "i" else questions.SHARES
+        shares = questions.CAPTION_SHARES if name == "i" else questions.SHARES if done < FINDING else questions.LATER_SHARES
         rows = Rows(self.tokenizer, self.queries)
         for scene in scenes:
             rows.add(questions.ask(rng, scene, shares), True, rng)
