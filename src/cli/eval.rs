@@ -8,11 +8,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::cli::args::EvalArgs;
+use crate::cli::model_file::ModelFile;
 use crate::cli::{print, print_json};
 use crate::error::Result;
 use crate::eval::{self, Difference, Question, Report, Tally};
 use crate::ops::Compute;
-use crate::request::Assistant;
 use crate::threads;
 
 const BAR: &str = "{bar:30} {pos} of {len}  {eta} left  {msg}";
@@ -20,7 +20,7 @@ const BAR: &str = "{bar:30} {pos} of {len}  {eta} left  {msg}";
 pub(super) fn run(args: &EvalArgs) -> Result<()> {
     let questions = eval::read(&args.questions, args.limit.unwrap_or(usize::MAX))?;
     let compute = Compute::new(args.threads.unwrap_or_else(threads::default_count))?;
-    let assistant = Assistant::open(&args.model, compute)?;
+    let assistant = ModelFile::new(args.model.as_deref())?.assistant(compute)?;
     let beside = args.questions.parent().unwrap_or(Path::new(""));
     let image_root = args.image_root.as_deref().unwrap_or(beside);
 

@@ -1,0 +1,83 @@
+//! Drafted tokens change nothing but the time: the same answer, whatever is drafted.
+
+#[path = "common/tiny.rs"]
+mod tiny;
+
+use std::ops::ControlFlow;
+
+use owl2::gguf::Gguf;
+use owl2::kernels::Isa;
+use owl2::request::{Answer, Assistant, Prompt, Request};
+use owl2::reuse::Memory;
+use owl2::sampler::Sampling;
+
+/// Texts that repeat themselves, which answers then go on with.
+const PROMPTS: [&str; 3] = [
+    "<s> a b c d a b c d a b c d a b",
+    "<s>USER: Where is everything? ASSISTANT: There is a dog on the left. There is a cat on the right. \
+     The background is red.</s>USER: Where is everything? ASSISTANT: There is a dog on the left. There is",
+    "<s>1 2 3 4 5 6 1 2 3 4 5 6 1 2 3 4",
+];
+
+fn request(prompt: &str, temperature: f32, lookup: Option<usize>) -> Request {
+    Request {
+        sampling: Sampling {
+            temperature,
+            seed: 7,
+            ..Sampling::default()
+        },
+        max_tokens: Some(48),
+        lookup,
+        ..Request::new(Prompt::Raw(prompt.to_owned()))
+    }
+}
+
+fn answer<'m>(assistant: &'m Assistant, memory: &mut Memory<'m>, request: &Request) -> Answer {
+    let answer = assistant.answer_from(memory, request, &mut |_| ControlFlow::Continue(()));
+    answer.unwrap()
+}
+
+/// Asks with drafts of every length; returns how many drafted tokens were right.
+fn check(file: &Gguf, isa: Isa) -> usize {
+    let assistant = Assistant::new(file, tiny::compute_on(2, isa)).unwrap();
+    let mut n_accepted = 0;
+    for prompt in PROMPTS {
+        for temperature in [0.0, 0.6] {
+            let without = request(prompt, temperature, Some(0));
+            let plain = answer(&assistant, &mut Memory::new(), &without);
+            assert_eq!(plain.n_drafted, 0);
+            for lookup in [Some(1), Some(3), Some(7), Some(100), None] {
+                let mut memory = Memory::new();
+                let with = request(prompt, temperature, lookup);
+                let drafted = answer(&assistant, &mut memory, &with);
+                assert_eq!(drafted.ids, plain.ids, "{isa} {prompt} {lookup:?}");
+                assert_eq!(drafted.text, plain.text);
+                assert!(drafted.n_accepted <= drafted.n_drafted);
+                n_accepted += drafted.n_accepted;
+                // Nothing is left of what was drafted in vain.
+                let n_chosen = plain.n_prompt + plain.ids.len();
+                assert!(memory.held().len() <= n_chosen, "{lookup:?}");
+                let again = answer(&assistant, &mut memory, &with);
+                assert_eq!(again.ids, plain.ids, "{lookup:?}");
+            }
+        }
+    }
+    n_accepted
+}
+
+#[test]
+fn float_weights() {
+    let file = tiny::open(&tiny::file(&tiny::config(), 1));
+    for isa in Isa::available() {
+        assert!(check(&file, isa) > 0, "{isa}");
+    }
+}
+
+#[cfg(feature = "tiny")]
+#[test]
+fn quantized_weights() {
+    let file = owl2::builtin::open().unwrap();
+    for isa in Isa::available() {
+        assert!(check(&file, isa) > 0, "{isa}");
+    }
+}
