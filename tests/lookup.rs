@@ -14,22 +14,12 @@ use owl2::sampler::Sampling;
 /// Texts that repeat themselves, which answers then go on with.
 const PROMPTS: [&str; 3] = [
     "<s> a b c d a b c d a b c d a b",
-    "<s>USER: Where is everything? ASSISTANT: There is a dog on the left. There is a cat on the right. \
-     The background is red.</s>USER: Where is everything? ASSISTANT: There is a dog on the left. There is",
+    "<s> up and down and up and down and up",
     "<s>1 2 3 4 5 6 1 2 3 4 5 6 1 2 3 4",
 ];
 
-fn request(prompt: &str, temperature: f32, lookup: Option<usize>) -> Request {
-    Request {
-        sampling: Sampling {
-            temperature,
-            seed: 7,
-            ..Sampling::default()
-        },
-        max_tokens: Some(48),
-        lookup,
-        ..Request::new(Prompt::Raw(prompt.to_owned()))
-    }
+fn request(prompt: &str) -> Request {
+    Request::new(Prompt::Raw(prompt.to_owned()))
 }
 
 fn answer<'m>(assistant: &'m Assistant, memory: &mut Memory<'m>, request: &Request) -> Answer {
@@ -38,19 +28,28 @@ fn answer<'m>(assistant: &'m Assistant, memory: &mut Memory<'m>, request: &Reque
 }
 
 /// Asks with drafts of every length; returns how many drafted tokens were right.
-fn check(file: &Gguf, isa: Isa) -> usize {
+fn check(file: &Gguf, isa: Isa, requests: &[Request]) -> usize {
     let assistant = Assistant::new(file, tiny::compute_on(2, isa)).unwrap();
     let mut n_accepted = 0;
-    for prompt in PROMPTS {
+    for request in requests {
         for temperature in [0.0, 0.6] {
-            let without = request(prompt, temperature, Some(0));
-            let plain = answer(&assistant, &mut Memory::new(), &without);
+            let with = |lookup| Request {
+                sampling: Sampling {
+                    temperature,
+                    seed: 7,
+                    ..Sampling::default()
+                },
+                max_tokens: Some(48),
+                lookup,
+                ..request.clone()
+            };
+            let plain = answer(&assistant, &mut Memory::new(), &with(Some(0)));
             assert_eq!(plain.n_drafted, 0);
             for lookup in [Some(1), Some(3), Some(7), Some(100), None] {
                 let mut memory = Memory::new();
-                let with = request(prompt, temperature, lookup);
+                let with = with(lookup);
                 let drafted = answer(&assistant, &mut memory, &with);
-                assert_eq!(drafted.ids, plain.ids, "{isa} {prompt} {lookup:?}");
+                assert_eq!(drafted.ids, plain.ids, "{isa} {lookup:?}");
                 assert_eq!(drafted.text, plain.text);
                 assert!(drafted.n_accepted <= drafted.n_drafted);
                 n_accepted += drafted.n_accepted;
@@ -69,15 +68,28 @@ fn check(file: &Gguf, isa: Isa) -> usize {
 fn float_weights() {
     let file = tiny::open(&tiny::file(&tiny::config(), 1));
     for isa in Isa::available() {
-        assert!(check(&file, isa) > 0, "{isa}");
+        assert!(check(&file, isa, &PROMPTS.map(request)) > 0, "{isa}");
     }
 }
 
 #[cfg(feature = "tiny")]
 #[test]
 fn quantized_weights() {
+    use owl2::prompt::Message;
+    use owl2::request::Source;
+
     let file = owl2::builtin::open().unwrap();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    // "There is a rocket in the top left corner. There is a whale in ..."
+    let question = Message::user("<|image|>Where is everything?");
+    let request = Request {
+        pictures: vec![Source::File(root.join("assets/four-things.png"))],
+        ..Request::new(Prompt::turns(vec![question, Message::assistant("")]))
+    };
     for isa in Isa::available() {
-        assert!(check(&file, isa) > 0, "{isa}");
+        assert!(
+            check(&file, isa, std::slice::from_ref(&request)) > 0,
+            "{isa}"
+        );
     }
 }
