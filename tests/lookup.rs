@@ -67,9 +67,8 @@ fn check(file: &Gguf, isa: Isa, requests: &[Request]) -> usize {
 #[test]
 fn float_weights() {
     let file = tiny::open(&tiny::file(&tiny::config(), 1));
-    for isa in Isa::available() {
-        assert!(check(&file, isa, &PROMPTS.map(request)) > 0, "{isa}");
-    }
+    let isa = Isa::detect().unwrap();
+    assert!(check(&file, isa, &PROMPTS.map(request)) > 0);
 }
 
 #[cfg(feature = "tiny")]
