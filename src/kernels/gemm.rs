@@ -21,7 +21,7 @@ use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
 
 /// Bytes of unpacked weights that share the second-level cache with a tile of tokens.
-const PANEL_BYTES: usize = 192 * 1024;
+const PANEL_BYTES: usize = 288 * 1024;
 /// Floats of a cache line.
 const LINE: usize = 16;
 
