@@ -62,6 +62,8 @@ struct Differences {
     /// Tokens that differ elsewhere.
     n_other_ids: usize,
     n_ids: usize,
+    n_equal_texts: usize,
+    n_texts: usize,
 }
 
 /// By how much llama.cpp finds `id` likelier than `other`, if it told.
@@ -83,6 +85,7 @@ fn check(model: &Model, tokenizer: &Tokenizer, case: &Value, differences: &mut D
     let steps = array(&case["steps"]);
     let mut session = Session::new(model, prompt_ids.len() + steps.len());
     session.extend(&[Input::Tokens(&prompt_ids)]).unwrap();
+    let n_differing = differences.n_ties + differences.n_other_ids;
     for step in steps {
         let logits = session.logits();
         let log_sum = log_sum(logits);
@@ -104,6 +107,9 @@ fn check(model: &Model, tokenizer: &Tokenizer, case: &Value, differences: &mut D
         differences.n_ids += 1;
         session.step(id).unwrap();
     }
+    let is_equal = n_differing == differences.n_ties + differences.n_other_ids;
+    differences.n_equal_texts += usize::from(is_equal);
+    differences.n_texts += 1;
 }
 
 #[test]
@@ -130,9 +136,11 @@ fn plain_llama_files_give_what_llama_cpp_gives() {
             n_ties,
             n_other_ids,
             n_ids,
+            n_equal_texts,
+            n_texts,
         } = differences;
         println!(
-            "{}: {n} log probabilities, greatest difference {greatest:.2e}, mean {:.2e}; of {n_ids} ids {n_ties} differ at ties and {n_other_ids} elsewhere",
+            "{}: {n} log probabilities, greatest difference {greatest:.2e}, mean {:.2e}; of {n_ids} ids {n_ties} differ at ties and {n_other_ids} elsewhere, {n_equal_texts} of {n_texts} texts are equal",
             path.display(),
             sum / n as f64
         );
