@@ -20,6 +20,8 @@ pub const HALF: usize = UNIT / 2;
 pub const UNIT_LANES: usize = 8;
 /// Units whose scales are read together: 256 columns, the longest block.
 pub const CHUNK_UNITS: usize = 8;
+/// Kernels take the scales of a chunk's two blocks by their place.
+const _: () = assert!(CHUNK_UNITS == 2 * BLOCK_UNITS);
 
 /// Something to be computed on a chosen instruction set.
 pub trait Int8Op {
