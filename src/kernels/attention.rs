@@ -14,7 +14,7 @@ use pulp::{Simd, WithSimd};
 
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::attention::scores::Quantized;
-use crate::kernels::int8::UNIT;
+use crate::kernels::int8::{Int8, Int8Op, UNIT};
 use crate::kernels::tiles::Tile;
 use crate::kernels::{Isa, float};
 
@@ -67,12 +67,47 @@ pub enum Stored<'a> {
 
 impl Stored<'_> {
     /// Copies rows `first..first + out.len() / head_dim` to `out`.
-    fn copy_to(&self, first: usize, head_dim: usize, out: &mut [f32]) {
-        for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
-            match self {
-                Stored::F32(rows) => out.copy_from_slice(rows.row(first + i, head_dim)),
-                Stored::F16(rows) => rows.row(first + i, head_dim).convert_to_f32_slice(out),
+    fn copy_to(&self, isa: Isa, first: usize, head_dim: usize, out: &mut [f32]) {
+        match self {
+            Stored::F32(rows) => {
+                for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                    out.copy_from_slice(rows.row(first + i, head_dim));
+                }
             }
+            // As a cache has them.
+            Stored::F16(rows) if rows.stride == head_dim => {
+                let start = rows.offset + first * head_dim;
+                let halves = &rows.data[start..start + out.len()];
+                isa.run_int8(Widen { halves, out });
+            }
+            Stored::F16(rows) => {
+                for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                    let halves = rows.row(first + i, head_dim);
+                    isa.run_int8(Widen { halves, out });
+                }
+            }
+        }
+    }
+}
+
+/// `out = halves`.
+struct Widen<'a, 'b> {
+    halves: &'a [f16],
+    out: &'b mut [f32],
+}
+
+impl Int8Op for Widen<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Int8>(self, isa: I) {
+        let (eights, rest) = self.halves.reinterpret_cast().as_chunks();
+        let (out_eights, out_rest) = self.out.as_chunks_mut();
+        for (out, bits) in out_eights.iter_mut().zip(eights) {
+            *out = isa.eight_values(isa.eight_from_f16(*bits));
+        }
+        for (out, bits) in out_rest.iter_mut().zip(rest) {
+            *out = f16::from_bits(*bits).to_f32();
         }
     }
 }
@@ -144,6 +179,7 @@ pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
     if tile.rows().len() <= MAX_SINGLE_QUERIES {
         scratch.weights.resize(block);
         isa.run(AttendRows {
+            isa,
             head,
             block,
             tile,
@@ -162,6 +198,7 @@ pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
 
 /// A few queries, one after the other.
 struct AttendRows<'a, 'b, 'c> {
+    isa: Isa,
     head: Head<'a>,
     block: usize,
     tile: &'b mut Tile<'c>,
@@ -174,6 +211,7 @@ impl WithSimd for AttendRows<'_, '_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let AttendRows {
+            isa,
             head,
             block,
             tile,
@@ -191,8 +229,8 @@ impl WithSimd for AttendRows<'_, '_, '_> {
                 let keys = &mut scratch.keys[..n_keys * head_dim];
                 let values = &mut scratch.values[..n_keys * head_dim];
                 let weights = &mut scratch.weights[..n_keys];
-                head.keys.copy_to(first, head_dim, keys);
-                head.values.copy_to(first, head_dim, values);
+                head.keys.copy_to(isa, first, head_dim, keys);
+                head.values.copy_to(isa, first, head_dim, values);
                 for (weight, key) in weights.iter_mut().zip(keys.chunks_exact(head_dim)) {
                     *weight = dot(simd, q, key) * head.scale;
                 }
@@ -329,12 +367,12 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
         for first in (0..most_visible).step_by(block) {
             let n_keys = block.min(most_visible - first);
             let keys = &mut scratch.keys[..n_keys * head_dim];
-            head.keys.copy_to(first, head_dim, keys);
+            head.keys.copy_to(isa, first, head_dim, keys);
             if int8_scores {
                 scratch.quantized.load_keys(isa, head_dim, keys);
             }
             let values = &mut scratch.values[..n_keys * head_dim];
-            head.values.copy_to(first, head_dim, values);
+            head.values.copy_to(isa, first, head_dim, values);
             for index in 0..n_groups {
                 let first_query = rows.start + index * group;
                 let last_query = rows.end.min(first_query + group) - 1;
