@@ -7,6 +7,7 @@ use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
+use registers::{nibbles, part_nibbles, six_bits, sum_pairs, transpose_8, with_sum};
 
 /// 256-bit integer multiplication without a four-way dot product.
 #[derive(Clone, Copy, Debug)]
@@ -150,8 +151,9 @@ macro_rules! common {
     };
 }
 
-// After the macros that it uses.
+// After the macro that it uses.
 mod avx512;
+mod registers;
 
 /// Pairs of units in two registers of 256 bits.
 macro_rules! pairs_256 {
@@ -446,103 +448,8 @@ macro_rules! lanes_256 {
     };
 }
 
-/// See [`Int8::load_six_bits`].
-///
-/// # Safety
-/// 12 bytes must be readable at `from`, and the processor must have AVX2.
-#[inline(always)]
-unsafe fn six_bits(from: *const u8) -> [__m256; 2] {
-    // SAFETY: as above.
-    unsafe {
-        let words = from.cast::<[i32; 3]>().read_unaligned();
-        let bytes = _mm_set_epi32(0, words[2], words[1], words[0]);
-        let bytes = _mm256_broadcastsi128_si256(bytes);
-        [six_bits_from(bytes, 0, 0), six_bits_from(bytes, 4, 4)]
-    }
-}
-
-/// The first four integers are the lower bits of the bytes from `first` on. Of the other four, the
-/// lower bits are in the bytes from 8 on, `shift` bits up, and the upper bits on top of the others.
-///
-/// # Safety
-/// The processor must have AVX2.
-#[inline(always)]
-unsafe fn six_bits_from(bytes: __m256i, first: i32, shift: i32) -> __m256 {
-    // SAFETY: as above.
-    unsafe {
-        // Each lane gets a byte, or one over another, and zeros.
-        let order = _mm256_add_epi32(
-            _mm256_setr_epi32(
-                -0x100, -0xff, -0xfe, -0xfd, -0xfff8, -0xfef7, -0xfdf6, -0xfcf5,
-            ),
-            _mm256_setr_epi32(
-                first,
-                first,
-                first,
-                first,
-                first << 8,
-                first << 8,
-                first << 8,
-                first << 8,
-            ),
-        );
-        let lanes = _mm256_shuffle_epi8(bytes, order);
-        let shift = _mm256_setr_epi32(0, 0, 0, 0, shift, shift, shift, shift);
-        let mask = _mm256_setr_epi32(63, 63, 63, 63, 15, 15, 15, 15);
-        let lower = _mm256_and_si256(_mm256_srlv_epi32(lanes, shift), mask);
-        let upper = _mm256_and_si256(_mm256_srli_epi32::<10>(lanes), _mm256_set1_epi32(0x30));
-        _mm256_cvtepi32_ps(_mm256_or_si256(lower, upper))
-    }
-}
-
-/// Exchanges rows and columns.
-///
-/// # Safety
-/// The processor must have AVX.
-#[inline(always)]
-unsafe fn transpose_8(rows: [__m256; 8]) -> [__m256; 8] {
-    // SAFETY: as above.
-    unsafe {
-        // Within halves of registers, pairs of rows and then pairs of pairs; at last halves.
-        let mut pairs = rows;
-        for i in (0..8).step_by(2) {
-            pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
-            pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
-        }
-        let mut fours = pairs;
-        for i in 0..4 {
-            let first = i / 2 * 4 + i % 2;
-            let a = _mm256_castps_pd(pairs[first]);
-            let b = _mm256_castps_pd(pairs[first + 2]);
-            fours[2 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
-            fours[2 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
-        }
-        let mut columns = fours;
-        for i in 0..4 {
-            columns[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
-            columns[i + 4] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
-        }
-        columns
-    }
-}
-
-/// Integers and their sum.
-///
-/// # Safety
-/// The processor must have AVX2.
-#[inline(always)]
-unsafe fn with_sum(quants: __m128i) -> ([i8; HALF], i32) {
-    // SAFETY: as above; the array is as long as the register.
-    unsafe {
-        // Sums of eight bytes each, of which the sign bit was flipped to make them unsigned.
-        let unsigned = _mm_xor_si128(quants, _mm_set1_epi8(i8::MIN));
-        let sums = _mm_sad_epu8(unsigned, _mm_setzero_si128());
-        let sum = _mm_cvtsi128_si32(_mm_add_epi64(sums, _mm_unpackhi_epi64(sums, sums)));
-        let mut out = [0; HALF];
-        _mm_storeu_si128(out.as_mut_ptr().cast(), quants);
-        (out, sum - HALF as i32 * 128)
-    }
-}
+// After the macros that it uses.
+mod avxvnni;
 
 impl Avx2 {
     /// The products of a unit, summed four at a time.
@@ -635,106 +542,5 @@ impl Int8 for Avx2 {
             }
             sums
         }
-    }
-}
-
-/// Parts the nibbles of 16 bytes: the lower ones first, then the upper ones.
-///
-/// # Safety
-/// 16 bytes must be readable at `from`, and the processor must have AVX2.
-#[inline(always)]
-unsafe fn part_nibbles(from: *const u8) -> __m256i {
-    // SAFETY: as above.
-    unsafe {
-        let bytes = _mm_loadu_si128(from.cast());
-        let lower = _mm256_castsi128_si256(bytes);
-        let both = _mm256_inserti128_si256::<1>(lower, _mm_srli_epi16::<4>(bytes));
-        _mm256_and_si256(both, _mm256_set1_epi8(0x0f))
-    }
-}
-
-/// Lower and upper nibbles of each byte.
-///
-/// # Safety
-/// The processor must have AVX2.
-#[inline(always)]
-unsafe fn nibbles(bytes: __m256i) -> (__m256i, __m256i) {
-    // SAFETY: as above.
-    unsafe {
-        let mask = _mm256_set1_epi8(0x0f);
-        let upper = _mm256_srli_epi16::<4>(bytes);
-        (_mm256_and_si256(bytes, mask), _mm256_and_si256(upper, mask))
-    }
-}
-
-/// Sums of adjacent 16-bit integers.
-///
-/// # Safety
-/// The processor must have AVX2.
-#[inline(always)]
-unsafe fn sum_pairs(pairs: __m256i) -> __m256i {
-    // SAFETY: as above.
-    unsafe { _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)) }
-}
-
-impl AvxVnni {
-    /// The products of a unit, summed four at a time.
-    #[inline(always)]
-    fn dot_unit(self, _: u32, weights: __m256i, activations: __m256i) -> __m256 {
-        // SAFETY: `self` proves AVX-VNNI.
-        unsafe {
-            let zero = _mm256_setzero_si256();
-            _mm256_cvtepi32_ps(_mm256_dpbusd_avx_epi32(zero, weights, activations))
-        }
-    }
-}
-
-impl Int8 for AvxVnni {
-    const UNSIGNED_WEIGHTS: bool = true;
-    const TILE_VECTORS: usize = 1;
-    const TILE_ROWS: usize = 6;
-    common!();
-    pairs_256!();
-    lanes_256!();
-
-    #[inline(always)]
-    fn gemm<F: Format>(self, tile: GemmTile) {
-        multiply::<Self, F, 6, 1>(self, tile);
-    }
-
-    #[inline(always)]
-    fn score(self, work: KeyScores) {
-        score::<Self, 6, 1>(self, work);
-    }
-
-    #[allow(
-        clippy::needless_range_loop,
-        reason = "constant bounds keep the sums in registers"
-    )]
-    #[inline(always)]
-    unsafe fn dot_group<const R: usize, const V: usize>(
-        self,
-        kind: Group,
-        weights: *const u8,
-        activations: *const i8,
-        stride: usize,
-        mut sums: [[__m256i; V]; R],
-    ) -> [[__m256i; V]; R] {
-        for step in 0..kind.len / 4 {
-            // SAFETY: the caller vouches for the bytes, `self` for AVX-VNNI.
-            unsafe {
-                let a: [__m256i; V] = std::array::from_fn(|v| {
-                    _mm256_loadu_si256(activations.add(step * stride + v * 32).cast())
-                });
-                for r in 0..R {
-                    let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
-                    let w = _mm256_set1_epi32(w.read_unaligned());
-                    for v in 0..V {
-                        sums[r][v] = _mm256_dpbusd_avx_epi32(sums[r][v], w, a[v]);
-                    }
-                }
-            }
-        }
-        sums
     }
 }

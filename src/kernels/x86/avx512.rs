@@ -7,7 +7,8 @@ use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{Group, HALF, Int8, Int8Op, UNIT_LANES};
-use crate::kernels::x86::{Avx512, six_bits, with_sum};
+use crate::kernels::x86::Avx512;
+use crate::kernels::x86::registers::{six_bits, with_sum};
 
 impl Int8 for Avx512 {
     const UNSIGNED_WEIGHTS: bool = true;
