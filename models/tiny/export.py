@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from model import load, tiny_config
-from train import CELLS, LENGTH, MEAN, STD
+from rows import LENGTH, MEAN, STD
+from train import CELLS
 
 
 def published(state):
@@ -38,7 +39,7 @@ def write(directory, name, content):
 
 
 def export(checkpoint, tokenizer, out):
-    kept = torch.load(checkpoint, weights_only=False)
+    kept = torch.load(checkpoint)
     config = tiny_config(kept["layers"], CELLS * CELLS)
     del config["multiway"]
     out.mkdir(parents=True, exist_ok=True)

@@ -16,11 +16,9 @@ import argparse
 import json
 import math
 import time
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -28,11 +26,9 @@ from torch import nn
 import questions
 from evalset import ONE
 from model import Owl2, tiny_config
+from rows import Rows, Tokenizer, add, cover_labels, normalized
 from scenes import COLOURS, PATCHES, STYLES, UNSEEN, WORDS, Sprites, compose
 
-MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]  # CLIP's
-LENGTH = 128  # positions of a row
-BOS, EOS = 1, 2
 CELLS = 4  # cells a side of the raster that the queries stand for
 
 # name, steps, pictures and rows of text in a step, peak rate
@@ -57,102 +53,6 @@ def rate(step):
     rise = min(1, (done + 1) / 40)
     fall = min(1, (steps - done) / (0.75 * steps)) if name == "ii" else 1
     return peak * rise * fall
-
-
-def normalized(pictures):
-    """[H, W, 3] uint8 each, to [N, 3, H, W] as the vision tower takes them."""
-    pixels = torch.from_numpy(np.stack(pictures)).float() / 255
-    return ((pixels - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2)
-
-
-# ---- rows of tokens
-
-
-class Tokenizer:
-    def __init__(self, path):
-        self.pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
-        self.encode = lru_cache(None)(lambda text: self.pieces.encode(text))
-        self.user = self.encode("USER:")
-        self.space = self.encode("USER: ")[len(self.user):]  # what stands before a picture
-
-    def turn(self, question, answer, space=False):
-        """Ids of a question and its answer, and which of them the model has to say."""
-        asked = self.encode(f"{question} ASSISTANT:{' ' if space else ''}")
-        said = self.encode(answer) + [EOS]
-        return asked + said, [0] * len(asked) + [1] * len(said)
-
-
-class Rows:
-    """Rows that are packed: one prefix (with the picture) and several independent questions after it, each of which
-    sees the prefix and itself, at the positions it would have alone."""
-
-    def __init__(self, tokenizer, queries):
-        self.tokenizer, self.queries = tokenizer, queries
-        self.ids, self.positions, self.blocks, self.labels, self.weights, self.kinds = [], [], [], [], [], []
-
-    def add(self, asked, image, rng=None):
-        """A row with as many of the questions as fit. With `rng`, reworded now and then, or as a second turn."""
-        t = self.tokenizer
-        prefix = [BOS] + t.user + (t.space + [0] * (self.queries + 1) if image else [])
-        ids, positions, blocks = list(prefix), list(range(len(prefix))), [0] * len(prefix)
-        labels, weights, kinds = [-100] * len(prefix), [0.0] * len(prefix), []
-        misses = 0
-        while misses < 3:
-            kind, question, answer = next(asked, (None, None, None))
-            if kind is None:
-                break
-            if rng is None:
-                turn, said = t.turn(question, answer)
-            else:
-                question = questions.reworded(rng, question, answer)
-                turn, said = t.turn(question, answer, space=question.endswith(questions.BRIEF) and rng.random() < .5)
-                if rng.random() < .12:
-                    _, second, reply = next(asked, (None, question, answer))
-                    more, also = t.turn(second, reply)
-                    turn, said = turn + t.user + more, said + [0] * len(t.user) + also
-            if len(ids) + len(turn) - 1 > LENGTH:
-                misses += 1
-                continue
-            kinds.append(kind)
-            # Every answer weighs between one and its number of tokens: captions are long, "yes" is short.
-            weight = sum(said) ** -0.5
-            ids += turn[:-1]
-            positions += range(len(prefix), len(prefix) + len(turn) - 1)
-            blocks += [len(kinds)] * (len(turn) - 1)
-            labels += [token if say else -100 for token, say in zip(turn[1:], said[1:])]
-            weights += [weight * say for say in said[1:]]
-        pad = LENGTH - len(ids)
-        self.ids.append(ids + [0] * pad)
-        self.positions.append(positions + [0] * pad)
-        self.blocks.append(blocks + [-1] * pad)
-        self.labels.append(labels + [-100] * pad)
-        self.weights.append(weights + [0.0] * pad)
-        self.kinds.append(kinds)
-
-    def tensors(self):
-        """ids, positions, labels [B, L], weights [B, L], additive mask [B, 1, L, L], and blocks [B, L]."""
-        ids, positions, blocks, labels = (torch.tensor(x) for x in (self.ids, self.positions, self.blocks, self.labels))
-        seen = (blocks[:, :, None] == blocks[:, None, :]) | (blocks[:, None, :] == 0)
-        seen &= torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril()
-        mask = torch.zeros(seen.shape, dtype=torch.bfloat16).masked_fill_(~seen, -1e9)[:, None]
-        return ids, positions, labels, torch.tensor(self.weights), mask, blocks
-
-
-# ---- the warm-ups' labels
-
-
-def cover_labels(scene, group):
-    """What fills each square of `group` patches a side: indices into WORDS (+ 1 for background) and COLOURS, row-major.
-    -100 where an object covers only a little, and for the colour of a drawing."""
-    n = PATCHES // group
-    cover = np.stack([t.cover.reshape(n, group, n, group).mean((1, 3)) for t in scene.things]).reshape(len(scene.things), -1)
-    first, most = cover.argmax(0), cover.max(0)
-    shades = list(COLOURS)
-    words = np.array([WORDS.index(t.word) for t in scene.things])[first]
-    colours = np.array([shades.index(t.colour) if t.colour else -100 for t in scene.things])[first]
-    words = np.where(most > .2, words, np.where(most < .04, len(WORDS), -100))
-    colours = np.where(most > .2, colours, np.where(most < .04, shades.index(scene.background), -100))
-    return words, colours
 
 
 class Helpers(nn.Module):
@@ -293,7 +193,7 @@ class Trainer:
         part.rename(self.run / "checkpoint.pt")  # so that a kill leaves the old one or the new one
 
     def resume(self):
-        kept = torch.load(self.run / "checkpoint.pt", weights_only=False)
+        kept = torch.load(self.run / "checkpoint.pt")
         self.model.load_state_dict(kept["model"])
         self.helpers.load_state_dict(kept["helpers"])
         self.optimizer.load_state_dict(kept["optimizer"])
@@ -306,19 +206,18 @@ class Trainer:
         labels = [cover_labels(s, 1) + cover_labels(s, PATCHES // CELLS) for s in scenes]
         return scenes, pixels, [torch.from_numpy(np.stack(x)) for x in zip(*labels)]
 
-    def hidden(self, rows, seen):
-        """Rows of tokens, the first len(seen) of which have a picture, to hidden states; with labels and weights."""
-        ids, positions, labels, weights, mask, _ = rows
+    def hidden(self, batch, seen):
+        """A batch, the first len(seen) of whose rows have a picture, and these [N, Q + 1, D], to [B, L, D]."""
         model, n = self.model.model, len(seen)
-        x = F.embedding(ids, model.embed_tokens.weight)
+        x = model.embed_tokens(batch.ids)
         start = 1 + len(self.tokenizer.user) + len(self.tokenizer.space)
         stop = start + self.queries + 1
-        modality = torch.zeros(ids.shape, dtype=torch.bool)
+        modality = torch.zeros(batch.ids.shape, dtype=torch.bool)
         if n:
             with_pictures = torch.cat([x[:n, :start], seen.float(), x[:n, stop:]], 1)
             x = torch.cat([with_pictures, x[n:]])
             modality[:n, start:stop] = True
-        return self.model.decode(x, positions, mask, modality)
+        return self.model.decode(x, batch.positions, batch.mask, modality)
 
     def losses(self, sprites):
         """The loss of this step, and what to log of it."""
@@ -344,14 +243,13 @@ class Trainer:
             rows.add(questions.ask(rng, scene, shares), True, rng)
         for _ in range(texts):
             rows.add(questions.ask_text(rng), False, rng)
-        kinds, rows = rows.kinds, rows.tensors()
-        hidden, (_, _, labels, weights, _, blocks) = self.hidden(rows, seen), rows
-        said = labels >= 0
-        logits = self.model.lm_head(hidden[said]).float()
-        each = F.cross_entropy(logits, labels[said], reduction="none")
-        spoken = (each * weights[said]).sum() / weights[said].sum()
-        right = logits.argmax(-1) == labels[said]
-        logged |= {"loss": spoken.item(), "tokens": float(right.float().mean()), "answers": tally(kinds, blocks, said, right)}
+        batch = rows.batch()
+        said = batch.labels >= 0
+        labels, weights = batch.labels[said], batch.weights[said]
+        logits = self.model.lm_head(self.hidden(batch, seen)[said]).float()
+        spoken = (F.cross_entropy(logits, labels, reduction="none") * weights).sum() / weights.sum()
+        right = logits.argmax(-1) == labels
+        logged |= {"loss": spoken.item(), "tokens": float(right.float().mean()), "answers": batch.tally(right)}
         # The warm-ups' losses stay on as a small part: they keep drawings and words together.
         return spoken + 0.1 * loss, logged
 
@@ -412,27 +310,11 @@ class Trainer:
         return counts
 
     def count(self, rows, seen, counts):
-        kinds, rows = rows.kinds, rows.tensors()
-        hidden, labels, blocks = self.hidden(tuple(r.float() if r.dtype == torch.bfloat16 else r for r in rows), seen), rows[2], rows[5]
-        said = labels >= 0
-        right = self.model.lm_head(hidden[said]).argmax(-1) == labels[said]
-        for kind, (good, asked) in tally(kinds, blocks, said, right).items():
-            held = counts.setdefault(kind, [0, 0])
-            held[0] += good
-            held[1] += asked
-
-
-def tally(kinds, blocks, said, right):
-    """{kind: [answers all of whose tokens are right, answers]} of packed rows."""
-    row, column = said.nonzero(as_tuple=True)
-    block = blocks[row, column]
-    counts, wrong = {}, set(zip(row[~right].tolist(), block[~right].tolist()))
-    for r, names in enumerate(kinds):
-        for b, kind in enumerate(names, 1):
-            held = counts.setdefault(kind, [0, 0])
-            held[0] += (r, b) not in wrong
-            held[1] += 1
-    return counts
+        batch = rows.batch()
+        batch.mask = batch.mask.float()  # measured in float32
+        said = batch.labels >= 0
+        right = self.model.lm_head(self.hidden(batch, seen)[said]).argmax(-1) == batch.labels[said]
+        add(counts, batch.tally(right))
 
 
 def mean(logged):
@@ -441,10 +323,7 @@ def mean(logged):
     if "answers" in logged[-1]:
         found["answers"] = {}
         for entry in logged:
-            for kind, (good, asked) in entry.get("answers", {}).items():
-                held = found["answers"].setdefault(kind, [0, 0])
-                held[0] += good
-                held[1] += asked
+            add(found["answers"], entry.get("answers", {}))
     return found
 
 
