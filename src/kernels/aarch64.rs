@@ -431,6 +431,17 @@ macro_rules! common {
         }
 
         #[inline(always)]
+        fn twice(self, a: [float32x4_t; 2]) -> [[float32x4_t; 2]; 2] {
+            // SAFETY: `self` proves NEON.
+            unsafe {
+                [
+                    [vzip1q_f32(a[0], a[0]), vzip2q_f32(a[0], a[0])],
+                    [vzip1q_f32(a[1], a[1]), vzip2q_f32(a[1], a[1])],
+                ]
+            }
+        }
+
+        #[inline(always)]
         fn mul_eight(self, a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] {
             [self.mul(a[0], b[0]), self.mul(a[1], b[1])]
         }

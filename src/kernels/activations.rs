@@ -1,17 +1,18 @@
-//! Activations as 8-bit integers: a scale for each 128 columns of a token, and the sums that
-//! weights with an offset or a minimum need.
+//! Activations as 8-bit integers with scales, and the sums that weights with an offset or a
+//! minimum need.
 //!
 //! A batch is a sequence of records of equal size. For [`gemv`](super::gemv) a record is a token,
 //! for [`gemm`](super::gemm) it is a tile of tokens, interleaved so that a register holds the
 //! same four columns of neighbouring tokens.
 
 use crate::kernels::Isa;
-use crate::kernels::int8::{BLOCK_UNITS, HALF, Int8, Int8Op, UNIT};
+use crate::kernels::int8::{HALF, Int8, Int8Op, UNIT};
 
 /// The most tokens of a record: two registers of 16 lanes.
 pub const MAX_WIDTH: usize = 32;
-/// Columns that share a scale.
-const BLOCK: usize = BLOCK_UNITS * UNIT;
+/// Units that share a scale where tokens are side by side: each scale costs
+/// [`gemm`](super::gemm) a multiplication of all its sums.
+pub const BATCH_BLOCK_UNITS: usize = 4;
 /// Floats of a cache line.
 const LINE: usize = 16;
 /// The shape of one record.
@@ -24,10 +25,20 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// Units that share a scale. A single token can have the finest scales:
+    /// [`gemv`](super::gemv) multiplies each unit with one anyway.
+    #[inline]
+    pub fn block_units(self) -> usize {
+        match self.width {
+            1 => 1,
+            _ => BATCH_BLOCK_UNITS,
+        }
+    }
+
     /// 32-bit words of a record: its parts in the order of [`View`].
     pub fn record_words(self) -> usize {
         let n_units = self.n_cols / UNIT;
-        let per_token = self.n_cols / 4 + 4 * n_units + n_units.div_ceil(BLOCK_UNITS);
+        let per_token = self.n_cols / 4 + 4 * n_units + n_units.div_ceil(self.block_units());
         (self.width * per_token).next_multiple_of(16)
     }
 
@@ -44,7 +55,7 @@ impl Layout {
             scales,
             sums: bytemuck::cast_slice(sums),
             unit_sums,
-            ratios: &rest[..self.width * n_units.div_ceil(BLOCK_UNITS)],
+            ratios: &rest[..self.width * n_units.div_ceil(self.block_units())],
         }
     }
 }
@@ -60,7 +71,7 @@ pub struct View<'a> {
     pub sums: &'a [i32],
     /// `[n_cols / 32, width]`: sums of the integers.
     pub unit_sums: &'a [f32],
-    /// `[n_cols / 128, width]`, rounded up: the scale of the block before over that of this one.
+    /// `[blocks, width]`: the scale of the block before over that of this one.
     pub ratios: &'a [f32],
 }
 
@@ -92,11 +103,12 @@ impl Int8Op for Quantize<'_, '_> {
         let n_cols = self.layout.n_cols;
         let mut record = RecordMut::new(self.layout, self.record);
         // Block by block, so that what neighbouring tokens write lies close together.
-        for first in (0..n_cols / UNIT).step_by(BLOCK_UNITS) {
-            let columns = first * UNIT..n_cols.min(first * UNIT + BLOCK);
+        let block_units = self.layout.block_units();
+        for first in (0..n_cols / UNIT).step_by(block_units) {
+            let columns = first * UNIT..n_cols.min((first + block_units) * UNIT);
             for (token, row) in self.x.chunks_exact(n_cols).enumerate() {
                 // Rows are far apart, so the processor does not see what comes next.
-                for line in (0..BLOCK).step_by(LINE) {
+                for line in (0..block_units * UNIT).step_by(LINE) {
                     isa.prefetch(row.as_ptr().wrapping_add(columns.end + line).cast());
                 }
                 let halves = row[columns.clone()].as_chunks().0;
@@ -109,6 +121,7 @@ impl Int8Op for Quantize<'_, '_> {
 /// The parts of a record to be written, shaped as in [`View`].
 struct RecordMut<'a> {
     width: usize,
+    block_units: usize,
     quants: &'a mut [[i8; 4]],
     scales: &'a mut [f32],
     sums: &'a mut [i32],
@@ -127,6 +140,7 @@ impl<'a> RecordMut<'a> {
         let (unit_sums, ratios) = rest.split_at_mut(width * n_units);
         RecordMut {
             width,
+            block_units: layout.block_units(),
             quants: bytemuck::cast_slice_mut(quants),
             scales,
             sums: bytemuck::cast_slice_mut(sums),
@@ -144,7 +158,7 @@ impl<'a> RecordMut<'a> {
             _ => self.scales[(first - 1) * width + token],
         };
         let Step { scale, inverse } = Step::new(isa.largest(halves), previous);
-        self.ratios[first / BLOCK_UNITS * width + token] = previous * inverse;
+        self.ratios[first / self.block_units * width + token] = previous * inverse;
         for (i, [lower, upper]) in halves.as_chunks().0.iter().enumerate() {
             let unit = first + i;
             let lower_sum = self.write_half(isa, 2 * unit, token, lower, inverse);

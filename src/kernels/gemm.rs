@@ -13,10 +13,10 @@
 use std::ops::Range;
 
 use crate::gguf::DType;
-use crate::kernels::activations::{Layout, View};
+use crate::kernels::activations::{BATCH_BLOCK_UNITS as BLOCK_UNITS, Layout, View};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
-use crate::kernels::int8::{BLOCK_UNITS, CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT};
+use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::gguf::DType;
 use crate::kernels::activations::{Layout, View};
 use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
-use crate::kernels::int8::{BLOCK_UNITS, CHUNK_UNITS, Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::int8::{CHUNK_UNITS, Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
 
@@ -200,9 +200,8 @@ impl<I: Int8> TokenChunk<I> {
         let zero = isa.splat_eight(0.0);
         if F::GROUPS_PER_UNIT == 2 {
             // The chunk is whole, since only blocks of 256 have such groups.
-            let units_start = units.start;
-            let units = &token.scales[units.start..units.end];
-            let sums = &token.sums[2 * units_start..][..2 * CHUNK_UNITS];
+            let scales = load_padded(isa, &token.scales[units.clone()]);
+            let sums = &token.sums[2 * units.start..][..2 * CHUNK_UNITS];
             let offset = isa.splat_eight(-f32::from(F::OFFSET));
             // SAFETY: these are sixteen integers.
             let (lower, upper) = unsafe {
@@ -213,10 +212,7 @@ impl<I: Int8> TokenChunk<I> {
                 )
             };
             return TokenChunk {
-                scales: [
-                    isa.splat_eight(units[0]),
-                    isa.splat_eight(units[BLOCK_UNITS]),
-                ],
+                scales: isa.twice(scales),
                 sums: [isa.mul_eight(lower, offset), isa.mul_eight(upper, offset)],
             };
         }

@@ -12,16 +12,12 @@ use crate::kernels::gemm::GemmTile;
 
 /// Columns that most weights share a scale for.
 pub const UNIT: usize = 32;
-/// Units that activations share a scale for. Fewer cost the matrix products more, and made no answer better.
-pub const BLOCK_UNITS: usize = 4;
 /// Columns of half a unit: the shortest group of weights that share a scale.
 pub const HALF: usize = UNIT / 2;
 /// Sums of four products that a unit makes. [`gemv`](super::gemv) takes units in pairs.
 pub const UNIT_LANES: usize = 8;
 /// Units whose scales are read together: 256 columns, the longest block.
 pub const CHUNK_UNITS: usize = 8;
-/// Kernels take the scales of a chunk's two blocks by their place.
-const _: () = assert!(CHUNK_UNITS == 2 * BLOCK_UNITS);
 
 /// Something to be computed on a chosen instruction set.
 pub trait Int8Op {
@@ -275,6 +271,8 @@ pub trait Int8: Copy + Send + Sync {
     }
     /// The same float eight times.
     fn splat_eight(self, value: f32) -> Self::Eight;
+    /// Each of the eight twice, side by side.
+    fn twice(self, a: Self::Eight) -> [Self::Eight; 2];
     /// `a * b`.
     fn mul_eight(self, a: Self::Eight, b: Self::Eight) -> Self::Eight;
     /// `a * b + c`, rounded once.

@@ -307,6 +307,11 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
+    fn twice(self, a: [f32; 8]) -> [[f32; 8]; 2] {
+        [0, 4].map(|first| std::array::from_fn(|i| a[first + i / 2]))
+    }
+
+    #[inline(always)]
     fn mul_eight(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|i| a[i] * b[i])
     }

@@ -130,6 +130,19 @@ macro_rules! common {
         }
 
         #[inline(always)]
+        fn twice(self, a: __m256) -> [__m256; 2] {
+            // SAFETY: `self` proves AVX2.
+            unsafe {
+                let lower = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+                let upper = _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7);
+                [
+                    _mm256_permutevar8x32_ps(a, lower),
+                    _mm256_permutevar8x32_ps(a, upper),
+                ]
+            }
+        }
+
+        #[inline(always)]
         fn mul_eight(self, a: __m256, b: __m256) -> __m256 {
             // SAFETY: `self` proves AVX.
             unsafe { _mm256_mul_ps(a, b) }
