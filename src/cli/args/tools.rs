@@ -34,6 +34,11 @@ pub(in crate::cli) struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     pub questions: PathBuf,
 
+    /// Another file of the model, with more bits as a rule, whose answers and next-token
+    /// probabilities the model's are compared with
+    #[arg(long, value_name = "FILE")]
+    pub reference: Option<PathBuf>,
+
     /// Where the pictures are [default: beside the questions]
     #[arg(long, value_name = "DIR")]
     pub image_root: Option<PathBuf>,
