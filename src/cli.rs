@@ -10,6 +10,7 @@ mod eval;
 mod generated;
 mod info;
 mod interrupt;
+mod model_file;
 mod output;
 mod progress;
 mod setup;

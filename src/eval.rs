@@ -4,19 +4,20 @@
 //! Answers are greedy, pictures are squashed and taken as they are stored: the reference's defaults,
 //! so that a file it made can be held against this implementation.
 
+mod asking;
 mod questions;
 mod report;
 
 use std::path::Path;
 
 pub use questions::{Question, read};
-pub use report::{Answer, Difference, Report, Tally, WorstLogit};
+pub use report::{Answer, Difference, Divergence, Report, Tally, WorstLogit};
 
-use crate::error::Result;
-use crate::image::{self, Aspect, Exif, Limits};
+use asking::Asking;
+
+use crate::error::{Error, Result};
 use crate::prompt::{Message, Segment, place_images};
 use crate::request::{Assistant, Prompt};
-use crate::session::{Input, Session};
 
 /// What stands for a picture in prompt ids (`IMAGE_TOKEN_INDEX` of the reference's `constants.py`).
 const IMAGE_ID: i64 = -200;
@@ -24,35 +25,69 @@ const IMAGE_ID: i64 = -200;
 /// Counts for questions that name no kind.
 const NO_KIND: &str = "other";
 
-/// Asks `assistant` all questions. Answers end after `max_tokens`, or where the context does.
-/// Pictures are looked for in `image_root`, and encoded once for questions in a row about the same
-/// one. `answered` is called after each question.
-///
-/// # Errors
-/// The first picture that cannot be used, and [`Kind::Capacity`](crate::Kind::Capacity) for a
-/// prompt longer than the model's context.
-pub fn evaluate(
-    assistant: &Assistant,
-    questions: &[Question],
-    image_root: &Path,
-    max_tokens: usize,
-    mut answered: impl FnMut(&Report) + Send,
-) -> Result<Report> {
-    assistant.model().compute().threads.enter(|| {
-        let prompts = questions.iter().map(|question| prompt(assistant, question));
+/// What questions are put to, and how.
+#[derive(Debug)]
+pub struct Evaluation<'e> {
+    /// The model.
+    pub assistant: &'e Assistant,
+    /// Another one, whose answers and logits it is compared with: often the same with more bits.
+    pub reference: Option<&'e Assistant>,
+    /// Where pictures are looked for.
+    pub image_root: &'e Path,
+    /// Tokens after which an answer ends, unless the context ends it before.
+    pub max_tokens: usize,
+}
+
+impl Evaluation<'_> {
+    /// Asks all questions. A picture is encoded once for questions in a row about it. `answered`
+    /// is called after each question.
+    ///
+    /// # Errors
+    /// The first picture that cannot be used, [`Kind::Capacity`](crate::Kind::Capacity) for a
+    /// prompt longer than the model's context, and [`Kind::Usage`](crate::Kind::Usage) for a
+    /// reference that reads other prompts than the model.
+    pub fn run(&self, questions: &[Question], mut answered: impl FnMut(&Report)) -> Result<Report> {
+        let prompts = questions
+            .iter()
+            .map(|question| prompt(self.assistant, question));
         let prompts: Vec<_> = prompts.collect::<Result<_>>()?;
-        let mut asking = Asking::new(assistant, &prompts, image_root, max_tokens);
+        if let Some(reference) = self.reference {
+            check_reference(reference, self.assistant, questions, &prompts)?;
+        }
+        let asking = |of| Asking::new(of, &prompts, self.image_root, self.max_tokens);
+        let mut model = asking(self.assistant);
+        let mut reference = self.reference.map(asking);
         let mut report = Report::default();
         for (index, (question, prompt)) in questions.iter().zip(&prompts).enumerate() {
             compare_prompt(&mut report, index, question, prompt);
-            let answer = asking.ask(question, prompt, &mut report)?;
+            let picture = question.image.as_deref();
+            // Each model has threads of its own, which work while the other's do not.
+            let given = match &mut reference {
+                None => None,
+                Some(reference) => Some(on_threads(reference.assistant(), || {
+                    reference.read(prompt, picture)?;
+                    reference.give()
+                })?),
+            };
+            let answer = on_threads(self.assistant, || {
+                model.read(prompt, picture)?;
+                if let Some(given) = &question.logits8 {
+                    report.logits.compare(model.logits(), given);
+                }
+                match &given {
+                    None => model.answer(),
+                    Some(given) => model.follow(given, &mut report.divergence),
+                }
+            })?;
+            if let Some(given) = given {
+                report.reference_ids.count(answer.ids == given.ids());
+            }
             compare_answer(&mut report, index, question, answer);
             answered(&report);
         }
         Ok(report)
-    })
+    }
 }
-
 fn prompt(assistant: &Assistant, question: &Question) -> Result<Vec<Segment>> {
     let text = place_images(&question.question, usize::from(question.image.is_some()))?;
     let messages = vec![Message::user(text), Message::assistant("")];
@@ -60,125 +95,33 @@ fn prompt(assistant: &Assistant, question: &Question) -> Result<Vec<Segment>> {
     Ok(segments)
 }
 
-/// Positions of a prompt.
-fn n_positions(assistant: &Assistant, prompt: &[Segment]) -> usize {
-    let visual = assistant.model().config().visual.as_ref();
-    let per_image = visual.map_or(0, |visual| visual.abstractor.n_positions());
-    let positions = prompt.iter().map(|segment| match segment {
-        Segment::Tokens(ids) => ids.len(),
-        Segment::Image(_) => per_image,
-    });
-    positions.sum()
+/// Fails where `reference` reads other prompts or chooses among other tokens than `assistant`.
+fn check_reference(
+    reference: &Assistant,
+    assistant: &Assistant,
+    questions: &[Question],
+    prompts: &[Vec<Segment>],
+) -> Result<()> {
+    let [theirs, ours] = [reference, assistant].map(|a| a.model().config());
+    if theirs.decoder.vocab_size != ours.decoder.vocab_size {
+        return Err(another_model("has another vocabulary"));
+    }
+    for (question, own) in questions.iter().zip(prompts) {
+        if prompt(reference, question)? != *own {
+            return Err(another_model("reads other ids in a prompt"));
+        }
+    }
+    Ok(())
 }
 
-/// The decoder's inputs for a picture.
-fn encode(assistant: &Assistant, path: &Path) -> Result<Vec<f32>> {
-    let visual = assistant.visual()?;
-    let picture = image::open(path, Exif::Ignore, &Limits::default())?;
-    let pixels = visual.preprocess.pixels(&picture, Aspect::Squash);
-    assistant
-        .model()
-        .encode_image(&pixels.map_err(|e| e.in_file(path))?)
+fn another_model(how: &str) -> Error {
+    let message = format!("{how} than the model does; give another file of the same model");
+    Error::usage(message).in_flag("--reference")
 }
 
-/// An evaluation in progress.
-struct Asking<'e> {
-    assistant: &'e Assistant,
-    image_root: &'e Path,
-    max_tokens: usize,
-    session: Session<'e>,
-    /// The last picture asked about and its inputs to the decoder.
-    picture: Option<(&'e str, Vec<f32>)>,
-}
-
-impl<'e> Asking<'e> {
-    /// A session with room for each prompt and the longest answer to it.
-    fn new(
-        assistant: &'e Assistant,
-        prompts: &[Vec<Segment>],
-        image_root: &'e Path,
-        max_tokens: usize,
-    ) -> Self {
-        let lengths = prompts.iter().map(|prompt| n_positions(assistant, prompt));
-        let context = lengths.max().unwrap_or(0).saturating_add(max_tokens);
-        let trained = assistant.model().config().decoder.max_position_embeddings;
-        Asking {
-            assistant,
-            image_root,
-            max_tokens,
-            session: Session::new(assistant.model(), context.min(trained)),
-            picture: None,
-        }
-    }
-
-    /// Asks one question, and compares the first logits with those given.
-    fn ask(
-        &mut self,
-        question: &'e Question,
-        prompt: &[Segment],
-        report: &mut Report,
-    ) -> Result<Answer> {
-        if let Some(name) = &question.image {
-            self.look_at(name)?;
-        }
-        let rows = self.picture.as_ref().map_or(&[][..], |(_, rows)| rows);
-        let inputs: Vec<Input> = prompt
-            .iter()
-            .map(|segment| match segment {
-                Segment::Tokens(ids) => Input::Tokens(ids),
-                Segment::Image(_) => Input::Image(rows),
-            })
-            .collect();
-        self.session.truncate(0);
-        self.session.extend(&inputs)?;
-        if let Some(given) = &question.logits8 {
-            report.logits.compare(self.session.logits(), given);
-        }
-        self.answer()
-    }
-
-    /// Encodes the picture, unless it is the last one again.
-    fn look_at(&mut self, name: &'e str) -> Result<()> {
-        if self.picture.as_ref().is_none_or(|(last, _)| *last != name) {
-            let rows = encode(self.assistant, &self.image_root.join(name))?;
-            self.picture = Some((name, rows));
-        }
-        Ok(())
-    }
-
-    /// The greedy answer to what the session holds.
-    fn answer(&mut self) -> Result<Answer> {
-        let tokenizer = &self.assistant.tokenizer;
-        let room = self.session.capacity() - self.session.len();
-        let mut answer = Answer::default();
-        for n_left in (0..self.max_tokens.min(room)).rev() {
-            let (id, gap) = likeliest(self.session.logits());
-            answer.ids.push(id);
-            answer.gaps.push(gap);
-            if id == tokenizer.vocabulary().eos_id {
-                break;
-            }
-            if n_left > 0 {
-                self.session.step(id)?;
-            }
-        }
-        answer.text = tokenizer.decode(&answer.ids).trim().to_owned();
-        Ok(answer)
-    }
-}
-
-/// The id of the highest logit, the lowest id on ties, and by how much it is above the next.
-fn likeliest(logits: &[f32]) -> (u32, f32) {
-    let (mut best, mut next) = ((0, f32::NEG_INFINITY), f32::NEG_INFINITY);
-    for (id, &logit) in (0..).zip(logits) {
-        if logit > best.1 {
-            next = best.1;
-            best = (id, logit);
-        } else {
-            next = next.max(logit);
-        }
-    }
-    (best.0, best.1 - next)
+/// Does `work` inside the threads of a model.
+fn on_threads<R: Send>(assistant: &Assistant, work: impl FnOnce() -> R + Send) -> R {
+    assistant.model().compute().threads.enter(work)
 }
 
 fn compare_prompt(report: &mut Report, index: usize, question: &Question, prompt: &[Segment]) {
@@ -234,12 +177,6 @@ fn first_difference(a: &[u32], b: &[u32]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_likeliest_is_the_lowest_of_equals() {
-        assert_eq!(likeliest(&[1.0, 3.0, 2.5]), (1, 0.5));
-        assert_eq!(likeliest(&[2.0, 2.0]), (0, 0.0));
-    }
 
     #[test]
     fn ids_that_go_on_differ_where_the_others_end() {

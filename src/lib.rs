@@ -35,6 +35,8 @@
 //! ```
 
 pub mod bench;
+#[cfg(feature = "tiny")]
+pub mod builtin;
 pub mod capacity;
 #[cfg(feature = "cli")]
 pub mod chat;

@@ -13,6 +13,7 @@
 mod answer_text;
 mod assistant;
 mod chooser;
+mod lookup;
 mod picture;
 mod run;
 
@@ -58,6 +59,9 @@ pub struct Request {
     pub spells_specials: bool,
     /// Room for prompt, pictures and answer in positions; `None` is the trained context.
     pub context: Option<usize>,
+    /// Tokens that are drafted from what was said already and verified together, up to 7; none with
+    /// `Some(0)`, and with `None` as many as pay. The answer is the same.
+    pub lookup: Option<usize>,
 }
 
 /// The prompt of a [`Request`].
@@ -124,6 +128,10 @@ pub struct Answer {
     pub n_image: usize,
     /// Positions of the prompt that an earlier request had computed.
     pub n_reused: usize,
+    /// Tokens that were drafted.
+    pub n_drafted: usize,
+    /// Drafted tokens that the model chose.
+    pub n_accepted: usize,
     /// Why it ended.
     pub stop: StopReason,
     /// How long it took; [`Stage::Load`](crate::timing::Stage::Load) is that of the file, whichever request it is.
@@ -176,6 +184,7 @@ impl Request {
             stops: Vec::new(),
             spells_specials: false,
             context: None,
+            lookup: None,
         }
     }
 }

@@ -152,6 +152,39 @@ impl<'m> Memory<'m> {
         Ok(())
     }
 
+    /// Computes one generated token and what a draft says will follow it. The logits after the first
+    /// are current then, see [`Memory::next_logits`].
+    ///
+    /// # Errors
+    /// As [`Memory::extend`].
+    pub fn look_ahead(&mut self, ids: &[u32]) -> Result<()> {
+        let session = self.session.as_mut().ok_or_else(no_session)?;
+        session.look_ahead(ids)?;
+        self.held.extend(ids.iter().copied().map(Position::Token));
+        self.longest = self.longest.max(self.held.len());
+        Ok(())
+    }
+
+    /// Goes on to the logits after the next position of a look ahead.
+    pub fn next_logits(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.next_logits();
+        }
+    }
+
+    /// Tokens that a look ahead can have besides the one at hand. None where positions that are
+    /// forgotten afterwards would have changed how others are rotated.
+    pub fn room_ahead(&self) -> usize {
+        let Some(session) = &self.session else {
+            return 0;
+        };
+        let room = session.capacity() - session.len();
+        match session.model().config().decoder.rope_scaling {
+            Some(scaling) if scaling.kind == RopeScalingKind::Dynamic => 0,
+            _ => room.saturating_sub(1),
+        }
+    }
+
     /// Logits of what comes next, to be changed by a sampler; none before anything was reserved.
     pub fn logits_mut(&mut self) -> &mut [f32] {
         match &mut self.session {

@@ -31,7 +31,10 @@ pub struct Session<'m> {
     /// Positions that `scratch` has room for.
     batch: usize,
     runs: Vec<Run>,
+    /// `[rows, vocab_size]`: after each position that a look ahead was at.
     logits: Vec<f32>,
+    /// Which of these rows is current.
+    row: usize,
 }
 
 impl<'m> Session<'m> {
@@ -46,6 +49,7 @@ impl<'m> Session<'m> {
             batch,
             runs: Vec::with_capacity(batch),
             logits: vec![0.0; config.vocab_size],
+            row: 0,
         }
     }
 
@@ -100,12 +104,45 @@ impl<'m> Session<'m> {
 
     /// Logits of the token after the last position, `[vocab_size]`; zeros before the first.
     pub fn logits(&self) -> &[f32] {
-        &self.logits
+        let vocab_size = self.model.config().decoder.vocab_size;
+        &self.logits[self.row * vocab_size..(self.row + 1) * vocab_size]
     }
 
     /// The same, to be changed by a sampler.
     pub fn logits_mut(&mut self) -> &mut [f32] {
-        &mut self.logits
+        let vocab_size = self.model.config().decoder.vocab_size;
+        &mut self.logits[self.row * vocab_size..(self.row + 1) * vocab_size]
+    }
+
+    /// Appends `ids` and computes the logits after each. Those after the first are current then;
+    /// [`Session::next_logits`] goes on to the others. Allocates only where no call looked as far.
+    ///
+    /// # Errors
+    /// As [`Session::extend`], and for more ids than are computed together.
+    pub fn look_ahead(&mut self, ids: &[u32]) -> Result<()> {
+        let vocab_size = self.model.config().decoder.vocab_size;
+        if ids.len() > self.batch {
+            return Err(Error::capacity(format!(
+                "{} positions are too many to look ahead",
+                ids.len()
+            )));
+        }
+        let n_rows = ids.len().max(1);
+        if self.logits.len() < n_rows * vocab_size {
+            self.logits.resize(n_rows * vocab_size, 0.0);
+        }
+        self.advance(&[Input::Tokens(ids)], n_rows, &mut (), &mut |_| true)?;
+        Ok(())
+    }
+
+    /// Makes the logits after the next position of a look ahead the current ones.
+    ///
+    /// # Panics
+    /// Where it was not that long.
+    pub fn next_logits(&mut self) {
+        let vocab_size = self.model.config().decoder.vocab_size;
+        assert!((self.row + 1) * vocab_size < self.logits.len());
+        self.row += 1;
     }
 
     /// Forgets all positions from `len` on. The logits stay those of the last call.
@@ -140,7 +177,7 @@ impl<'m> Session<'m> {
         inputs: &[Input],
         observer: &mut O,
     ) -> Result<()> {
-        self.advance(inputs, observer, &mut |_| true).map(drop)
+        self.advance(inputs, 1, observer, &mut |_| true).map(drop)
     }
 
     /// [`Session::extend`] that can be stopped: before each batch but the first, `go_on` is given
@@ -154,12 +191,14 @@ impl<'m> Session<'m> {
         inputs: &[Input],
         go_on: &mut dyn FnMut(usize) -> bool,
     ) -> Result<bool> {
-        self.advance(inputs, &mut (), go_on)
+        self.advance(inputs, 1, &mut (), go_on)
     }
 
+    /// Appends `inputs` and computes the logits after each of the last `n_rows` positions.
     fn advance<O: Observer>(
         &mut self,
         inputs: &[Input],
+        n_rows: usize,
         observer: &mut O,
         go_on: &mut dyn FnMut(usize) -> bool,
     ) -> Result<bool> {
@@ -190,10 +229,12 @@ impl<'m> Session<'m> {
             }
         }
         self.compute(longest, observer);
-        let compute = model.compute();
+        let rows = n - n_rows..n;
+        let logits = &mut self.logits[..n_rows * model.config().decoder.vocab_size];
         model
             .decoder()
-            .logits(compute, n, &mut self.scratch, &mut self.logits, observer);
+            .logits(model.compute(), rows, &mut self.scratch, logits, observer);
+        self.row = 0;
         Ok(true)
     }
 

@@ -211,8 +211,7 @@ fn errors_name_what_is_wrong_and_have_their_exit_codes() {
     std::fs::write(room.path("model.safetensors"), [7; 64]).unwrap();
     let m = ["-m", "m.gguf", "-p", "x"];
     let with = |more: &[&'static str]| [&m[..], more].concat();
-    room.fails(&[], 2, &["--model", "owl2 -m model.gguf"]);
-    room.fails(&["-p", "x"], 2, &["--model"]);
+    room.fails(&[], 2, &["--prompt"]);
     room.fails(&["-m", "m.gguf"], 2, &["--prompt"]);
     room.fails(&["-m", "none.gguf", "-p", "x"], 5, &["none.gguf"]);
     let advice = "owl2-convert checkpoint -o model.gguf";

@@ -37,18 +37,22 @@ fn question(case: &str, image: Option<&str>, question: &str) -> Value {
     })
 }
 
-fn convert(target: &Path) {
+fn convert(target: &Path, quant: &str) {
     let checkpoint = golden("checkpoints/tiny");
     let target = target.to_str().unwrap();
-    let line = ["owl2-convert", &checkpoint, "-o", target, "--quant", "f32"];
+    let line = ["owl2-convert", &checkpoint, "-o", target, "--quant", quant];
     owl2_convert::run(&Args::parse_from([&line[..], &["--quiet"]].concat())).unwrap();
 }
 
 fn eval(directory: &Path, questions: &[Value], flags: &[&str]) -> Output {
+    eval_of(directory, "model.gguf", questions, flags)
+}
+
+fn eval_of(directory: &Path, model: &str, questions: &[Value], flags: &[&str]) -> Output {
     let lines: Vec<String> = questions.iter().map(Value::to_string).collect();
     fs::write(directory.join("questions.jsonl"), lines.join("\n")).unwrap();
     Command::new(env!("CARGO_BIN_EXE_owl2"))
-        .args(["eval", "-m", "model.gguf", "--questions", "questions.jsonl"])
+        .args(["eval", "-m", model, "--questions", "questions.jsonl"])
         .args(["-t", "1", "-n", &N_TOKENS.to_string()])
         .args(flags)
         .current_dir(directory)
@@ -59,7 +63,7 @@ fn eval(directory: &Path, questions: &[Value], flags: &[&str]) -> Output {
 #[test]
 fn golden_answers_are_all_found_and_others_listed() {
     let directory = tempfile::tempdir().unwrap();
-    convert(&directory.path().join("model.gguf"));
+    convert(&directory.path().join("model.gguf"), "f32");
     let image = Some("wide_rgb.png");
     let mut other = question("one_image", image, "Describe the image.");
     other["output_ids"][3] = json!(0);
@@ -107,9 +111,46 @@ fn golden_answers_are_all_found_and_others_listed() {
 }
 
 #[test]
+fn a_reference_is_followed_token_by_token() {
+    let directory = tempfile::tempdir().unwrap();
+    convert(&directory.path().join("model.gguf"), "f32");
+    convert(&directory.path().join("4-bit.gguf"), "q4_0");
+    let image = Some("wide_rgb.png");
+    let questions = [
+        question("text_only", None, "What color is the sky?"),
+        question("one_image", image, "Describe the image."),
+    ];
+    let root = golden("images");
+    let report = |model: &str, reference: &str| -> Value {
+        let flags = ["--image-root", &root, "--json", "--reference", reference];
+        let output = eval_of(directory.path(), model, &questions, &flags);
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let same = report("model.gguf", "model.gguf");
+    assert_eq!(same["reference_ids"]["right"], 2, "{same:#}");
+    assert_eq!(same["divergence"]["n"], 2 * N_TOKENS);
+    assert_eq!(same["divergence"]["mean_nats"], 0.0);
+
+    // Random weights: four bits part from them, and both find their own way to the end.
+    let coarse = report("4-bit.gguf", "model.gguf");
+    assert_eq!(coarse["divergence"]["n"], 2 * N_TOKENS);
+    assert!(coarse["divergence"]["mean_nats"].as_f64().unwrap() > 1e-3);
+    let alone = eval_of(
+        directory.path(),
+        "4-bit.gguf",
+        &questions,
+        &["--image-root", &root, "--json"],
+    );
+    let alone: Value = serde_json::from_slice(&alone.stdout).unwrap();
+    assert_eq!(coarse["differing"], alone["differing"]);
+    assert_eq!(alone["divergence"]["n"], 0);
+}
+
+#[test]
 fn what_cannot_be_asked_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
-    convert(&directory.path().join("model.gguf"));
+    convert(&directory.path().join("model.gguf"), "f32");
     let missing = question("one_image", Some("none.png"), "Describe the image.");
     let output = eval(directory.path(), &[missing], &[]);
     assert_eq!(output.status.code(), Some(5));

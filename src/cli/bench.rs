@@ -4,9 +4,9 @@ use serde_json::{Map, Value, json};
 
 use crate::bench::{self, Plan, Report, Samples};
 use crate::cli::args::BenchArgs;
+use crate::cli::model_file::ModelFile;
 use crate::cli::{human_bytes, print, print_json};
 use crate::error::Result;
-use crate::gguf::Gguf;
 use crate::kernels::Isa;
 use crate::model::Model;
 use crate::ops::Compute;
@@ -45,10 +45,11 @@ impl Unit {
 }
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
-    let gguf = Gguf::open(&args.model)?;
+    let file = ModelFile::new(args.model.as_deref())?;
+    let gguf = file.open()?;
     let compute = Compute::new(args.threads.unwrap_or_else(threads::default_count))?;
     let (isa, n_threads) = (compute.isa, compute.threads.count());
-    let model = Model::new(&gguf, compute).map_err(|e| e.in_file(&args.model))?;
+    let model = Model::new(&gguf, compute).map_err(|e| file.blame(e))?;
     let plan = Plan {
         prefill: args.pp,
         generate: args.tg,
@@ -59,7 +60,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let report = bench::run(&gguf, &model, &plan)?;
     let figures = figures(&report, &plan);
     if args.json {
-        return print_json(&as_json(args, isa, n_threads, &report, &figures));
+        return print_json(&as_json(args, file, isa, n_threads, &report, &figures));
     }
     let mut text = format!(
         "{n_threads} threads, instructions {isa}, median of {} after a warm-up\n\n",
@@ -203,6 +204,7 @@ fn table(figures: &[Figure]) -> String {
 
 fn as_json(
     args: &BenchArgs,
+    file: ModelFile,
     isa: Isa,
     n_threads: usize,
     report: &Report,
@@ -210,7 +212,7 @@ fn as_json(
 ) -> Value {
     let mut object = Map::new();
     let mut set = |key: &str, value: Value| object.insert(key.to_owned(), value);
-    set("model", json!(args.model.display().to_string()));
+    set("model", json!(file.name().display().to_string()));
     set("isa", json!(isa.name()));
     set("threads", json!(n_threads));
     set("repeats", json!(args.repeats));

@@ -8,34 +8,37 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::cli::args::EvalArgs;
+use crate::cli::model_file::ModelFile;
 use crate::cli::{print, print_json};
 use crate::error::Result;
-use crate::eval::{self, Difference, Question, Report, Tally};
+use crate::eval::{self, Difference, Evaluation, Question, Report, Tally};
 use crate::ops::Compute;
-use crate::request::Assistant;
 use crate::threads;
 
 const BAR: &str = "{bar:30} {pos} of {len}  {eta} left  {msg}";
 
 pub(super) fn run(args: &EvalArgs) -> Result<()> {
     let questions = eval::read(&args.questions, args.limit.unwrap_or(usize::MAX))?;
-    let compute = Compute::new(args.threads.unwrap_or_else(threads::default_count))?;
-    let assistant = Assistant::open(&args.model, compute)?;
+    let n_threads = args.threads.unwrap_or_else(threads::default_count);
+    let open = |file: ModelFile| file.assistant(Compute::new(n_threads)?);
+    let assistant = open(ModelFile::new(args.model.as_deref())?)?;
+    let reference = args.reference.as_deref().map(ModelFile::Path);
+    let reference = reference.map(open).transpose()?;
     let beside = args.questions.parent().unwrap_or(Path::new(""));
     let image_root = args.image_root.as_deref().unwrap_or(beside);
 
     let bar = bar(questions.len());
     let started = Instant::now();
-    let report = eval::evaluate(
-        &assistant,
-        &questions,
+    let evaluation = Evaluation {
+        assistant: &assistant,
+        reference: reference.as_ref(),
         image_root,
-        args.max_tokens,
-        |so_far| {
-            bar.inc(1);
-            bar.set_message(right(&so_far.exact_total()));
-        },
-    );
+        max_tokens: args.max_tokens,
+    };
+    let report = evaluation.run(&questions, |so_far| {
+        bar.inc(1);
+        bar.set_message(right(&so_far.exact_total()));
+    });
     bar.finish_and_clear();
     let (report, took) = (report?, started.elapsed());
     match args.json {
@@ -72,6 +75,14 @@ fn as_text(report: &Report, n_questions: usize, took: Duration) -> String {
         text += &format!(
             "greatest error of {} logits: {:.2e}\n",
             report.logits.n, report.logits.error
+        );
+    }
+    text += &line("as the reference", &report.reference_ids);
+    if report.divergence.n > 0 {
+        text += &format!(
+            "mean divergence from the reference: {:.2e} nats, of {} tokens\n",
+            report.divergence.mean(),
+            report.divergence.n
         );
     }
     let differences = report.differences.iter();
@@ -113,6 +124,8 @@ fn as_json(report: &Report, questions: &[Question], took: Duration) -> Value {
         "output_ids": counts(&report.output_ids),
         "model_answer": counts(&report.model_answer),
         "logits8": { "n": report.logits.n, "max_error": report.logits.error },
+        "reference_ids": counts(&report.reference_ids),
+        "divergence": { "n": report.divergence.n, "mean_nats": report.divergence.mean() },
         "differing_prompts": report.differing_prompts,
         "differing": differing,
     })

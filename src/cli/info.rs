@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::cli::args::InfoArgs;
+use crate::cli::model_file::ModelFile;
 use crate::cli::{human_bytes, print, print_json};
 use crate::error::Result;
 use crate::gguf::names::general;
@@ -60,15 +61,16 @@ struct Info {
 }
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
-    let info = gather(args).map_err(|e| e.in_file(&args.model))?;
+    let model = ModelFile::new(args.model.as_deref())?;
+    let info = gather(args, model).map_err(|e| model.blame(e))?;
     if args.json {
         return print_json(&as_json(&info));
     }
     print(&as_text(&info)).map(drop)
 }
 
-fn gather(args: &InfoArgs) -> Result<Info> {
-    let gguf = Gguf::open(&args.model)?;
+fn gather(args: &InfoArgs, model: ModelFile) -> Result<Info> {
+    let gguf = model.open()?;
     let compute = Compute::new(threads::default_count())?;
     let isa = compute.isa;
     let assistant = Assistant::new(&gguf, compute)?;

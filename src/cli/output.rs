@@ -111,6 +111,8 @@ pub fn as_json(answer: &Answer) -> Value {
             "image": answer.n_image,
             "reused": answer.n_reused,
             "generated": answer.ids.len(),
+            "drafted": answer.n_drafted,
+            "accepted": answer.n_accepted,
         },
         "ids": answer.ids,
         "seconds": seconds,
@@ -138,6 +140,12 @@ pub fn timings(answer: &Answer) -> String {
             table += &format!("  {n_computed} tokens, {rate:.2} per second");
         }
         table.push('\n');
+    }
+    if answer.n_drafted > 0 {
+        table += &format!(
+            "{:<13} {:>10} of {} tokens were right\n",
+            "drafted", answer.n_accepted, answer.n_drafted
+        );
     }
     let ms = answer.timings.total().as_secs_f64() * 1000.0;
     table + &format!("{:<13} {ms:>10.1} ms\n", "total")

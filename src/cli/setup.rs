@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::capacity;
 use crate::cli::args::AskArgs;
+use crate::cli::model_file::ModelFile;
 use crate::cli::progress;
 use crate::constrain::Constraint;
 use crate::error::{Error, Result};
@@ -22,18 +23,11 @@ const STANDARD_INPUT_NAME: &str = "standard input";
 /// The longest text to be read: more than any context holds.
 const MAX_TEXT_BYTES: u64 = 16 << 20;
 
-/// Opens the model file that the flags or the environment name.
+/// Opens the model that the flags or the environment name.
 pub fn open(args: &AskArgs) -> Result<Assistant> {
-    let model = args.question.model.as_deref().ok_or_else(|| {
-        Error::usage(
-            "is missing; give a model file, as in: owl2 -m model.gguf --image cat.jpg -p \
-             \"Describe the image.\", or set OWL2_MODEL (owl2-convert makes model files, --help \
-             says more)",
-        )
-        .in_flag("--model")
-    })?;
+    let model = ModelFile::new(args.question.model.as_deref())?;
     let n_threads = args.running.threads.unwrap_or_else(threads::default_count);
-    let assistant = Assistant::open(model, Compute::new(n_threads)?)?;
+    let assistant = model.assistant(Compute::new(n_threads)?)?;
     if let Some(warning) = capacity::warning(assistant.model()) {
         progress::say(&format!("owl2: {warning}\n"));
     }
@@ -60,6 +54,7 @@ pub fn request(args: &AskArgs, prompt: Prompt, defaults: &Sampling) -> Result<Re
         stops: args.sampling.stop.clone(),
         spells_specials: args.output.special,
         context: args.running.ctx_size,
+        lookup: args.running.lookup,
         constraint: constraint(args)?,
         ..Request::new(prompt)
     })

@@ -3,16 +3,17 @@
 use serde_json::json;
 
 use crate::cli::args::TokenizeArgs;
+use crate::cli::model_file::ModelFile;
 use crate::cli::setup::{self, STANDARD_INPUT};
 use crate::cli::{print, print_json};
 use crate::error::Result;
-use crate::gguf::Gguf;
 use crate::tokenizer::{Tokenizer, Vocabulary};
 
 pub(super) fn run(args: &TokenizeArgs) -> Result<()> {
-    let gguf = Gguf::open(&args.model)?;
-    let vocabulary = Vocabulary::read(&gguf).map_err(|e| e.in_file(&args.model))?;
-    let tokenizer = Tokenizer::new(vocabulary).map_err(|e| e.in_file(&args.model))?;
+    let file = ModelFile::new(args.model.as_deref())?;
+    let gguf = file.open()?;
+    let vocabulary = Vocabulary::read(&gguf).map_err(|e| file.blame(e))?;
+    let tokenizer = Tokenizer::new(vocabulary).map_err(|e| file.blame(e))?;
     let text = match args.text.as_deref() {
         None | Some(STANDARD_INPUT) => setup::standard_text()?,
         Some(text) => text.to_owned(),

@@ -38,6 +38,58 @@ pub struct Answer {
     pub text: String,
 }
 
+impl Answer {
+    /// Adds the likeliest token, of equals the one with the lowest id, and returns it.
+    pub(super) fn push(&mut self, logits: &[f32]) -> u32 {
+        let (mut best, mut next) = ((0, f32::NEG_INFINITY), f32::NEG_INFINITY);
+        for (id, &logit) in (0..).zip(logits) {
+            if logit > best.1 {
+                next = best.1;
+                best = (id, logit);
+            } else {
+                next = next.max(logit);
+            }
+        }
+        self.ids.push(best.0);
+        self.gaps.push(best.1 - next);
+        best.0
+    }
+}
+
+/// How far next-token distributions are from those of a reference.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Divergence {
+    /// Kullback-Leibler divergences from the reference's distributions, in nats, added up.
+    pub sum: f64,
+    /// Of how many tokens.
+    pub n: usize,
+}
+
+impl Divergence {
+    /// Adds that of one token, by the logits of both.
+    pub(super) fn add(&mut self, reference: &[f32], logits: &[f32]) {
+        let (reference_sum, sum) = (log_sum_exp(reference), log_sum_exp(logits));
+        let terms = reference.iter().zip(logits).map(|(&reference, &logit)| {
+            let log_probability = f64::from(reference) - reference_sum;
+            log_probability.exp() * (log_probability - (f64::from(logit) - sum))
+        });
+        self.sum += terms.sum::<f64>();
+        self.n += 1;
+    }
+
+    /// The mean; 0 of nothing.
+    pub fn mean(&self) -> f64 {
+        self.sum / self.n.max(1) as f64
+    }
+}
+
+/// The logarithm of the sum of the exponentials.
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|x| f64::from(x - highest).exp()).sum();
+    f64::from(highest) + sum.ln()
+}
+
 /// A question that was answered otherwise than another implementation did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
@@ -70,6 +122,10 @@ pub struct Report {
     pub model_answer: Tally,
     /// Greatest distance from a given logit, and how many were given.
     pub logits: WorstLogit,
+    /// Answers that have the ids of the reference's.
+    pub reference_ids: Tally,
+    /// How far from the reference's the next-token distributions are, along its answers.
+    pub divergence: Divergence,
     /// Questions whose prompts have other ids than given, from 0.
     pub differing_prompts: Vec<usize>,
     /// Answers that differ from the given ids or text.
@@ -126,6 +182,27 @@ mod tests {
         assert_eq!(at(Some(1)).gap(), Some(0.01));
         assert_eq!(at(Some(3)).gap(), None);
         assert_eq!(at(None).gap(), None);
+    }
+
+    #[test]
+    fn the_likeliest_is_the_lowest_of_equals() {
+        let mut answer = Answer::default();
+        assert_eq!(answer.push(&[1.0, 3.0, 2.5]), 1);
+        assert_eq!(answer.push(&[2.0, 2.0]), 0);
+        assert_eq!((answer.ids, answer.gaps), (vec![1, 0], vec![0.5, 0.0]));
+    }
+
+    #[test]
+    fn divergence_is_that_of_the_distributions() {
+        let mut divergence = Divergence::default();
+        assert_eq!(divergence.mean(), 0.0);
+        divergence.add(&[1.0, 2.0, 3.0], &[-1.0, 0.0, 1.0]);
+        assert!(divergence.mean().abs() < 1e-12);
+        // Halves against a quarter and three quarters.
+        divergence.add(&[0.0, 0.0], &[0.0, 3f32.ln()]);
+        let exact = 0.5 * (0.5f64 / 0.25).ln() + 0.5 * (0.5f64 / 0.75).ln();
+        assert!((divergence.sum - exact).abs() < 1e-6);
+        assert_eq!(divergence.n, 2);
     }
 
     #[test]

@@ -29,6 +29,8 @@ enum Storage {
         map: memmap2::Mmap,
         origin: Origin,
     },
+    /// Part of the program.
+    Static(&'static [u8]),
     /// 64-bit words, so that tensors at aligned offsets can be viewed as floats.
     Heap {
         words: Vec<u64>,
@@ -122,6 +124,14 @@ impl Bytes {
         .in_file(&origin.path))
     }
 
+    /// Bytes that are part of the program; copied where they are not aligned to 8 bytes.
+    pub fn from_static(bytes: &'static [u8]) -> Self {
+        match bytes.as_ptr().cast::<u64>().is_aligned() {
+            true => Bytes(Storage::Static(bytes)),
+            false => Self::from_slice(bytes),
+        }
+    }
+
     /// Bytes that are not in a file, copied to aligned memory.
     pub fn from_slice(bytes: &[u8]) -> Self {
         let mut words = vec![0u64; bytes.len().div_ceil(8)];
@@ -139,6 +149,7 @@ impl Deref for Bytes {
     fn deref(&self) -> &[u8] {
         match &self.0 {
             Storage::Mapped { map, .. } => map,
+            Storage::Static(bytes) => bytes,
             Storage::Heap { words, len } => &bytemuck::cast_slice(words)[..*len],
         }
     }

@@ -4,9 +4,10 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
+use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT_LANES};
+use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT_LANES};
 
 /// Tokens side by side in a register.
 const LANES: usize = 4;
@@ -57,6 +58,7 @@ macro_rules! common {
         type F32 = float32x4_t;
         type Pair = [uint8x16_t; 4];
         type PairF32 = [float32x4_t; 4];
+        type Eight = [float32x4_t; 2];
         type ChunkScales = [f32; 2 * CHUNK_UNITS];
 
         #[inline(always)]
@@ -68,6 +70,44 @@ macro_rules! common {
         #[inline(always)]
         fn gemm<F: Format>(self, tile: GemmTile) {
             multiply::<Self, F, 4, 2>(self, tile);
+        }
+
+        #[inline(always)]
+        fn score(self, work: KeyScores) {
+            score::<Self, 4, 2>(self, work);
+        }
+
+        #[inline(always)]
+        fn largest(self, values: &[[f32; HALF]]) -> f32 {
+            // SAFETY: the array holds four registers; `self` proves NEON.
+            unsafe {
+                let mut largest = [self.splat_f32(0.0); HALF / LANES];
+                for half in values {
+                    for (i, largest) in largest.iter_mut().enumerate() {
+                        let sizes = vabsq_f32(self.load_f32(half.as_ptr().add(i * LANES)));
+                        *largest = vmaxq_f32(*largest, sizes);
+                    }
+                }
+                let [a, b, c, d] = largest;
+                vmaxvq_f32(vmaxq_f32(vmaxq_f32(a, b), vmaxq_f32(c, d)))
+            }
+        }
+
+        #[inline(always)]
+        fn quantize(self, values: &[f32; HALF], inverse: f32) -> ([i8; HALF], i32) {
+            let mut quants = [0; HALF];
+            // SAFETY: the arrays are as long as the registers; `self` proves NEON.
+            unsafe {
+                let words: [int16x4_t; 4] = std::array::from_fn(|i| {
+                    let values = vld1q_f32(values.as_ptr().add(i * LANES));
+                    vmovn_s32(vcvtnq_s32_f32(vmulq_n_f32(values, inverse)))
+                });
+                let lower = vmovn_s16(vcombine_s16(words[0], words[1]));
+                let upper = vmovn_s16(vcombine_s16(words[2], words[3]));
+                let bytes = vcombine_s8(lower, upper);
+                vst1q_s8(quants.as_mut_ptr(), bytes);
+                (quants, i32::from(vaddlvq_s8(bytes)))
+            }
         }
 
         #[inline(always)]
@@ -86,6 +126,42 @@ macro_rules! common {
         unsafe fn store_f32(self, to: *mut f32, values: float32x4_t) {
             // SAFETY: the caller vouches for the floats, `self` for NEON.
             unsafe { vst1q_f32(to, values) }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(
+            self,
+            from: *const f32,
+            from_stride: usize,
+            accumulate: bool,
+            to: *mut f32,
+            to_stride: usize,
+        ) {
+            // SAFETY: the caller vouches for the squares, `self` for NEON.
+            unsafe {
+                let rows: [float32x4_t; LANES] =
+                    std::array::from_fn(|i| self.load_f32(from.add(i * from_stride)));
+                // Rows 0 and 2, 1 and 3; then those.
+                let pairs = [
+                    vzip1q_f32(rows[0], rows[2]),
+                    vzip2q_f32(rows[0], rows[2]),
+                    vzip1q_f32(rows[1], rows[3]),
+                    vzip2q_f32(rows[1], rows[3]),
+                ];
+                let columns = [
+                    vzip1q_f32(pairs[0], pairs[2]),
+                    vzip2q_f32(pairs[0], pairs[2]),
+                    vzip1q_f32(pairs[1], pairs[3]),
+                    vzip2q_f32(pairs[1], pairs[3]),
+                ];
+                for (i, mut column) in columns.into_iter().enumerate() {
+                    let to = to.add(i * to_stride);
+                    if accumulate {
+                        column = vaddq_f32(self.load_f32(to), column);
+                    }
+                    self.store_f32(to, column);
+                }
+            }
         }
 
         #[inline(always)]
@@ -142,6 +218,18 @@ macro_rules! common {
             unsafe {
                 asm!(
                     "prfm pldl1keep, [{address}]",
+                    address = in(reg) address.addr(),
+                    options(nomem, nostack, preserves_flags)
+                );
+            }
+        }
+
+        #[inline(always)]
+        fn prefetch_to_write(self, address: *const u8) {
+            // SAFETY: as above.
+            unsafe {
+                asm!(
+                    "prfm pstl1keep, [{address}]",
                     address = in(reg) address.addr(),
                     options(nomem, nostack, preserves_flags)
                 );
@@ -258,15 +346,10 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        fn chunk_scales(
-            self,
-            groups_per_unit: usize,
-            weights: &[f32; 2 * CHUNK_UNITS],
-            token: &[f32; CHUNK_UNITS],
-        ) -> [f32; 2 * CHUNK_UNITS] {
+        fn chunk_scales(self, groups: [[float32x4_t; 2]; 2]) -> [f32; 2 * CHUNK_UNITS] {
             let mut scales = [0.0; 2 * CHUNK_UNITS];
-            for group in 0..groups_per_unit * CHUNK_UNITS {
-                scales[group] = weights[group] * token[group / groups_per_unit];
+            for (scales, eight) in scales.as_chunks_mut().0.iter_mut().zip(groups) {
+                *scales = self.eight_values(eight);
             }
             scales
         }
@@ -298,18 +381,100 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        fn from_f16(self, bits: [u16; 8]) -> [f32; 8] {
-            let mut floats = [0.0; 8];
-            // SAFETY: the arrays hold 128 and 256 bits; `self` proves NEON.
+        unsafe fn load_eight(self, from: *const f32) -> [float32x4_t; 2] {
+            // SAFETY: the caller vouches for the floats, `self` for NEON.
+            unsafe { [vld1q_f32(from), vld1q_f32(from.add(LANES))] }
+        }
+
+        #[inline(always)]
+        unsafe fn load_eight_i32(self, from: *const i32) -> [float32x4_t; 2] {
+            // SAFETY: the caller vouches for the integers, `self` for NEON.
+            unsafe { [from, from.add(LANES)].map(|from| vcvtq_f32_s32(vld1q_s32(from))) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_eight_i8(self, from: *const i8) -> [float32x4_t; 2] {
+            // SAFETY: the caller vouches for the bytes, `self` for NEON.
+            unsafe {
+                let words = vmovl_s8(vld1_s8(from));
+                let halves = [vmovl_s16(vget_low_s16(words)), vmovl_high_s16(words)];
+                halves.map(|half| vcvtq_f32_s32(half))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_two_f16(self, from: *const u8) -> [[float32x4_t; 2]; 2] {
+            // SAFETY: the caller vouches for the bytes, `self` for NEON.
+            unsafe {
+                let bits = from.cast::<u32>().read_unaligned();
+                let halves = vreinterpret_f16_u32(vdup_n_u32(bits));
+                let floats = vcvt_f32_f16(halves);
+                [
+                    [vdupq_laneq_f32::<0>(floats); 2],
+                    [vdupq_laneq_f32::<1>(floats); 2],
+                ]
+            }
+        }
+
+        #[inline(always)]
+        fn eight_from_f16(self, bits: [u16; 8]) -> [float32x4_t; 2] {
+            // SAFETY: the array holds 128 bits; `self` proves NEON.
             unsafe {
                 let halves = vreinterpretq_f16_u16(vld1q_u16(bits.as_ptr()));
-                vst1q_f32(floats.as_mut_ptr(), vcvt_f32_f16(vget_low_f16(halves)));
-                vst1q_f32(floats.as_mut_ptr().add(LANES), vcvt_high_f32_f16(halves));
+                [vcvt_f32_f16(vget_low_f16(halves)), vcvt_high_f32_f16(halves)]
             }
-            floats
+        }
+
+        #[inline(always)]
+        fn splat_eight(self, value: f32) -> [float32x4_t; 2] {
+            [self.splat_f32(value); 2]
+        }
+
+        #[inline(always)]
+        fn twice(self, a: [float32x4_t; 2]) -> [[float32x4_t; 2]; 2] {
+            // SAFETY: `self` proves NEON.
+            unsafe {
+                [
+                    [vzip1q_f32(a[0], a[0]), vzip2q_f32(a[0], a[0])],
+                    [vzip1q_f32(a[1], a[1]), vzip2q_f32(a[1], a[1])],
+                ]
+            }
+        }
+
+        #[inline(always)]
+        fn mul_eight(self, a: [float32x4_t; 2], b: [float32x4_t; 2]) -> [float32x4_t; 2] {
+            [self.mul(a[0], b[0]), self.mul(a[1], b[1])]
+        }
+
+        #[inline(always)]
+        fn mul_add_eight(
+            self,
+            a: [float32x4_t; 2],
+            b: [float32x4_t; 2],
+            c: [float32x4_t; 2],
+        ) -> [float32x4_t; 2] {
+            [
+                self.mul_add(a[0], b[0], c[0]),
+                self.mul_add(a[1], b[1], c[1]),
+            ]
+        }
+
+        #[inline(always)]
+        fn eight_values(self, a: [float32x4_t; 2]) -> [f32; 8] {
+            let mut values = [0.0; 8];
+            // SAFETY: the array has room for both registers.
+            unsafe {
+                self.store_f32(values.as_mut_ptr(), a[0]);
+                self.store_f32(values.as_mut_ptr().add(LANES), a[1]);
+            }
+            values
         }
     };
 }
+
+// After the macros that they use.
+mod dotprod;
+mod i8mm;
 
 /// Lower and upper nibbles of each byte.
 ///
@@ -385,200 +550,6 @@ impl Int8 for Neon {
                     }
                 }
                 first += steps_per_sum;
-            }
-            sums
-        }
-    }
-}
-
-/// Adds the products of `a` and `b` to `sums`, four to a lane: an intrinsic that Rust does not have
-/// yet.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn sdot(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-    // SAFETY: the features are enabled; the instruction touches nothing but its operands.
-    unsafe {
-        asm!(
-            "sdot {sums:v}.4s, {a:v}.16b, {b:v}.16b",
-            sums = inout(vreg) sums,
-            a = in(vreg) a,
-            b = in(vreg) b,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    sums
-}
-
-/// [`sdot`] with bytes `4 * LANE..4 * LANE + 4` of `b` for every lane.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-fn sdot_lane<const LANE: usize>(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-    // SAFETY: the features are enabled; the instruction touches nothing but its operands.
-    unsafe {
-        asm!(
-            "sdot {sums:v}.4s, {a:v}.16b, {b:v}.4b[{lane}]",
-            sums = inout(vreg) sums,
-            a = in(vreg) a,
-            b = in(vreg) b,
-            lane = const LANE,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    sums
-}
-
-impl DotProd {
-    /// Products summed four at a time.
-    #[inline(always)]
-    fn dot_register(self, weights: int8x16_t, activations: int8x16_t) -> int32x4_t {
-        // SAFETY: `self` proves NEON and dot products.
-        unsafe { sdot(self.zero_i32(), weights, activations) }
-    }
-
-    /// Adds the products of four columns: those of `V` registers of tokens at `activations` with
-    /// weights `4 * STEP..4 * STEP + 4` of `R` rows.
-    ///
-    /// # Safety
-    /// `[V][LANES][4]` must be readable at `activations`.
-    #[allow(
-        clippy::needless_range_loop,
-        reason = "constant bounds keep the sums in registers"
-    )]
-    #[inline(always)]
-    unsafe fn dot_step<const STEP: usize, const R: usize, const V: usize>(
-        self,
-        weights: [int8x16_t; R],
-        activations: *const i8,
-        mut sums: [[int32x4_t; V]; R],
-    ) -> [[int32x4_t; V]; R] {
-        for v in 0..V {
-            // SAFETY: the caller vouches for the bytes, `self` for NEON and dot products.
-            unsafe {
-                let a = vld1q_s8(activations.add(v * BYTES));
-                for r in 0..R {
-                    sums[r][v] = sdot_lane::<STEP>(sums[r][v], a, weights[r]);
-                }
-            }
-        }
-        sums
-    }
-}
-
-impl Int8 for DotProd {
-    common!();
-
-    #[inline(always)]
-    unsafe fn dot_group<const R: usize, const V: usize>(
-        self,
-        kind: Group,
-        weights: *const u8,
-        activations: *const i8,
-        stride: usize,
-        mut sums: [[int32x4_t; V]; R],
-    ) -> [[int32x4_t; V]; R] {
-        // SAFETY: the caller vouches for the bytes, `self` for NEON.
-        unsafe {
-            // A register holds the weights of four steps, one of which each instruction picks.
-            let in_full = kind.len - kind.len % BYTES;
-            for first in (0..in_full).step_by(BYTES) {
-                let w = std::array::from_fn(|r| vld1q_s8(weights.add(r * kind.len + first).cast()));
-                let a = activations.add(first / 4 * stride);
-                sums = self.dot_step::<0, R, V>(w, a, sums);
-                sums = self.dot_step::<1, R, V>(w, a.add(stride), sums);
-                sums = self.dot_step::<2, R, V>(w, a.add(2 * stride), sums);
-                sums = self.dot_step::<3, R, V>(w, a.add(3 * stride), sums);
-            }
-            for first in (in_full..kind.len).step_by(4) {
-                let w = std::array::from_fn(|r| {
-                    let four = weights.add(r * kind.len + first).cast::<i32>();
-                    let four = vsetq_lane_s32::<0>(four.read_unaligned(), self.zero_i32());
-                    vreinterpretq_s8_s32(four)
-                });
-                sums = self.dot_step::<0, R, V>(w, activations.add(first / 4 * stride), sums);
-            }
-            sums
-        }
-    }
-}
-
-/// Adds the products of two rows of 8 bytes in `a` with two in `b` to `sums: [2, 2]`: an intrinsic
-/// that Rust does not have yet.
-#[inline]
-#[target_feature(enable = "neon,i8mm")]
-fn smmla(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
-    // SAFETY: the features are enabled; the instruction touches nothing but its operands.
-    unsafe {
-        asm!(
-            "smmla {sums:v}.4s, {a:v}.16b, {b:v}.16b",
-            sums = inout(vreg) sums,
-            a = in(vreg) a,
-            b = in(vreg) b,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    sums
-}
-
-impl I8mm {
-    /// Products summed four at a time.
-    #[inline(always)]
-    fn dot_register(self, weights: int8x16_t, activations: int8x16_t) -> int32x4_t {
-        DotProd(()).dot_register(weights, activations)
-    }
-}
-
-impl Int8 for I8mm {
-    common!();
-
-    #[allow(
-        clippy::needless_range_loop,
-        reason = "constant bounds keep the sums in registers"
-    )]
-    #[inline(always)]
-    unsafe fn dot_group<const R: usize, const V: usize>(
-        self,
-        kind: Group,
-        weights: *const u8,
-        activations: *const i8,
-        stride: usize,
-        mut sums: [[int32x4_t; V]; R],
-    ) -> [[int32x4_t; V]; R] {
-        const { assert!(R.is_multiple_of(2)) };
-        assert!(kind.len.is_multiple_of(8));
-        // SAFETY: the caller vouches for the bytes, `self` for NEON and products of matrices.
-        unsafe {
-            // Of rows `2 * i` and `2 * i + 1` of the weights, in the places of those rows, with
-            // tokens 0 and 1, and with 2 and 3, of each register.
-            let mut products = [[vdupq_n_s32(0); V]; R];
-            for first in (0..kind.len).step_by(8) {
-                let a = activations.add(first / 4 * stride);
-                let tokens: [[int8x16_t; 2]; V] = std::array::from_fn(|v| {
-                    // Four columns, and the next four, of four tokens.
-                    let a = a.add(v * BYTES).cast::<i32>();
-                    let (a, b) = (vld1q_s32(a), vld1q_s32(a.byte_add(stride)));
-                    [vzip1q_s32(a, b), vzip2q_s32(a, b)].map(|pair| vreinterpretq_s8_s32(pair))
-                });
-                for i in 0..R / 2 {
-                    let row = |r: usize| vld1_s8(weights.add(r * kind.len + first).cast());
-                    let w = vcombine_s8(row(2 * i), row(2 * i + 1));
-                    for v in 0..V {
-                        for half in 0..2 {
-                            let sum = &mut products[2 * i + half][v];
-                            *sum = smmla(*sum, w, tokens[v][half]);
-                        }
-                    }
-                }
-            }
-            for r in 0..R {
-                for v in 0..V {
-                    let first = vreinterpretq_s64_s32(products[r / 2 * 2][v]);
-                    let second = vreinterpretq_s64_s32(products[r / 2 * 2 + 1][v]);
-                    let of_row = match r % 2 {
-                        0 => vzip1q_s64(first, second),
-                        _ => vzip2q_s64(first, second),
-                    };
-                    sums[r][v] = vaddq_s32(sums[r][v], vreinterpretq_s32_s64(of_row));
-                }
             }
             sums
         }

@@ -1,20 +1,20 @@
-//! Activations as 8-bit integers: a scale for each 32 columns of a token, and the sums that
-//! weights with an offset or a minimum need.
+//! Activations as 8-bit integers with scales, and the sums that weights with an offset or a
+//! minimum need.
 //!
 //! A batch is a sequence of records of equal size. For [`gemv`](super::gemv) a record is a token,
 //! for [`gemm`](super::gemm) it is a tile of tokens, interleaved so that a register holds the
 //! same four columns of neighbouring tokens.
 
-use pulp::{Simd, WithSimd};
-
 use crate::kernels::Isa;
-use crate::kernels::int8::UNIT;
+use crate::kernels::int8::{HALF, Int8, Int8Op, UNIT};
 
 /// The most tokens of a record: two registers of 16 lanes.
 pub const MAX_WIDTH: usize = 32;
-/// Columns of a partial sum: the shortest group of weights that share a scale.
-const SUM_LEN: usize = 16;
-
+/// Units that share a scale where tokens are side by side: each scale costs
+/// [`gemm`](super::gemm) a multiplication of all its sums.
+pub const BATCH_BLOCK_UNITS: usize = 4;
+/// Floats of a cache line.
+const LINE: usize = 16;
 /// The shape of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -25,9 +25,20 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// 32-bit words of a record: its quants, then scales, sums and scaled sums.
+    /// Units that share a scale. A single token can have the finest scales:
+    /// [`gemv`](super::gemv) multiplies each unit with one anyway.
+    #[inline]
+    pub fn block_units(self) -> usize {
+        match self.width {
+            1 => 1,
+            _ => BATCH_BLOCK_UNITS,
+        }
+    }
+
+    /// 32-bit words of a record: its parts in the order of [`View`].
     pub fn record_words(self) -> usize {
-        let per_token = self.n_cols / 4 + 4 * (self.n_cols / UNIT);
+        let n_units = self.n_cols / UNIT;
+        let per_token = self.n_cols / 4 + 4 * n_units + n_units.div_ceil(self.block_units());
         (self.width * per_token).next_multiple_of(16)
     }
 
@@ -38,11 +49,13 @@ impl Layout {
         let (quants, rest) = record.split_at(self.width * self.n_cols / 4);
         let (scales, rest) = rest.split_at(self.width * n_units);
         let (sums, rest) = rest.split_at(self.width * 2 * n_units);
+        let (unit_sums, rest) = rest.split_at(self.width * n_units);
         View {
             quants: bytemuck::cast_slice(quants),
             scales,
             sums: bytemuck::cast_slice(sums),
-            scaled_sums: &rest[..self.width * n_units],
+            unit_sums,
+            ratios: &rest[..self.width * n_units.div_ceil(self.block_units())],
         }
     }
 }
@@ -52,20 +65,14 @@ impl Layout {
 pub struct View<'a> {
     /// `[n_cols / 4, width, 4]` integers.
     pub quants: &'a [i8],
-    /// `[n_cols / 32, width]`: what an integer is worth.
+    /// `[n_cols / 32, width]`: what an integer is worth, the same in all units of a block.
     pub scales: &'a [f32],
     /// `[n_cols / 16, width]`: negated sums of the integers.
     pub sums: &'a [i32],
-    /// `[n_cols / 32, width]`: sums of the integers times their scale.
-    pub scaled_sums: &'a [f32],
-}
-
-/// 32 quantized columns of a token.
-struct QuantizedUnit {
-    quants: [i8; UNIT],
-    scale: f32,
-    /// Negated sums of either half.
-    sums: [i32; UNIT / SUM_LEN],
+    /// `[n_cols / 32, width]`: sums of the integers.
+    pub unit_sums: &'a [f32],
+    /// `[blocks, width]`: the scale of the block before over that of this one.
+    pub ratios: &'a [f32],
 }
 
 /// Quantizes tokens `x: [n, n_cols]`, `n` at most the layout's width, to a record. Tokens that
@@ -78,7 +85,7 @@ pub fn quantize(isa: Isa, layout: Layout, x: &[f32], record: &mut [f32]) {
     if n_tokens < width {
         record.fill(0.0);
     }
-    isa.run(Quantize { layout, x, record });
+    isa.run_int8(Quantize { layout, x, record });
 }
 
 /// [`quantize`], to be compiled for an instruction set.
@@ -88,78 +95,132 @@ struct Quantize<'a, 'b> {
     record: &'b mut [f32],
 }
 
-impl WithSimd for Quantize<'_, '_> {
+impl Int8Op for Quantize<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Layout { width, n_cols } = self.layout;
-        let n_units = n_cols / UNIT;
-        let (quants, rest) = self.record.split_at_mut(width * n_cols / 4);
-        let (scales, rest) = rest.split_at_mut(width * n_units);
-        let (sums, scaled_sums) = rest.split_at_mut(width * 2 * n_units);
-        let (quants, _) = bytemuck::cast_slice_mut::<f32, i8>(quants).as_chunks_mut::<4>();
-        let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
-        // Unit by unit, so that what neighbouring tokens write lies close together.
-        for unit in 0..n_units {
+    fn run<I: Int8>(self, isa: I) {
+        let n_cols = self.layout.n_cols;
+        let mut record = RecordMut::new(self.layout, self.record);
+        // Block by block, so that what neighbouring tokens write lies close together.
+        let block_units = self.layout.block_units();
+        for first in (0..n_cols / UNIT).step_by(block_units) {
+            let columns = first * UNIT..n_cols.min((first + block_units) * UNIT);
             for (token, row) in self.x.chunks_exact(n_cols).enumerate() {
-                let quantized = quantize_unit(simd, &row.as_chunks::<UNIT>().0[unit]);
-                let fours = quantized.quants.as_chunks::<4>().0;
-                for (i, four) in fours.iter().enumerate() {
-                    quants[(unit * (UNIT / 4) + i) * width + token] = *four;
+                // Rows are far apart, so the processor does not see what comes next.
+                for line in (0..block_units * UNIT).step_by(LINE) {
+                    isa.prefetch(row.as_ptr().wrapping_add(columns.end + line).cast());
                 }
-                scales[unit * width + token] = quantized.scale;
-                let [first, second] = quantized.sums;
-                sums[2 * unit * width + token] = first;
-                sums[(2 * unit + 1) * width + token] = second;
-                let sum = first.wrapping_add(second).wrapping_neg();
-                scaled_sums[unit * width + token] = sum as f32 * quantized.scale;
+                let halves = row[columns.clone()].as_chunks().0;
+                record.write_block(isa, first, token, halves);
             }
         }
     }
 }
 
-#[inline(always)]
-fn quantize_unit<S: Simd>(simd: S, values: &[f32; UNIT]) -> QuantizedUnit {
-    /// Adding this rounds to the nearest integer, to even where two are as near.
-    const ROUND: f32 = 12_582_912.0;
-    /// Below this the inverse of a scale is not finite.
-    const TINY: f32 = 1e-35;
+/// The parts of a record to be written, shaped as in [`View`].
+struct RecordMut<'a> {
+    width: usize,
+    block_units: usize,
+    quants: &'a mut [[i8; 4]],
+    scales: &'a mut [f32],
+    sums: &'a mut [i32],
+    unit_sums: &'a mut [f32],
+    ratios: &'a mut [f32],
+}
 
-    let largest = largest(simd, values);
-    let inverse = if largest > TINY { 127.0 / largest } else { 0.0 };
+impl<'a> RecordMut<'a> {
+    #[inline(always)]
+    fn new(layout: Layout, record: &'a mut [f32]) -> Self {
+        let Layout { width, n_cols } = layout;
+        let n_units = n_cols / UNIT;
+        let (quants, rest) = record.split_at_mut(width * n_cols / 4);
+        let (scales, rest) = rest.split_at_mut(width * n_units);
+        let (sums, rest) = rest.split_at_mut(width * 2 * n_units);
+        let (unit_sums, ratios) = rest.split_at_mut(width * n_units);
+        RecordMut {
+            width,
+            block_units: layout.block_units(),
+            quants: bytemuck::cast_slice_mut(quants),
+            scales,
+            sums: bytemuck::cast_slice_mut(sums),
+            unit_sums,
+            ratios,
+        }
+    }
 
-    let mut integers = [0i32; UNIT];
-    for (integer, value) in integers.iter_mut().zip(values) {
-        let shifted = value * inverse + ROUND;
-        *integer = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+    /// Quantizes a token's block, which begins at unit `first`.
+    #[inline(always)]
+    fn write_block<I: Int8>(&mut self, isa: I, first: usize, token: usize, halves: &[[f32; HALF]]) {
+        let width = self.width;
+        let previous = match first {
+            0 => 0.0,
+            _ => self.scales[(first - 1) * width + token],
+        };
+        let Step { scale, inverse } = Step::new(isa.largest(halves), previous);
+        self.ratios[first / self.block_units * width + token] = previous * inverse;
+        for (i, [lower, upper]) in halves.as_chunks().0.iter().enumerate() {
+            let unit = first + i;
+            let lower_sum = self.write_half(isa, 2 * unit, token, lower, inverse);
+            let upper_sum = self.write_half(isa, 2 * unit + 1, token, upper, inverse);
+            self.scales[unit * width + token] = scale;
+            self.unit_sums[unit * width + token] = (lower_sum + upper_sum) as f32;
+        }
     }
-    let mut quants = [0i8; UNIT];
-    for (quant, integer) in quants.iter_mut().zip(integers) {
-        *quant = integer as i8;
-    }
-    let mut sums = [0i32; UNIT / SUM_LEN];
-    for (sum, half) in sums.iter_mut().zip(integers.as_chunks::<SUM_LEN>().0) {
-        *sum = half
+
+    /// Quantizes half `half` of a token's columns; returns the sum.
+    #[inline(always)]
+    fn write_half<I: Int8>(
+        &mut self,
+        isa: I,
+        half: usize,
+        token: usize,
+        values: &[f32; HALF],
+        inverse: f32,
+    ) -> i32 {
+        let (quants, sum) = isa.quantize(values, inverse);
+        let width = self.width;
+        let fours = &mut self.quants[half * HALF / 4 * width..][..HALF / 4 * width];
+        for (four, to) in quants
+            .as_chunks()
+            .0
             .iter()
-            .fold(0i32, |sum, &integer| sum.wrapping_sub(integer));
-    }
-    QuantizedUnit {
-        quants,
-        scale: if largest > TINY { largest / 127.0 } else { 0.0 },
-        sums,
+            .zip(fours.chunks_exact_mut(width))
+        {
+            to[token] = *four;
+        }
+        self.sums[half * width + token] = -sum;
+        sum
     }
 }
 
-/// The largest size of a value.
-#[inline(always)]
-fn largest<S: Simd>(simd: S, values: &[f32; UNIT]) -> f32 {
-    let (vectors, _) = S::as_simd_f32s(values);
-    let zero = simd.splat_f32s(0.0);
-    let largest = vectors
-        .iter()
-        .fold(zero, |largest, &x| simd.max_f32s(simd.abs_f32s(x), largest));
-    simd.reduce_max_f32s(largest)
+/// What an integer of a block is worth, and one over it.
+struct Step {
+    scale: f32,
+    inverse: f32,
+}
+
+impl Step {
+    /// The scale that the largest value of a block asks for, but not so far below the one of the
+    /// block before that their ratio could overflow a sum.
+    #[inline(always)]
+    fn new(largest: f32, previous: f32) -> Self {
+        /// Below this the inverse of a scale is not finite.
+        const TINY: f32 = 1e-37;
+        const LEAST_RATIO: f32 = 1.0 / (1u64 << 60) as f32;
+
+        let scale = (largest / 127.0).max(previous * LEAST_RATIO);
+        match scale > TINY {
+            true => Step {
+                scale,
+                inverse: 1.0 / scale,
+            },
+            false => Step {
+                scale: 0.0,
+                inverse: 0.0,
+            },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -210,9 +271,9 @@ mod tests {
         for (sum, quants) in view.sums.iter().zip(view.quants.chunks(16)) {
             assert_eq!(*sum, -quants.iter().map(|&q| i32::from(q)).sum::<i32>());
         }
-        for (unit, scaled) in view.scaled_sums.iter().enumerate() {
+        for (unit, unit_sum) in view.unit_sums.iter().enumerate() {
             let sum = -(view.sums[2 * unit] + view.sums[2 * unit + 1]);
-            assert_eq!(*scaled, sum as f32 * view.scales[unit]);
+            assert_eq!(*unit_sum, sum as f32);
         }
     }
 

@@ -13,14 +13,17 @@ use half::slice::HalfFloatSliceExt;
 use pulp::{Simd, WithSimd};
 
 use crate::kernels::aligned::AlignedFloats;
+use crate::kernels::attention::scores::Quantized;
+use crate::kernels::int8::{Int8, Int8Op, UNIT};
 use crate::kernels::tiles::Tile;
 use crate::kernels::{Isa, float};
 
+pub mod scores;
 #[cfg(test)]
 mod tests;
 
 /// Queries that a thread takes at a time.
-pub const TILE_QUERIES: usize = 64;
+pub const TILE_QUERIES: usize = 256;
 /// Up to so many queries are taken row by row.
 const MAX_SINGLE_QUERIES: usize = 8;
 /// Floats of a block of keys or values, about half of a first-level cache.
@@ -29,6 +32,8 @@ const BLOCK_FLOATS: usize = 8192;
 const MAX_BLOCK_KEYS: usize = 64;
 /// Keys, or columns of values, that are multiplied together.
 const ROWS_AT_ONCE: usize = 8;
+/// A multiple of [`ROWS_AT_ONCE`] and of every [`Int8::TILE_ROWS`](super::int8::Int8::TILE_ROWS).
+const KEY_GROUPS: usize = 24;
 /// Registers of queries side by side.
 const QUERY_VECTORS: usize = 2;
 
@@ -62,12 +67,47 @@ pub enum Stored<'a> {
 
 impl Stored<'_> {
     /// Copies rows `first..first + out.len() / head_dim` to `out`.
-    fn copy_to(&self, first: usize, head_dim: usize, out: &mut [f32]) {
-        for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
-            match self {
-                Stored::F32(rows) => out.copy_from_slice(rows.row(first + i, head_dim)),
-                Stored::F16(rows) => rows.row(first + i, head_dim).convert_to_f32_slice(out),
+    fn copy_to(&self, isa: Isa, first: usize, head_dim: usize, out: &mut [f32]) {
+        match self {
+            Stored::F32(rows) => {
+                for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                    out.copy_from_slice(rows.row(first + i, head_dim));
+                }
             }
+            // As a cache has them.
+            Stored::F16(rows) if rows.stride == head_dim => {
+                let start = rows.offset + first * head_dim;
+                let halves = &rows.data[start..start + out.len()];
+                isa.run_int8(Widen { halves, out });
+            }
+            Stored::F16(rows) => {
+                for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                    let halves = rows.row(first + i, head_dim);
+                    isa.run_int8(Widen { halves, out });
+                }
+            }
+        }
+    }
+}
+
+/// `out = halves`.
+struct Widen<'a, 'b> {
+    halves: &'a [f16],
+    out: &'b mut [f32],
+}
+
+impl Int8Op for Widen<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Int8>(self, isa: I) {
+        let (eights, rest) = self.halves.reinterpret_cast().as_chunks();
+        let (out_eights, out_rest) = self.out.as_chunks_mut();
+        for (out, bits) in out_eights.iter_mut().zip(eights) {
+            *out = isa.eight_values(isa.eight_from_f16(*bits));
+        }
+        for (out, bits) in out_rest.iter_mut().zip(rest) {
+            *out = f16::from_bits(*bits).to_f32();
         }
     }
 }
@@ -88,6 +128,8 @@ pub struct Head<'a> {
     pub causal_start: Option<usize>,
     /// What scores are multiplied with before the softmax.
     pub scale: f32,
+    /// Whether batches compute scores in 8-bit integers where `head_dim` allows it.
+    pub int8_scores: bool,
 }
 
 impl Head<'_> {
@@ -110,6 +152,8 @@ pub struct Scratch {
     values: AlignedFloats,
     /// `[groups of queries, head_dim, group]`.
     queries: AlignedFloats,
+    /// Queries and keys, where scores are computed in integers.
+    quantized: Quantized,
     /// `[block, group]`: scores, then weights.
     weights: AlignedFloats,
     /// `[groups of queries, head_dim, group]`.
@@ -129,12 +173,13 @@ pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
     let head_dim = tile.cols().len();
     let block = (BLOCK_FLOATS / head_dim).clamp(1, MAX_BLOCK_KEYS);
     // Batches compute whole groups of keys; those that are not there are left out afterwards.
-    let padded_block = block.next_multiple_of(ROWS_AT_ONCE);
+    let padded_block = block.next_multiple_of(KEY_GROUPS);
     scratch.keys.resize(padded_block * head_dim);
     scratch.values.resize(block * head_dim);
     if tile.rows().len() <= MAX_SINGLE_QUERIES {
         scratch.weights.resize(block);
         isa.run(AttendRows {
+            isa,
             head,
             block,
             tile,
@@ -142,6 +187,7 @@ pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
         });
     } else {
         isa.run(AttendBatch {
+            isa,
             head,
             block,
             tile,
@@ -152,6 +198,7 @@ pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
 
 /// A few queries, one after the other.
 struct AttendRows<'a, 'b, 'c> {
+    isa: Isa,
     head: Head<'a>,
     block: usize,
     tile: &'b mut Tile<'c>,
@@ -164,6 +211,7 @@ impl WithSimd for AttendRows<'_, '_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let AttendRows {
+            isa,
             head,
             block,
             tile,
@@ -181,8 +229,8 @@ impl WithSimd for AttendRows<'_, '_, '_> {
                 let keys = &mut scratch.keys[..n_keys * head_dim];
                 let values = &mut scratch.values[..n_keys * head_dim];
                 let weights = &mut scratch.weights[..n_keys];
-                head.keys.copy_to(first, head_dim, keys);
-                head.values.copy_to(first, head_dim, values);
+                head.keys.copy_to(isa, first, head_dim, keys);
+                head.values.copy_to(isa, first, head_dim, values);
                 for (weight, key) in weights.iter_mut().zip(keys.chunks_exact(head_dim)) {
                     *weight = dot(simd, q, key) * head.scale;
                 }
@@ -269,6 +317,7 @@ fn add_weighted<S: Simd>(simd: S, weights: &[f32], values: &[f32], shrink: f32, 
 
 /// Many queries, in groups of as many as [`QUERY_VECTORS`] registers hold.
 struct AttendBatch<'a, 'b, 'c> {
+    isa: Isa,
     head: Head<'a>,
     block: usize,
     tile: &'b mut Tile<'c>,
@@ -281,6 +330,7 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let AttendBatch {
+            isa,
             head,
             block,
             tile,
@@ -290,7 +340,18 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
         let group = QUERY_VECTORS * S::F32_LANES;
         let rows = tile.rows();
         let n_groups = rows.len().div_ceil(group);
-        load_queries(&head, rows.clone(), head_dim, group, scratch);
+        // Without vector instructions a group is too narrow to hold a tile; floats do as well there.
+        let tile_width = scores::tile_width(isa);
+        let int8_scores =
+            head.int8_scores && head_dim.is_multiple_of(UNIT) && group.is_multiple_of(tile_width);
+        if int8_scores {
+            let queries = rows.clone().map(|query| head.queries.row(query, head_dim));
+            scratch
+                .quantized
+                .load_queries(isa, head_dim, head.scale, queries);
+        } else {
+            load_queries(&head, rows.clone(), head_dim, group, scratch);
+        }
         scratch.out.resize(n_groups * head_dim * group);
         scratch.out.fill(0.0);
         scratch.max.resize(n_groups * group);
@@ -300,15 +361,18 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
         scratch.shrink.resize(group);
         scratch
             .weights
-            .resize(block.next_multiple_of(ROWS_AT_ONCE) * group);
+            .resize(block.next_multiple_of(KEY_GROUPS) * group);
 
         let most_visible = head.n_visible(rows.end - 1);
         for first in (0..most_visible).step_by(block) {
             let n_keys = block.min(most_visible - first);
             let keys = &mut scratch.keys[..n_keys * head_dim];
-            head.keys.copy_to(first, head_dim, keys);
+            head.keys.copy_to(isa, first, head_dim, keys);
+            if int8_scores {
+                scratch.quantized.load_keys(isa, head_dim, keys);
+            }
             let values = &mut scratch.values[..n_keys * head_dim];
-            head.values.copy_to(first, head_dim, values);
+            head.values.copy_to(isa, first, head_dim, values);
             for index in 0..n_groups {
                 let first_query = rows.start + index * group;
                 let last_query = rows.end.min(first_query + group) - 1;
@@ -318,11 +382,21 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
                 }
                 let part = index * head_dim * group..(index + 1) * head_dim * group;
                 let lanes = index * group..(index + 1) * group;
-                let queries = &scratch.queries[part.clone()];
-                score::<S>(simd, &scratch.keys, queries, n_keys, &mut scratch.weights);
+                if int8_scores {
+                    let n_tiles = (last_query + 1 - first_query).div_ceil(tile_width);
+                    for tile in 0..n_tiles {
+                        let scores = &mut scratch.weights[tile * tile_width..];
+                        let tile = index * (group / tile_width) + tile;
+                        scratch.quantized.score(isa, head_dim, tile, scores, group);
+                    }
+                } else {
+                    let queries = &scratch.queries[part.clone()];
+                    score::<S>(simd, &scratch.keys, queries, n_keys, &mut scratch.weights);
+                }
                 let weights = &mut scratch.weights[..n_keys * group];
                 hide(&head, first_query, first, group, weights);
                 weigh(
+                    simd,
                     weights,
                     &mut scratch.max[lanes.clone()],
                     &mut scratch.sum[lanes],
@@ -411,36 +485,34 @@ fn hide(head: &Head, first_query: usize, first_key: usize, group: usize, weights
     }
 }
 
-/// Turns scores `[keys, group]` into weights relative to the new maximum of each query.
+/// Turns scores `[keys, group]` into weights relative to the new maximum of each query. Each has
+/// seen a key by then: all see the first.
 #[inline(always)]
-fn weigh(weights: &mut [f32], max: &mut [f32], sum: &mut [f32], shrink: &mut [f32]) {
-    let group = max.len();
-    shrink.copy_from_slice(max);
-    for row in weights.chunks_exact(group) {
-        for (max, &score) in max.iter_mut().zip(row) {
-            *max = if score > *max { score } else { *max };
+fn weigh<S: Simd>(
+    simd: S,
+    weights: &mut [f32],
+    max: &mut [f32],
+    sum: &mut [f32],
+    shrink: &mut [f32],
+) {
+    let rows = S::as_mut_simd_f32s(weights).0;
+    let rows = rows.as_chunks_mut::<QUERY_VECTORS>().0;
+    let max = S::as_mut_simd_f32s(max).0;
+    let sum = S::as_mut_simd_f32s(sum).0;
+    let shrink = S::as_mut_simd_f32s(shrink).0;
+    for v in 0..QUERY_VECTORS {
+        let mut largest = max[v];
+        for row in rows.iter() {
+            largest = simd.max_f32s(row[v], largest);
         }
-    }
-    for (shrink, max) in shrink.iter_mut().zip(max.iter()) {
-        // A query that has seen no key yet has nothing to shrink.
-        *shrink = if *max == f32::NEG_INFINITY {
-            1.0
-        } else {
-            float::exp(*shrink - max)
-        };
-    }
-    for (sum, shrink) in sum.iter_mut().zip(shrink.iter()) {
-        *sum *= shrink;
-    }
-    for row in weights.chunks_exact_mut(group) {
-        for (weight, max) in row.iter_mut().zip(max.iter()) {
-            let visible = *weight > f32::NEG_INFINITY;
-            let value = float::exp(*weight - max);
-            *weight = if visible { value } else { 0.0 };
+        shrink[v] = float::exp_nonpositive(simd, simd.sub_f32s(max[v], largest));
+        max[v] = largest;
+        let mut total = simd.mul_f32s(sum[v], shrink[v]);
+        for row in rows.iter_mut() {
+            row[v] = float::exp_nonpositive(simd, simd.sub_f32s(row[v], largest));
+            total = simd.add_f32s(total, row[v]);
         }
-        for (sum, weight) in sum.iter_mut().zip(row) {
-            *sum += *weight;
-        }
+        sum[v] = total;
     }
 }
 

@@ -5,6 +5,25 @@
 //!
 //! [`Isa::run`]: super::Isa::run
 
+use pulp::Simd;
+
+/// `ln 2` in two parts, the first of few bits.
+const LN2_HIGH: f32 = 0.693_359_4;
+const LN2_LOW: f32 = -2.121_944_4e-4;
+/// Adding and subtracting this rounds to the nearest integer.
+const ROUND: f32 = 12_582_912.0;
+/// Below this the exponential is no normal number.
+const LEAST_EXPONENT: f32 = -87.336_54;
+/// `(e^r - 1 - r) / r^2` near zero, highest power first (Cephes' `expf`).
+const EXP_POLYNOMIAL: [f32; 6] = [
+    1.987_569_1e-4,
+    1.398_199_9e-3,
+    8.333_452e-3,
+    4.166_579_6e-2,
+    1.666_666_5e-1,
+    5e-1,
+];
+
 /// Partial sums of a reduction: enough for two 512-bit registers, the same on every processor.
 const LANES: usize = 32;
 
@@ -14,34 +33,52 @@ const LANES: usize = 32;
 /// Range reduction by `ln 2` in two parts and a polynomial of degree 6 (Cephes' `expf`).
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    /// Adding and subtracting this rounds to the nearest integer.
-    const ROUND: f32 = 12_582_912.0;
-
-    let clamped = x.clamp(-87.336_54, 88.722_83);
+    let clamped = x.clamp(LEAST_EXPONENT, 88.722_83);
     let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     // The low bits of `shifted` are the integer; a float-to-integer cast would have to saturate.
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
     let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 5e-1;
+    let mut p = EXP_POLYNOMIAL[0];
+    for coefficient in &EXP_POLYNOMIAL[1..] {
+        p = p * r + coefficient;
+    }
     let mantissa = p * (r * r) + r + 1.0;
     // Two steps, since 2^128 alone would be infinite where the product is not.
     let half = exponent >> 1;
     let result = mantissa * power_of_two(half) * power_of_two(exponent.wrapping_sub(half));
     if x > 88.722_83 {
         f32::INFINITY
-    } else if x < -87.336_54 {
+    } else if x < LEAST_EXPONENT {
         0.0
     } else {
         result
     }
+}
+
+/// `e^x` for `x <= 0`, within 2 units in the last place; results below the normal numbers are
+/// flushed to zero. The polynomial of [`exp`], in registers.
+#[inline(always)]
+pub fn exp_nonpositive<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let splat = |value| simd.splat_f32s(value);
+    let clamped = simd.max_f32s(x, splat(LEAST_EXPONENT));
+    let shifted = simd.mul_add_e_f32s(clamped, splat(std::f32::consts::LOG2_E), splat(ROUND));
+    let n = simd.sub_f32s(shifted, splat(ROUND));
+    let r = simd.mul_add_e_f32s(n, splat(-LN2_HIGH), clamped);
+    let r = simd.mul_add_e_f32s(n, splat(-LN2_LOW), r);
+    let mut p = splat(EXP_POLYNOMIAL[0]);
+    for coefficient in &EXP_POLYNOMIAL[1..] {
+        p = simd.mul_add_e_f32s(p, r, splat(*coefficient));
+    }
+    let p = simd.mul_add_e_f32s(p, simd.mul_f32s(r, r), r);
+    let mantissa = simd.add_f32s(p, splat(1.0));
+    // The integer stands in the low bits of `shifted`, whose other bits leave on the left.
+    let exponent =
+        simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
+    let power = simd.add_u32s(exponent, simd.splat_u32s(1f32.to_bits()));
+    let result = simd.mul_f32s(mantissa, simd.transmute_f32s_u32s(power));
+    let is_least = simd.less_than_f32s(x, splat(LEAST_EXPONENT));
+    simd.select_f32s(is_least, splat(0.0), result)
 }
 
 /// `2^n` for `-126 <= n <= 127`.
@@ -136,6 +173,39 @@ mod tests {
             x += 0.000_37;
         }
         assert!(worst < 2.0, "{worst} ulps");
+    }
+
+    struct ExpOf<'a>(&'a mut [f32]);
+
+    impl pulp::WithSimd for ExpOf<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) {
+            let (vectors, rest) = S::as_mut_simd_f32s(self.0);
+            assert!(rest.is_empty());
+            for x in vectors {
+                *x = exp_nonpositive(simd, *x);
+            }
+        }
+    }
+
+    #[test]
+    fn exp_in_registers_is_within_two_ulps() {
+        for isa in Isa::available() {
+            let xs: Vec<f32> = (0..1 << 18).map(|i| i as f32 * -3.33e-4).collect();
+            let mut results = xs.clone();
+            isa.run(ExpOf(&mut results));
+            for (x, result) in xs.iter().zip(results) {
+                assert!(
+                    ulps(result, f64::from(*x).exp()) < 2.0,
+                    "{isa} {x}: {result}"
+                );
+            }
+            let mut edges = [-87.4, -1e4, f32::NEG_INFINITY, -0.0].repeat(4);
+            isa.run(ExpOf(&mut edges));
+            assert_eq!(edges, [0.0, 0.0, 0.0, 1.0].repeat(4), "{isa}");
+        }
     }
 
     #[test]

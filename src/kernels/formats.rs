@@ -5,15 +5,15 @@
 #![allow(unsafe_code)]
 
 use crate::gguf::DType;
-use crate::kernels::int8::{CHUNK_UNITS, Int8, UNIT};
+use crate::kernels::int8::{CHUNK_UNITS, Int8, UNIT, read_u16};
 
 /// The scales and minimums of a chunk.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Scales {
-    /// One for each group, `CHUNK_UNITS * UNIT / GROUP` of them.
-    pub scales: [f32; 2 * CHUNK_UNITS],
-    /// One for each unit, where the format has minimums.
-    pub mins: [f32; CHUNK_UNITS],
+#[derive(Clone, Copy)]
+pub struct Scales<I: Int8> {
+    /// One for each group; the second eight only where groups are half units.
+    pub groups: [I::Eight; 2],
+    /// One for each unit; zeros where the format has no minimums.
+    pub mins: I::Eight,
 }
 
 /// A block format: a weight is `scale * integer`, or `scale * integer - min`.
@@ -31,18 +31,19 @@ pub trait Format {
     /// Scales of a unit.
     const GROUPS_PER_UNIT: usize = UNIT / Self::GROUP;
 
-    /// The integers of units `2 * pair` and `2 * pair + 1` of a row of `n_units`. Where there is no
-    /// second one, it is the first again.
+    /// The integers of units `2 * pair` and `2 * pair + 1` of a row of `n_units`, or of any number if
+    /// it surely has both. Where there is no second one, it is the first again.
     ///
     /// # Safety
     /// `row` must point to a row of `n_units`, and the first unit must be one of them.
     unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair;
 
-    /// The scales of the chunk of a row that starts at unit `first` and has `n_units`.
+    /// The scales of the chunk of a row that starts at unit `first` and has `n_units`. Those of
+    /// units that are not there may be any.
     ///
     /// # Safety
     /// `row` must point to a row that has those units.
-    unsafe fn scales<I: Int8>(isa: I, row: *const u8, first: usize, n_units: usize) -> Scales;
+    unsafe fn scales<I: Int8>(isa: I, row: *const u8, first: usize, n_units: usize) -> Scales<I>;
 }
 
 /// See [`DType::Q8_0`].
@@ -75,16 +76,6 @@ pub fn prefetch_ahead<I: Int8, F: Format>(isa: I, row: &[u8], first: usize) {
     }
 }
 
-/// Half-precision bits at `at`.
-///
-/// # Safety
-/// Two bytes must be readable there.
-#[inline(always)]
-unsafe fn f16_bits(at: *const u8) -> u16 {
-    // SAFETY: as above.
-    u16::from_le_bytes(unsafe { at.cast::<[u8; 2]>().read() })
-}
-
 /// The units of a pair; the last one stands twice where it has no second.
 #[inline(always)]
 fn units_of(pair: usize, n_units: usize) -> [usize; 2] {
@@ -102,16 +93,25 @@ unsafe fn scales_before_units<I: Int8>(
     first: usize,
     n_units: usize,
     block_bytes: usize,
-) -> Scales {
-    let bits = std::array::from_fn(|i| {
-        // A chunk at the end of a row may be short; its missing scales repeat the last.
-        let unit = first + i.min(n_units - 1);
-        // SAFETY: the unit is one of the row's.
-        unsafe { f16_bits(row.add(unit * block_bytes)) }
-    });
-    let mut scales = Scales::default();
-    scales.scales[..CHUNK_UNITS].copy_from_slice(&isa.from_f16(bits));
-    scales
+) -> Scales<I> {
+    let zero = isa.splat_eight(0.0);
+    // SAFETY: the units are the row's.
+    let scales = unsafe {
+        let from = row.add(first * block_bytes);
+        if n_units == CHUNK_UNITS {
+            isa.load_eight_f16(from, block_bytes)
+        } else {
+            let mut bits = [0; CHUNK_UNITS];
+            for (i, bits) in bits[..n_units].iter_mut().enumerate() {
+                *bits = read_u16(from.add(i * block_bytes));
+            }
+            isa.eight_from_f16(bits)
+        }
+    };
+    Scales {
+        groups: [scales, zero],
+        mins: zero,
+    }
 }
 
 impl Format for Q8_0 {
@@ -123,13 +123,16 @@ impl Format for Q8_0 {
 
     #[inline(always)]
     unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair {
-        let integers = units_of(pair, n_units).map(|unit| row.wrapping_add(unit * 34 + 2));
+        let [first, second] = units_of(pair, n_units);
         // SAFETY: the row has these units: 2 bytes of scale, then 32 of integers.
-        isa.from_signed(unsafe { isa.load_pair(integers[0], integers[1]) })
+        unsafe {
+            let integers = isa.load_pair(row.add(first * 34 + 2), row.add(second * 34 + 2));
+            isa.from_signed(integers)
+        }
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Int8>(isa: I, row: *const u8, first: usize, n_units: usize) -> Scales {
+    unsafe fn scales<I: Int8>(isa: I, row: *const u8, first: usize, n_units: usize) -> Scales<I> {
         // SAFETY: passed on.
         unsafe { scales_before_units(isa, row, first, n_units, 34) }
     }
@@ -144,14 +147,16 @@ impl Format for Q4_0 {
 
     #[inline(always)]
     unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair {
-        let nibbles = units_of(pair, n_units).map(|unit| row.wrapping_add(unit * 18 + 2));
+        let [first, second] = units_of(pair, n_units);
         // SAFETY: the row has these units: 2 bytes of scale, then 16 of nibbles.
-        let weights = unsafe { isa.load_nibbles(nibbles[0], nibbles[1]) };
-        isa.from_unsigned::<{ Q4_0::OFFSET }>(weights)
+        unsafe {
+            let weights = isa.load_nibbles(row.add(first * 18 + 2), row.add(second * 18 + 2));
+            isa.from_unsigned::<{ Q4_0::OFFSET }>(weights)
+        }
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Int8>(isa: I, row: *const u8, first: usize, n_units: usize) -> Scales {
+    unsafe fn scales<I: Int8>(isa: I, row: *const u8, first: usize, n_units: usize) -> Scales<I> {
         // SAFETY: passed on.
         unsafe { scales_before_units(isa, row, first, n_units, 18) }
     }
@@ -174,31 +179,17 @@ impl Format for Q4_K {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Int8>(isa: I, row: *const u8, first: usize, _: usize) -> Scales {
+    unsafe fn scales<I: Int8>(isa: I, row: *const u8, first: usize, _: usize) -> Scales<I> {
         // SAFETY: the row has this block.
-        let header = unsafe { row.add(first / 8 * Q4_K_BYTES).cast::<[u8; 16]>().read() };
-        let word = |i: usize| u32::from_le_bytes(std::array::from_fn(|j| header[i + j]));
-        // Four 6-bit scales and minimums have a byte each; the other four have their lower
-        // nibbles in the last word and their upper two bits on top of the first eight bytes.
-        let (low_scales, low_mins, nibbles) = (word(4), word(8), word(12));
-        let lower_six = 0x3f3f_3f3f;
-        let scales = [
-            low_scales & lower_six,
-            nibbles & 0x0f0f_0f0f | low_scales >> 2 & 0x3030_3030,
-        ];
-        let mins = [
-            low_mins & lower_six,
-            nibbles >> 4 & 0x0f0f_0f0f | low_mins >> 2 & 0x3030_3030,
-        ];
-        let bits = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
-        let floats = isa.from_f16([bits(0), bits(2), 0, 0, 0, 0, 0, 0]);
-        let mut out = Scales::default();
-        for i in 0..CHUNK_UNITS {
-            let byte = |words: [u32; 2]| (words[i / 4] >> (8 * (i % 4)) & 0xff) as f32;
-            out.scales[i] = floats[0] * byte(scales);
-            out.mins[i] = floats[1] * byte(mins);
+        unsafe {
+            let block = row.add(first / 8 * Q4_K_BYTES);
+            let [scale, min] = isa.load_two_f16(block);
+            let [scales, mins] = isa.load_six_bits(block.add(4));
+            Scales {
+                groups: [isa.mul_eight(scales, scale), isa.splat_eight(0.0)],
+                mins: isa.mul_eight(mins, min),
+            }
         }
-        out
     }
 }
 
@@ -230,17 +221,17 @@ impl Format for Q6_K {
     }
 
     #[inline(always)]
-    unsafe fn scales<I: Int8>(isa: I, row: *const u8, first: usize, _: usize) -> Scales {
+    unsafe fn scales<I: Int8>(isa: I, row: *const u8, first: usize, _: usize) -> Scales<I> {
         // SAFETY: the row has this block.
-        let (integers, bits) = unsafe {
+        unsafe {
             let block = row.add(first / 8 * Q6_K_BYTES);
-            let integers = block.add(192).cast::<[i8; 16]>().read();
-            (integers, f16_bits(block.add(208)))
-        };
-        let scale = isa.from_f16([bits, 0, 0, 0, 0, 0, 0, 0])[0];
-        Scales {
-            scales: integers.map(|integer| scale * f32::from(integer)),
-            ..Scales::default()
+            let [_, scale] = isa.load_two_f16(block.add(206));
+            let lower = isa.load_eight_i8(block.add(192).cast());
+            let upper = isa.load_eight_i8(block.add(200).cast());
+            Scales {
+                groups: [isa.mul_eight(lower, scale), isa.mul_eight(upper, scale)],
+                mins: isa.splat_eight(0.0),
+            }
         }
     }
 }

@@ -13,21 +13,19 @@
 use std::ops::Range;
 
 use crate::gguf::DType;
-use crate::kernels::activations::{Layout, MAX_WIDTH, View};
+use crate::kernels::activations::{BATCH_BLOCK_UNITS as BLOCK_UNITS, Layout, View};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
-use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT};
+use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
 
 /// Bytes of unpacked weights that share the second-level cache with a tile of tokens.
-const PANEL_BYTES: usize = 192 * 1024;
-/// Columns of half a unit.
-const HALF: usize = UNIT / 2;
-/// The most weight rows of a tile.
-const MAX_ROWS: usize = 8;
+const PANEL_BYTES: usize = 288 * 1024;
+/// Floats of a cache line.
+const LINE: usize = 16;
 
-/// Unpacked weight rows; a buffer that each thread keeps.
+/// Unpacked weight rows, and what comes of them; a buffer that each thread keeps.
 #[derive(Debug, Default)]
 pub struct Panel {
     /// `[tiles, groups, rows, group]` integers.
@@ -36,6 +34,8 @@ pub struct Panel {
     scales: AlignedFloats,
     /// `[tiles, units, rows]`.
     mins: AlignedFloats,
+    /// `[tiles, rows, width]`: products with a tile of tokens.
+    products: AlignedFloats,
 }
 
 /// A batch of quantized tokens, in records of the width that the instruction set wants.
@@ -99,8 +99,17 @@ impl Int8Op for PanelRows {
     fn run<I: Int8>(self, _: I) -> usize {
         let in_cache = PANEL_BYTES / self.n_cols;
         // Enough pieces for the threads to end together.
-        let fair = self.n_rows / (16 * self.n_threads);
-        in_cache.min(fair).max(I::TILE_ROWS) / I::TILE_ROWS * I::TILE_ROWS
+        let fair = self.n_rows / (8 * self.n_threads);
+        let wanted = in_cache.min(fair).max(I::TILE_ROWS);
+        // Whole tiles, and where it can be whole cache lines of the output.
+        let mut step = I::TILE_ROWS;
+        while !step.is_multiple_of(LINE) {
+            step += I::TILE_ROWS;
+        }
+        if wanted < step {
+            step = I::TILE_ROWS;
+        }
+        wanted / step * step
     }
 }
 
@@ -140,17 +149,17 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
     assert!(V == I::TILE_VECTORS);
     let n_units = weight.n_cols / UNIT;
     assert!(weight.n_cols.is_multiple_of(UNIT) && weight.dtype == F::DTYPE);
-    assert!(
-        batch.layout
-            == (Layout {
-                width,
-                n_cols: weight.n_cols
-            })
-            && width <= MAX_WIDTH
-    );
-    assert!(tokens.end <= batch.n_tokens && tokens.len() == out.rows().len() && R <= MAX_ROWS);
+    let layout = Layout {
+        width,
+        n_cols: weight.n_cols,
+    };
+    assert!(batch.layout == layout);
+    assert!(tokens.end <= batch.n_tokens && tokens.len() == out.rows().len());
     let rows = out.cols();
     unpack::<I, F, R>(isa, weight, rows.clone(), panel);
+
+    let mut products = std::mem::take(&mut panel.products);
+    products.resize(rows.len().next_multiple_of(R) * width);
 
     let record_words = batch.layout.record_words();
     for tile in tokens.start / width..tokens.end.div_ceil(width) {
@@ -160,29 +169,77 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
         // A register of tokens that are not wanted, or not there, is left out.
         let first_lane = (in_tile.start - first_token) / I::LANES * I::LANES;
         let narrow = in_tile.end - first_token <= first_lane + I::LANES;
+        // What will be written is far apart; by then it shall be at hand.
+        for token in in_tile.clone() {
+            let y = out.row_mut(token - tokens.start);
+            for line in y.chunks(LINE) {
+                isa.prefetch_to_write(line.as_ptr().cast());
+            }
+        }
         let view = batch.layout.view(record);
-        for (index, first_row) in rows.clone().step_by(R).enumerate() {
-            let mut results = [[0.0; MAX_WIDTH]; MAX_ROWS];
+        for (index, products) in products.chunks_exact_mut(R * width).enumerate() {
+            let first_row = rows.start + index * R;
+            let mut biases = [0.0; R];
+            if let Some(bias) = bias {
+                let bias = &bias[first_row..rows.end.min(first_row + R)];
+                biases[..bias.len()].copy_from_slice(bias);
+            }
             let panel = PanelTile::new::<F, R>(panel, index, n_units);
             if narrow {
-                dot_tile::<I, F, R, 1>(isa, panel, view, first_lane, n_units, &mut results);
+                dot_tile::<I, F, R, 1>(isa, panel, view, first_lane, biases, products, width);
             } else {
-                dot_tile::<I, F, R, V>(isa, panel, view, first_lane, n_units, &mut results);
+                dot_tile::<I, F, R, V>(isa, panel, view, first_lane, biases, products, width);
             }
-            let n_rows = R.min(rows.end - first_row);
-            let mut biases = [0.0; MAX_ROWS];
-            if let Some(bias) = bias {
-                biases[..n_rows].copy_from_slice(&bias[first_row..first_row + n_rows]);
+        }
+        let done = Products {
+            values: &products,
+            width,
+            lanes: in_tile.start - first_token..in_tile.end - first_token,
+        };
+        done.write_to(isa, accumulate, in_tile.start - tokens.start, out);
+    }
+    panel.products = products;
+}
+
+/// Products of a panel with a tile of tokens.
+struct Products<'a> {
+    /// `[rows, width]`.
+    values: &'a [f32],
+    width: usize,
+    /// The tokens that are wanted.
+    lanes: Range<usize>,
+}
+
+impl Products<'_> {
+    /// Writes, or adds, them to all columns of `out`, from row `first` on.
+    #[inline(always)]
+    fn write_to<I: Int8>(self, isa: I, accumulate: bool, first: usize, out: &mut Tile) {
+        let n_cols = out.cols().len();
+        assert!(n_cols * self.width <= self.values.len() && self.lanes.end <= self.width);
+        let mut lane = self.lanes.start;
+        while lane < self.lanes.end {
+            let row = first + lane - self.lanes.start;
+            // As long as there are whole squares, those; what is left, one by one.
+            let (n, in_squares) = match lane + I::LANES <= self.lanes.end {
+                true => (I::LANES, n_cols / I::LANES * I::LANES),
+                false => (1, 0),
+            };
+            for col in (0..in_squares).step_by(I::LANES) {
+                let (to, to_stride) = out.square_mut(row, col, I::LANES);
+                // SAFETY: there are as many columns and lanes, and `out` has the square.
+                unsafe {
+                    let from = self.values.as_ptr().add(col * self.width + lane);
+                    isa.transpose(from, self.width, accumulate, to, to_stride);
+                }
             }
-            for token in in_tile.clone() {
-                let lane = token - first_token - first_lane;
-                let y = out.row_mut(token - tokens.start);
-                let y = &mut y[first_row - rows.start..][..n_rows];
-                for (r, y) in y.iter_mut().enumerate() {
-                    let value = results[r][lane] + biases[r];
+            for i in 0..n {
+                let y = &mut out.row_mut(row + i)[in_squares..];
+                for (col, y) in (in_squares..).zip(y) {
+                    let value = self.values[col * self.width + lane + i];
                     *y = if accumulate { *y + value } else { value };
                 }
             }
+            lane += n;
         }
     }
 }
@@ -243,12 +300,19 @@ fn unpack_row<I: Int8, F: Format, const R: usize>(
         let n_in_chunk = CHUNK_UNITS.min(n_units - first);
         // SAFETY: these are units of the row.
         let chunk = unsafe { F::scales(isa, row.as_ptr(), first, n_in_chunk) };
+        let [lower, upper] = chunk.groups.map(|groups| isa.eight_values(groups));
         for group in 0..n_in_chunk * F::GROUPS_PER_UNIT {
-            tile.scales[(first * F::GROUPS_PER_UNIT + group) * R + r] = chunk.scales[group];
+            let scale = if group < 8 {
+                lower[group]
+            } else {
+                upper[group - 8]
+            };
+            tile.scales[(first * F::GROUPS_PER_UNIT + group) * R + r] = scale;
         }
         if F::HAS_MINS {
-            for unit in 0..n_in_chunk {
-                tile.mins[(first + unit) * R + r] = chunk.mins[unit];
+            let mins = isa.eight_values(chunk.mins);
+            for (unit, min) in mins[..n_in_chunk].iter().enumerate() {
+                tile.mins[(first + unit) * R + r] = *min;
             }
         }
         for pair in first / 2..(first + n_in_chunk).div_ceil(2) {
@@ -276,13 +340,13 @@ struct PanelTileMut<'a> {
 
 /// One tile of a panel.
 #[derive(Clone, Copy)]
-struct PanelTile<'a> {
+pub(super) struct PanelTile<'a> {
     /// `[groups, R, group]`.
-    weights: &'a [u8],
+    pub weights: &'a [u8],
     /// `[groups, R]`.
-    scales: &'a [f32],
+    pub scales: &'a [f32],
     /// `[units, R]`.
-    mins: &'a [f32],
+    pub mins: &'a [f32],
 }
 
 impl<'a> PanelTile<'a> {
@@ -299,87 +363,104 @@ impl<'a> PanelTile<'a> {
 }
 
 /// The products of `R` rows with `V` registers of tokens from lane `first_lane` of a record on,
-/// over all columns.
+/// over all columns, to those lanes of `products`, whose `R` rows are `stride` apart.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "constant bounds keep the sums in registers"
+)]
 #[inline(always)]
-fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
+pub(super) fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
     isa: I,
     panel: PanelTile,
     tokens: View,
     first_lane: usize,
-    n_units: usize,
-    results: &mut [[f32; MAX_WIDTH]; MAX_ROWS],
+    biases: [f32; R],
+    products: &mut [f32],
+    stride: usize,
 ) {
     let width = I::TILE_VECTORS * I::LANES;
+    let n_units = panel.mins.len() / R;
     let n_groups = n_units * F::GROUPS_PER_UNIT;
     assert!(panel.weights.len() == n_groups * R * F::GROUP && panel.scales.len() == n_groups * R);
-    assert!(panel.mins.len() == n_units * R && R <= MAX_ROWS);
-    assert!(first_lane + V * I::LANES <= width && width <= MAX_WIDTH);
+    assert!(panel.mins.len() == n_units * R && stride >= width);
+    assert!(products.len() >= (R - 1) * stride + width);
+    assert!(first_lane + V * I::LANES <= width);
     assert!(tokens.quants.len() == n_units * UNIT * width);
     assert!(tokens.scales.len() == n_units * width && tokens.sums.len() == 2 * n_units * width);
-    assert!(tokens.scaled_sums.len() == n_units * width);
+    assert!(tokens.unit_sums.len() == n_units * width);
+    assert!(tokens.ratios.len() == n_units.div_ceil(BLOCK_UNITS) * width && n_units > 0);
 
     let kind = Group {
         len: F::GROUP,
         bits: F::BITS,
     };
+    // In units of the scales of the block at hand: at a new block, all are multiplied with a ratio.
     let mut totals = [[isa.splat_f32(0.0); V]; R];
-    for unit in 0..n_units {
-        // SAFETY: all offsets are below the lengths that were just checked: units below
-        // `n_units`, groups below `n_groups`, rows below `R` and lanes below `width`.
-        unsafe {
-            let token_scales: [I::F32; V] = std::array::from_fn(|v| {
-                isa.load_f32(
-                    tokens
-                        .scales
-                        .as_ptr()
-                        .add(unit * width + first_lane + v * I::LANES),
-                )
-            });
-            for g in 0..F::GROUPS_PER_UNIT {
-                let group = unit * F::GROUPS_PER_UNIT + g;
-                let start = std::array::from_fn(|v| {
-                    let lane = first_lane + v * I::LANES;
-                    let sums = tokens.sums.as_ptr().add(2 * unit * width + lane);
-                    offset_sum::<I, F>(isa, sums.add(g * width), width)
-                });
-                let sums = isa.dot_group::<R, V>(
-                    kind,
-                    panel.weights.as_ptr().add(group * R * F::GROUP),
-                    tokens
-                        .quants
-                        .as_ptr()
-                        .add(group * F::GROUP * width + 4 * first_lane),
-                    4 * width,
-                    [start; R],
-                );
-                let scales = panel.scales.as_ptr().add(group * R);
-                for r in 0..R {
-                    let scale = isa.splat_f32(scales.add(r).read());
-                    for v in 0..V {
-                        let value = isa.mul(isa.to_f32(sums[r][v]), token_scales[v]);
-                        totals[r][v] = isa.mul_add(value, scale, totals[r][v]);
+    for first in (0..n_units).step_by(BLOCK_UNITS) {
+        for v in 0..V {
+            let at = first / BLOCK_UNITS * width + first_lane + v * I::LANES;
+            // SAFETY: this is a block of the tokens, and lanes are below `width`.
+            let ratios = unsafe { isa.load_f32(tokens.ratios.as_ptr().add(at)) };
+            for totals in &mut totals {
+                totals[v] = isa.mul(totals[v], ratios);
+            }
+        }
+        for unit in first..n_units.min(first + BLOCK_UNITS) {
+            // SAFETY: all offsets are below the lengths that were just checked: units below
+            // `n_units`, groups below `n_groups`, rows below `R` and lanes below `width`.
+            unsafe {
+                for g in 0..F::GROUPS_PER_UNIT {
+                    let group = unit * F::GROUPS_PER_UNIT + g;
+                    let start = std::array::from_fn(|v| {
+                        let lane = first_lane + v * I::LANES;
+                        let sums = tokens.sums.as_ptr().add(2 * unit * width + lane);
+                        offset_sum::<I, F>(isa, sums.add(g * width), width)
+                    });
+                    let sums = isa.dot_group::<R, V>(
+                        kind,
+                        panel.weights.as_ptr().add(group * R * F::GROUP),
+                        tokens
+                            .quants
+                            .as_ptr()
+                            .add(group * F::GROUP * width + 4 * first_lane),
+                        4 * width,
+                        [start; R],
+                    );
+                    let scales = panel.scales.as_ptr().add(group * R);
+                    for r in 0..R {
+                        let scale = isa.splat_f32(scales.add(r).read());
+                        for v in 0..V {
+                            let sum = isa.to_f32(sums[r][v]);
+                            totals[r][v] = isa.mul_add(sum, scale, totals[r][v]);
+                        }
                     }
                 }
-            }
-            if F::HAS_MINS {
-                let scaled_sums: [I::F32; V] = std::array::from_fn(|v| {
-                    let at = unit * width + first_lane + v * I::LANES;
-                    isa.load_f32(tokens.scaled_sums.as_ptr().add(at))
-                });
-                let mins = panel.mins.as_ptr().add(unit * R);
-                for (r, totals) in totals.iter_mut().enumerate() {
-                    let min = isa.splat_f32(mins.add(r).read());
-                    for (total, sum) in totals.iter_mut().zip(scaled_sums) {
-                        *total = isa.neg_mul_add(min, sum, *total);
+                if F::HAS_MINS {
+                    let sums: [I::F32; V] = std::array::from_fn(|v| {
+                        let at = unit * width + first_lane + v * I::LANES;
+                        isa.load_f32(tokens.unit_sums.as_ptr().add(at))
+                    });
+                    let mins = panel.mins.as_ptr().add(unit * R);
+                    for (r, totals) in totals.iter_mut().enumerate() {
+                        let min = isa.splat_f32(mins.add(r).read());
+                        for (total, sum) in totals.iter_mut().zip(sums) {
+                            *total = isa.neg_mul_add(min, sum, *total);
+                        }
                     }
                 }
             }
         }
     }
-    for (results, totals) in results.iter_mut().zip(totals) {
-        for (lanes, total) in results.chunks_exact_mut(I::LANES).zip(totals) {
-            // SAFETY: a chunk is as long as a register.
-            unsafe { isa.store_f32(lanes.as_mut_ptr(), total) };
+    for v in 0..V {
+        let lane = first_lane + v * I::LANES;
+        // SAFETY: lanes are below `width`, and so are they in `R` rows of products.
+        unsafe {
+            let scales = tokens.scales.as_ptr().add((n_units - 1) * width + lane);
+            let scales = isa.load_f32(scales);
+            for r in 0..R {
+                let product = isa.mul_add(totals[r][v], scales, isa.splat_f32(biases[r]));
+                isa.store_f32(products.as_mut_ptr().add(r * stride + lane), product);
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use crate::gguf::DType;
 use crate::kernels::activations::{Layout, View};
-use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, Scales, prefetch_ahead};
+use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
 use crate::kernels::int8::{CHUNK_UNITS, Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
@@ -98,11 +98,11 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: &[Vie
     let n_units = tokens[0].scales.len();
     for token in tokens {
         assert!(token.quants.len() == n_units * UNIT && token.scales.len() == n_units);
-        assert!(token.sums.len() == 2 * n_units && token.scaled_sums.len() == n_units);
+        assert!(token.sums.len() == 2 * n_units && token.unit_sums.len() == n_units);
     }
     let mut sums = Sums {
         products: [[isa.pair_zero(); 2]; T],
-        excess: [[0.0; UNIT_LANES]; T],
+        excess: [isa.splat_eight(0.0); T],
     };
     let in_full = n_units - n_units % CHUNK_UNITS;
     for first in (0..in_full).step_by(CHUNK_UNITS) {
@@ -111,19 +111,16 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: &[Vie
     if in_full < n_units {
         sums = add_chunk::<I, F, T>(isa, row, tokens, in_full, n_units - in_full, sums);
     }
-    std::array::from_fn(|t| {
+    let mut results = [0.0; T];
+    for (t, result) in results.iter_mut().enumerate() {
         let [even, odd] = sums.products[t].map(|lanes| isa.pair_lanes(lanes));
-        let lanes: [f32; 2 * UNIT_LANES] = std::array::from_fn(|i| even[i] + odd[i]);
-        let products = sum_lanes(std::array::from_fn(|i| lanes[i] + lanes[UNIT_LANES + i]));
-        let excess = sum_lanes(sums.excess[t]);
-        if F::HAS_MINS {
-            products - excess
-        } else if I::UNSIGNED_WEIGHTS {
-            products - f32::from(F::OFFSET) * excess
-        } else {
-            products
+        let mut lanes = [0.0; UNIT_LANES];
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            *lane = (even[i] + odd[i]) + (even[UNIT_LANES + i] + odd[UNIT_LANES + i]);
         }
-    })
+        *result = sum_lanes(lanes) - sum_lanes(isa.eight_values(sums.excess[t]));
+    }
+    results
 }
 
 /// Running sums of a row's products.
@@ -131,8 +128,8 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: &[Vie
 struct Sums<I: Int8, const T: usize> {
     /// For even and odd pairs apart, so that one need not wait for the other.
     products: [[I::PairF32; 2]; T],
-    /// What they are too large by: minimums, or offsets in units of the format's.
-    excess: [[f32; UNIT_LANES]; T],
+    /// What they are too large by: minimums or offsets.
+    excess: [I::Eight; T],
 }
 
 /// Adds the products of units `first..first + n_units`.
@@ -148,40 +145,116 @@ fn add_chunk<I: Int8, F: Format, const T: usize>(
     prefetch_ahead::<I, F>(isa, row, first);
     // SAFETY: the row has all units that the tokens have.
     let weights = unsafe { F::scales(isa, row.as_ptr(), first, n_units) };
-    let mut scales =
-        [isa.chunk_scales(F::GROUPS_PER_UNIT, &weights.scales, &[0.0; CHUNK_UNITS]); T];
+    let mut scales = [isa.chunk_scales(weights.groups); T];
     for t in 0..T {
-        // Units that are not there have a scale of zero.
-        let units = first..first + n_units;
-        let token_scales = padded(&tokens[t].scales[units.clone()]);
-        scales[t] = isa.chunk_scales(F::GROUPS_PER_UNIT, &weights.scales, &token_scales);
-        let excess = excess::<I, F>(&weights, &token_scales, &tokens[t], units);
-        for (sum, excess) in sums.excess[t].iter_mut().zip(excess) {
-            *sum += excess;
+        let of_token = TokenChunk::new::<F>(isa, &tokens[t], first..first + n_units);
+        let groups = [
+            isa.mul_eight(weights.groups[0], of_token.scales[0]),
+            isa.mul_eight(weights.groups[1], of_token.scales[1]),
+        ];
+        let excess = &mut sums.excess[t];
+        if F::HAS_MINS {
+            let mins = isa.mul_eight(weights.mins, of_token.scales[0]);
+            *excess = isa.mul_add_eight(mins, of_token.sums[0], *excess);
+        } else if I::UNSIGNED_WEIGHTS {
+            *excess = isa.mul_add_eight(groups[0], of_token.sums[0], *excess);
+            if F::GROUPS_PER_UNIT == 2 {
+                *excess = isa.mul_add_eight(groups[1], of_token.sums[1], *excess);
+            }
         }
+        scales[t] = isa.chunk_scales(groups);
     }
     let n_pairs = n_units.div_ceil(2);
     for pair in (0..n_pairs).step_by(2) {
-        add_pair::<I, F, T>(isa, row, tokens, first, pair, &scales, &mut sums);
+        // A whole chunk needs no thought about where the row ends.
+        let place = Place {
+            first,
+            pair,
+            n_units: match n_units {
+                CHUNK_UNITS => usize::MAX,
+                _ => first + n_units,
+            },
+        };
+        add_pair::<I, F, T>(isa, row, tokens, place, &scales, &mut sums);
         if pair + 1 < n_pairs {
-            add_pair::<I, F, T>(isa, row, tokens, first, pair + 1, &scales, &mut sums);
+            let place = Place {
+                pair: pair + 1,
+                ..place
+            };
+            add_pair::<I, F, T>(isa, row, tokens, place, &scales, &mut sums);
         }
     }
     sums
 }
 
-/// Adds the products of pair `pair` of the chunk that begins at unit `first`.
+/// What a token has for each group of a chunk.
+struct TokenChunk<I: Int8> {
+    scales: [I::Eight; 2],
+    /// The integers' sums, times the format's offset where there is one.
+    sums: [I::Eight; 2],
+}
+
+impl<I: Int8> TokenChunk<I> {
+    #[inline(always)]
+    fn new<F: Format>(isa: I, token: &View, units: Range<usize>) -> Self {
+        let zero = isa.splat_eight(0.0);
+        if F::GROUPS_PER_UNIT == 2 {
+            // The chunk is whole, since only blocks of 256 have such groups.
+            let scales = load_padded(isa, &token.scales[units.clone()]);
+            let sums = &token.sums[2 * units.start..][..2 * CHUNK_UNITS];
+            let offset = isa.splat_eight(-f32::from(F::OFFSET));
+            // SAFETY: these are sixteen integers.
+            let (lower, upper) = unsafe {
+                let sums = sums.as_ptr();
+                (
+                    isa.load_eight_i32(sums),
+                    isa.load_eight_i32(sums.add(CHUNK_UNITS)),
+                )
+            };
+            return TokenChunk {
+                scales: isa.twice(scales),
+                sums: [isa.mul_eight(lower, offset), isa.mul_eight(upper, offset)],
+            };
+        }
+        let scales = load_padded(isa, &token.scales[units.clone()]);
+        let sums = load_padded(isa, &token.unit_sums[units]);
+        let sums = match F::OFFSET {
+            0 => sums,
+            offset => isa.mul_eight(sums, isa.splat_eight(f32::from(offset))),
+        };
+        TokenChunk {
+            scales: [scales, zero],
+            sums: [sums, zero],
+        }
+    }
+}
+
+/// Which units a pair is.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The first unit of the chunk.
+    first: usize,
+    /// The pair of that chunk.
+    pair: usize,
+    /// Units of the row, or more where it surely has both.
+    n_units: usize,
+}
+
+/// Adds the products of a pair of units.
 #[inline(always)]
 fn add_pair<I: Int8, F: Format, const T: usize>(
     isa: I,
     row: &[u8],
     tokens: &[View; T],
-    first: usize,
-    pair: usize,
+    place: Place,
     scales: &[I::ChunkScales; T],
     sums: &mut Sums<I, T>,
 ) {
-    let n_units = tokens[0].scales.len();
+    let Place {
+        first,
+        pair,
+        n_units,
+    } = place;
     let units = [first + 2 * pair, (first + 2 * pair + 1).min(n_units - 1)];
     // SAFETY: the row has these units, and so has each token.
     unsafe {
@@ -198,40 +271,17 @@ fn add_pair<I: Int8, F: Format, const T: usize>(
 
 /// Values of a chunk, zeros where it has fewer.
 #[inline(always)]
-fn padded(values: &[f32]) -> [f32; CHUNK_UNITS] {
-    let mut out = [0.0; CHUNK_UNITS];
-    out[..values.len()].copy_from_slice(values);
-    out
-}
-
-/// What the products of `units`, a chunk's, are too large by.
-#[inline(always)]
-fn excess<I: Int8, F: Format>(
-    weights: &Scales,
-    token_scales: &[f32; CHUNK_UNITS],
-    token: &View,
-    units: Range<usize>,
-) -> [f32; UNIT_LANES] {
-    if F::HAS_MINS || F::GROUPS_PER_UNIT == 1 {
-        if !F::HAS_MINS && !I::UNSIGNED_WEIGHTS {
-            return [0.0; UNIT_LANES];
+fn load_padded<I: Int8>(isa: I, values: &[f32]) -> I::Eight {
+    let mut padded = [0.0; CHUNK_UNITS];
+    let values = match values.first_chunk() {
+        Some(whole) => whole,
+        None => {
+            padded[..values.len()].copy_from_slice(values);
+            &padded
         }
-        let sums = padded(&token.scaled_sums[units]);
-        return std::array::from_fn(|i| match F::HAS_MINS {
-            true => weights.mins[i] * sums[i],
-            false => weights.scales[i] * sums[i],
-        });
-    }
-    let halves = token.sums[2 * units.start..2 * units.end]
-        .as_chunks::<2>()
-        .0;
-    let scales = weights.scales.as_chunks::<2>().0;
-    let mut excess = [0.0; UNIT_LANES];
-    for (i, [a, b]) in halves.iter().enumerate() {
-        let products = scales[i][0] * *a as f32 + scales[i][1] * *b as f32;
-        excess[i] = -token_scales[i] * products;
-    }
-    excess
+    };
+    // SAFETY: an array of eight.
+    unsafe { isa.load_eight(values.as_ptr()) }
 }
 
 #[inline(always)]

@@ -7,10 +7,13 @@
 //! integers, and the same floats in the same order, as [`Scalar`](super::scalar::Scalar).
 #![allow(unsafe_code)]
 
+use crate::kernels::attention::scores::KeyScores;
 use crate::kernels::gemm::GemmTile;
 
-/// Columns that activations share a scale for, and most weights too.
+/// Columns that most weights share a scale for.
 pub const UNIT: usize = 32;
+/// Columns of half a unit: the shortest group of weights that share a scale.
+pub const HALF: usize = UNIT / 2;
 /// Sums of four products that a unit makes. [`gemv`](super::gemv) takes units in pairs.
 pub const UNIT_LANES: usize = 8;
 /// Units whose scales are read together: 256 columns, the longest block.
@@ -61,6 +64,8 @@ pub trait Int8: Copy + Send + Sync {
     type Pair: Copy;
     /// The sums of two units, as floats.
     type PairF32: Copy;
+    /// Eight floats: the scales of a chunk's units.
+    type Eight: Copy;
     /// The scales of a chunk's groups.
     type ChunkScales: Copy;
 
@@ -69,6 +74,16 @@ pub trait Int8: Copy + Send + Sync {
 
     /// Computes a tile of a matrix product with the tile shape that suits this instruction set.
     fn gemm<F: super::formats::Format>(self, tile: GemmTile);
+
+    /// Scores of queries with keys, with the tile shape that suits this instruction set.
+    fn score(self, work: KeyScores);
+
+    /// The largest size of a value.
+    fn largest(self, values: &[[f32; HALF]]) -> f32;
+
+    /// Rounds values times `inverse`, at most 127 then, to the nearest integers, to even where two
+    /// are as near; and sums them.
+    fn quantize(self, values: &[f32; HALF], inverse: f32) -> ([i8; HALF], i32);
 
     /// Loads [`Int8::LANES`] integers.
     ///
@@ -117,8 +132,24 @@ pub trait Int8: Copy + Send + Sync {
         sums: [[Self::I32; V]; R],
     ) -> [[Self::I32; V]; R];
 
+    /// Writes a square of [`Int8::LANES`] rows of floats to `to` with rows and columns exchanged,
+    /// added to what is there with `accumulate`. Strides are distances of rows.
+    ///
+    /// # Safety
+    /// The rows must be readable at `from`, and writable at `to`.
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        accumulate: bool,
+        to: *mut f32,
+        to_stride: usize,
+    );
+
     /// Hints that the cache line at `address`, which need not exist, will be read soon.
     fn prefetch(self, address: *const u8);
+    /// Hints that the cache line at `address` will be written to soon.
+    fn prefetch_to_write(self, address: *const u8);
     /// Loads two units.
     ///
     /// # Safety
@@ -164,13 +195,8 @@ pub trait Int8: Copy + Send + Sync {
     /// The products of two units' columns, summed four at a time. Unsigned weights have at most
     /// `bits`.
     fn dot_pair(self, bits: u32, weights: Self::Pair, activations: Self::Pair) -> Self::PairF32;
-    /// The scales of a chunk's groups times those of a token's units.
-    fn chunk_scales(
-        self,
-        groups_per_unit: usize,
-        weights: &[f32; 2 * CHUNK_UNITS],
-        token: &[f32; CHUNK_UNITS],
-    ) -> Self::ChunkScales;
+    /// The scales of a chunk's groups, to be used by [`Int8::add_scaled`].
+    fn chunk_scales(self, groups: [Self::Eight; 2]) -> Self::ChunkScales;
     /// Adds the products of pair `pair` of a chunk to `sum`, each times its group's scale.
     fn add_scaled(
         self,
@@ -182,6 +208,85 @@ pub trait Int8: Copy + Send + Sync {
     ) -> Self::PairF32;
     /// The lanes: the first unit's, then the second's.
     fn pair_lanes(self, a: Self::PairF32) -> [f32; 2 * UNIT_LANES];
+    /// Loads eight floats.
+    ///
+    /// # Safety
+    /// They must be readable at `from`.
+    unsafe fn load_eight(self, from: *const f32) -> Self::Eight;
+    /// Loads eight integers and makes floats of them.
+    ///
+    /// # Safety
+    /// They must be readable at `from`.
+    unsafe fn load_eight_i32(self, from: *const i32) -> Self::Eight;
+    /// Loads eight bytes and makes floats of them.
+    ///
+    /// # Safety
+    /// They must be readable at `from`.
+    unsafe fn load_eight_i8(self, from: *const i8) -> Self::Eight;
+    /// Loads two half-precision floats, and makes each an eight.
+    ///
+    /// # Safety
+    /// Four bytes must be readable at `from`.
+    unsafe fn load_two_f16(self, from: *const u8) -> [Self::Eight; 2];
     /// Eight half-precision floats, given by their bits.
-    fn from_f16(self, bits: [u16; 8]) -> [f32; 8];
+    fn eight_from_f16(self, bits: [u16; 8]) -> Self::Eight;
+    /// Loads eight half-precision floats, `stride` bytes from one to the next.
+    ///
+    /// # Safety
+    /// `8 * stride` bytes must be readable at `from`.
+    #[inline(always)]
+    unsafe fn load_eight_f16(self, from: *const u8, stride: usize) -> Self::Eight {
+        let mut bits = [0; 8];
+        for (i, bits) in bits.iter_mut().enumerate() {
+            // SAFETY: the caller vouches for the bytes.
+            *bits = unsafe { read_u16(from.add(i * stride)) };
+        }
+        self.eight_from_f16(bits)
+    }
+    /// The scales and minimums, integers of 6 bits, that [`DType::Q4_K`](crate::gguf::DType::Q4_K)
+    /// packs into 12 bytes.
+    ///
+    /// # Safety
+    /// 12 bytes must be readable at `from`.
+    #[inline(always)]
+    unsafe fn load_six_bits(self, from: *const u8) -> [Self::Eight; 2] {
+        // SAFETY: the caller vouches for the bytes.
+        let words = unsafe { from.cast::<[[u8; 4]; 3]>().read() };
+        let [low_scales, low_mins, nibbles] = words.map(u32::from_le_bytes);
+        // Four of each have a byte; the other four have their lower nibbles in the last word and
+        // their upper two bits on top of those bytes.
+        let of = |low: u32, nibbles: u32| {
+            let high = nibbles & 0x0f0f_0f0f | low >> 2 & 0x3030_3030;
+            u64::from(low & 0x3f3f_3f3f) | u64::from(high) << 32
+        };
+        let scales = of(low_scales, nibbles).to_le_bytes();
+        let mins = of(low_mins, nibbles >> 4).to_le_bytes();
+        // SAFETY: either is eight bytes.
+        unsafe {
+            [
+                self.load_eight_i8(scales.as_ptr().cast()),
+                self.load_eight_i8(mins.as_ptr().cast()),
+            ]
+        }
+    }
+    /// The same float eight times.
+    fn splat_eight(self, value: f32) -> Self::Eight;
+    /// Each of the eight twice, side by side.
+    fn twice(self, a: Self::Eight) -> [Self::Eight; 2];
+    /// `a * b`.
+    fn mul_eight(self, a: Self::Eight, b: Self::Eight) -> Self::Eight;
+    /// `a * b + c`, rounded once.
+    fn mul_add_eight(self, a: Self::Eight, b: Self::Eight, c: Self::Eight) -> Self::Eight;
+    /// The eight.
+    fn eight_values(self, a: Self::Eight) -> [f32; 8];
+}
+
+/// The half-precision float, given by its bits, or other 16-bit integer at `at`.
+///
+/// # Safety
+/// Two bytes must be readable there.
+#[inline(always)]
+pub unsafe fn read_u16(at: *const u8) -> u16 {
+    // SAFETY: as above.
+    u16::from_le_bytes(unsafe { at.cast::<[u8; 2]>().read() })
 }

@@ -166,11 +166,16 @@ fn dots<S: Simd, const R: usize, const T: usize>(
     let rows = rows.map(S::as_simd_f32s);
     let tokens = tokens.map(S::as_simd_f32s);
     let n_vectors = rows[0].0.len();
-    let mut sums = [[simd.splat_f32s(0.0); R]; T];
+    // Loops below, since closures would not be compiled for the instruction set.
+    let zero = simd.splat_f32s(0.0);
+    let mut sums = [[zero; R]; T];
     let vectors_of_rows = rows.map(|(vectors, _)| &vectors[..n_vectors]);
     let vectors_of_tokens = tokens.map(|(vectors, _)| &vectors[..n_vectors]);
     for i in 0..n_vectors {
-        let w = vectors_of_rows.map(|vectors| vectors[i]);
+        let mut w = [zero; R];
+        for (w, vectors) in w.iter_mut().zip(vectors_of_rows) {
+            *w = vectors[i];
+        }
         for t in 0..T {
             let x = vectors_of_tokens[t][i];
             for r in 0..R {
@@ -179,7 +184,10 @@ fn dots<S: Simd, const R: usize, const T: usize>(
         }
     }
     if !rows[0].1.is_empty() {
-        let w = rows.map(|(_, tail)| simd.partial_load_f32s(tail));
+        let mut w = [zero; R];
+        for (w, (_, tail)) in w.iter_mut().zip(rows) {
+            *w = simd.partial_load_f32s(tail);
+        }
         for t in 0..T {
             let x = simd.partial_load_f32s(tokens[t].1);
             for r in 0..R {
@@ -187,7 +195,13 @@ fn dots<S: Simd, const R: usize, const T: usize>(
             }
         }
     }
-    sums.map(|of_token| of_token.map(|sum| simd.reduce_sum_f32s(sum)))
+    let mut results = [[0.0; R]; T];
+    for (results, sums) in results.iter_mut().zip(sums) {
+        for (result, sum) in results.iter_mut().zip(sums) {
+            *result = simd.reduce_sum_f32s(sum);
+        }
+    }
+    results
 }
 
 #[cfg(test)]

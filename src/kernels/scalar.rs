@@ -1,9 +1,10 @@
 //! Portable code: what every instruction set has to compute.
 #![allow(unsafe_code)]
 
+use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::int8::{Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES, read_u16};
 
 /// No vector instructions.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,7 @@ impl Int8 for Scalar {
     type F32 = [f32; LANES];
     type Pair = Pair;
     type PairF32 = Sums;
+    type Eight = [f32; 8];
     type ChunkScales = Sums;
 
     #[inline(always)]
@@ -33,6 +35,23 @@ impl Int8 for Scalar {
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
         multiply::<Self, F, 2, 1>(self, tile);
+    }
+
+    #[inline(always)]
+    fn score(self, work: KeyScores) {
+        score::<Self, 2, 1>(self, work);
+    }
+
+    #[inline(always)]
+    fn largest(self, values: &[[f32; HALF]]) -> f32 {
+        let sizes = values.as_flattened().iter().map(|value| value.abs());
+        sizes.fold(0.0, f32::max)
+    }
+
+    #[inline(always)]
+    fn quantize(self, values: &[f32; HALF], inverse: f32) -> ([i8; HALF], i32) {
+        let quants = values.map(|value| (value * inverse).round_ties_even() as i8);
+        (quants, quants.iter().map(|&quant| i32::from(quant)).sum())
     }
 
     #[inline(always)]
@@ -120,7 +139,31 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        accumulate: bool,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
+        for row in 0..LANES {
+            for col in 0..LANES {
+                // SAFETY: the caller vouches for the squares.
+                unsafe {
+                    let value = from.add(row * from_stride + col).read();
+                    let to = to.add(col * to_stride + row);
+                    *to = if accumulate { *to + value } else { value };
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
+    fn prefetch_to_write(self, _: *const u8) {}
 
     #[inline(always)]
     unsafe fn load_pair(self, first: *const u8, second: *const u8) -> Pair {
@@ -200,16 +243,11 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
-    fn chunk_scales(
-        self,
-        groups_per_unit: usize,
-        weights: &[f32; 2 * CHUNK_UNITS],
-        token: &[f32; CHUNK_UNITS],
-    ) -> Sums {
-        std::array::from_fn(|group| match token.get(group / groups_per_unit) {
-            Some(token) => weights[group] * token,
-            None => 0.0,
-        })
+    fn chunk_scales(self, [lower, upper]: [[f32; 8]; 2]) -> Sums {
+        let mut scales = [0.0; 16];
+        scales[..8].copy_from_slice(&lower);
+        scales[8..].copy_from_slice(&upper);
+        scales
     }
 
     #[inline(always)]
@@ -234,7 +272,57 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
-    fn from_f16(self, bits: [u16; 8]) -> [f32; 8] {
+    unsafe fn load_eight(self, from: *const f32) -> [f32; 8] {
+        // SAFETY: the caller vouches for the floats.
+        unsafe { from.cast::<[f32; 8]>().read() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_eight_i32(self, from: *const i32) -> [f32; 8] {
+        // SAFETY: the caller vouches for the integers.
+        unsafe { from.cast::<[i32; 8]>().read() }.map(|integer| integer as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn load_eight_i8(self, from: *const i8) -> [f32; 8] {
+        // SAFETY: the caller vouches for the bytes.
+        unsafe { from.cast::<[i8; 8]>().read() }.map(f32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn load_two_f16(self, from: *const u8) -> [[f32; 8]; 2] {
+        // SAFETY: the caller vouches for the bytes.
+        let bits = unsafe { [read_u16(from), read_u16(from.add(2))] };
+        bits.map(|bits| [half::f16::from_bits(bits).to_f32(); 8])
+    }
+
+    #[inline(always)]
+    fn eight_from_f16(self, bits: [u16; 8]) -> [f32; 8] {
         bits.map(|bits| half::f16::from_bits(bits).to_f32())
+    }
+
+    #[inline(always)]
+    fn splat_eight(self, value: f32) -> [f32; 8] {
+        [value; 8]
+    }
+
+    #[inline(always)]
+    fn twice(self, a: [f32; 8]) -> [[f32; 8]; 2] {
+        [0, 4].map(|first| std::array::from_fn(|i| a[first + i / 2]))
+    }
+
+    #[inline(always)]
+    fn mul_eight(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    fn mul_add_eight(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn eight_values(self, a: [f32; 8]) -> [f32; 8] {
+        a
     }
 }

@@ -104,6 +104,15 @@ impl Tile<'_> {
             )
         }
     }
+
+    /// Where a square of this tile starts, and how far its rows are apart: at row `row` and column
+    /// `col`, both counted within the tile.
+    #[inline(always)]
+    pub fn square_mut(&mut self, row: usize, col: usize, len: usize) -> (*mut f32, usize) {
+        assert!(row + len <= self.rows.len() && col + len <= self.cols.len());
+        let start = (self.rows.start + row) * self.n_cols + self.cols.start + col;
+        (self.data.wrapping_add(start), self.n_cols)
+    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 
 use std::arch::x86_64::*;
 
+use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
+use registers::{nibbles, part_nibbles, six_bits, sum_pairs, transpose_8, with_sum};
 
 /// 256-bit integer multiplication without a four-way dot product.
 #[derive(Clone, Copy, Debug)]
@@ -74,26 +76,104 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        fn from_f16(self, bits: [u16; 8]) -> [f32; 8] {
-            let mut floats = [0.0; 8];
-            // SAFETY: `self` proves F16C and AVX; the arrays hold 128 and 256 bits.
+        fn prefetch_to_write(self, address: *const u8) {
+            // SAFETY: as above.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_eight(self, from: *const f32) -> __m256 {
+            // SAFETY: the caller vouches for the floats, `self` for AVX.
+            unsafe { _mm256_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_eight_i32(self, from: *const i32) -> __m256 {
+            // SAFETY: the caller vouches for the integers, `self` for AVX.
+            unsafe { _mm256_cvtepi32_ps(_mm256_loadu_si256(from.cast())) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_eight_i8(self, from: *const i8) -> __m256 {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX2.
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(from.cast()))) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_six_bits(self, from: *const u8) -> [__m256; 2] {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX2.
+            unsafe { six_bits(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_two_f16(self, from: *const u8) -> [__m256; 2] {
+            // SAFETY: the caller vouches for the bytes, `self` for F16C and AVX2.
             unsafe {
-                let bits = _mm_loadu_si128(bits.as_ptr().cast());
-                _mm256_storeu_ps(floats.as_mut_ptr(), _mm256_cvtph_ps(bits));
+                // Loaded together: a load of two bytes would wait for what the register held.
+                let bits = from.cast::<i32>().read_unaligned();
+                let first = _mm_cvtph_ps(_mm_cvtsi32_si128(bits));
+                let second = _mm_movehdup_ps(first);
+                [_mm256_broadcastss_ps(first), _mm256_broadcastss_ps(second)]
             }
-            floats
+        }
+
+        #[inline(always)]
+        fn eight_from_f16(self, bits: [u16; 8]) -> __m256 {
+            // SAFETY: the array holds 128 bits; `self` proves F16C.
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(bits.as_ptr().cast())) }
+        }
+
+        #[inline(always)]
+        fn splat_eight(self, value: f32) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe { _mm256_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        fn twice(self, a: __m256) -> [__m256; 2] {
+            // SAFETY: `self` proves AVX2.
+            unsafe {
+                let lower = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+                let upper = _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7);
+                [
+                    _mm256_permutevar8x32_ps(a, lower),
+                    _mm256_permutevar8x32_ps(a, upper),
+                ]
+            }
+        }
+
+        #[inline(always)]
+        fn mul_eight(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn mul_add_eight(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+            // SAFETY: `self` proves FMA.
+            unsafe { _mm256_fmadd_ps(a, b, c) }
+        }
+
+        #[inline(always)]
+        fn eight_values(self, a: __m256) -> [f32; 8] {
+            let mut values = [0.0; 8];
+            // SAFETY: the array is as long as the register.
+            unsafe { _mm256_storeu_ps(values.as_mut_ptr(), a) };
+            values
         }
     };
 }
 
-// After the macros that it uses.
+// After the macro that it uses.
 mod avx512;
+mod registers;
 
 /// Pairs of units in two registers of 256 bits.
 macro_rules! pairs_256 {
     () => {
         type Pair = [__m256i; 2];
         type PairF32 = [__m256; 2];
+        type Eight = __m256;
         type ChunkScales = [f32; 2 * CHUNK_UNITS];
 
         #[inline(always)]
@@ -198,15 +278,12 @@ macro_rules! pairs_256 {
         }
 
         #[inline(always)]
-        fn chunk_scales(
-            self,
-            groups_per_unit: usize,
-            weights: &[f32; 2 * CHUNK_UNITS],
-            token: &[f32; CHUNK_UNITS],
-        ) -> [f32; 2 * CHUNK_UNITS] {
+        fn chunk_scales(self, [lower, upper]: [__m256; 2]) -> [f32; 2 * CHUNK_UNITS] {
             let mut scales = [0.0; 2 * CHUNK_UNITS];
-            for group in 0..groups_per_unit * CHUNK_UNITS {
-                scales[group] = weights[group] * token[group / groups_per_unit];
+            // SAFETY: the array has room for both.
+            unsafe {
+                _mm256_storeu_ps(scales.as_mut_ptr(), lower);
+                _mm256_storeu_ps(scales.as_mut_ptr().add(CHUNK_UNITS), upper);
             }
             scales
         }
@@ -253,6 +330,44 @@ macro_rules! lanes_256 {
         type F32 = __m256;
 
         #[inline(always)]
+        fn largest(self, values: &[[f32; HALF]]) -> f32 {
+            // SAFETY: the array holds two registers; `self` proves AVX.
+            unsafe {
+                let sign = _mm256_set1_ps(-0.0);
+                let mut largest = [_mm256_setzero_ps(); 2];
+                for half in values {
+                    for (largest, at) in largest.iter_mut().zip([0, HALF / 2]) {
+                        let values = _mm256_loadu_ps(half.as_ptr().add(at));
+                        *largest = _mm256_max_ps(*largest, _mm256_andnot_ps(sign, values));
+                    }
+                }
+                let eight = _mm256_max_ps(largest[0], largest[1]);
+                let upper = _mm256_extractf128_ps::<1>(eight);
+                let four = _mm_max_ps(_mm256_castps256_ps128(eight), upper);
+                let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+            }
+        }
+
+        #[inline(always)]
+        fn quantize(self, values: &[f32; HALF], inverse: f32) -> ([i8; HALF], i32) {
+            // SAFETY: the array holds two registers; `self` proves AVX2.
+            unsafe {
+                let inverse = _mm256_set1_ps(inverse);
+                let first = _mm256_mul_ps(_mm256_loadu_ps(values.as_ptr()), inverse);
+                let second = _mm256_loadu_ps(values.as_ptr().add(HALF / 2));
+                let second = _mm256_mul_ps(second, inverse);
+                let (first, second) = (_mm256_cvtps_epi32(first), _mm256_cvtps_epi32(second));
+                // Packing works within halves of a register, so quarters end up as 0 2 1 3.
+                let words = _mm256_packs_epi32(first, second);
+                let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+                let lower = _mm256_castsi256_si128(words);
+                let quants = _mm_packs_epi16(lower, _mm256_extracti128_si256::<1>(words));
+                with_sum(quants)
+            }
+        }
+
+        #[inline(always)]
         unsafe fn load_i32(self, from: *const i32) -> __m256i {
             // SAFETY: the caller vouches for the integers, `self` for AVX.
             unsafe { _mm256_loadu_si256(from.cast()) }
@@ -268,6 +383,32 @@ macro_rules! lanes_256 {
         unsafe fn store_f32(self, to: *mut f32, values: __m256) {
             // SAFETY: the caller vouches for the floats, `self` for AVX.
             unsafe { _mm256_storeu_ps(to, values) }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(
+            self,
+            from: *const f32,
+            from_stride: usize,
+            accumulate: bool,
+            to: *mut f32,
+            to_stride: usize,
+        ) {
+            // SAFETY: the caller vouches for the squares, `self` for AVX.
+            unsafe {
+                let mut rows = [self.splat_f32(0.0); 8];
+                for (i, row) in rows.iter_mut().enumerate() {
+                    *row = self.load_f32(from.add(i * from_stride));
+                }
+                for (i, column) in transpose_8(rows).into_iter().enumerate() {
+                    let to = to.add(i * to_stride);
+                    let there = match accumulate {
+                        true => self.load_f32(to),
+                        false => self.splat_f32(0.0),
+                    };
+                    self.store_f32(to, _mm256_add_ps(there, column));
+                }
+            }
         }
 
         #[inline(always)]
@@ -320,6 +461,9 @@ macro_rules! lanes_256 {
     };
 }
 
+// After the macros that it uses.
+mod avxvnni;
+
 impl Avx2 {
     /// The products of a unit, summed four at a time.
     #[inline(always)]
@@ -350,6 +494,11 @@ impl Int8 for Avx2 {
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
         multiply::<Self, F, 6, 1>(self, tile);
+    }
+
+    #[inline(always)]
+    fn score(self, work: KeyScores) {
+        score::<Self, 6, 1>(self, work);
     }
 
     #[inline(always)]
@@ -406,101 +555,5 @@ impl Int8 for Avx2 {
             }
             sums
         }
-    }
-}
-
-/// Parts the nibbles of 16 bytes: the lower ones first, then the upper ones.
-///
-/// # Safety
-/// 16 bytes must be readable at `from`, and the processor must have AVX2.
-#[inline(always)]
-unsafe fn part_nibbles(from: *const u8) -> __m256i {
-    // SAFETY: as above.
-    unsafe {
-        let bytes = _mm_loadu_si128(from.cast());
-        let lower = _mm256_castsi128_si256(bytes);
-        let both = _mm256_inserti128_si256::<1>(lower, _mm_srli_epi16::<4>(bytes));
-        _mm256_and_si256(both, _mm256_set1_epi8(0x0f))
-    }
-}
-
-/// Lower and upper nibbles of each byte.
-///
-/// # Safety
-/// The processor must have AVX2.
-#[inline(always)]
-unsafe fn nibbles(bytes: __m256i) -> (__m256i, __m256i) {
-    // SAFETY: as above.
-    unsafe {
-        let mask = _mm256_set1_epi8(0x0f);
-        let upper = _mm256_srli_epi16::<4>(bytes);
-        (_mm256_and_si256(bytes, mask), _mm256_and_si256(upper, mask))
-    }
-}
-
-/// Sums of adjacent 16-bit integers.
-///
-/// # Safety
-/// The processor must have AVX2.
-#[inline(always)]
-unsafe fn sum_pairs(pairs: __m256i) -> __m256i {
-    // SAFETY: as above.
-    unsafe { _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)) }
-}
-
-impl AvxVnni {
-    /// The products of a unit, summed four at a time.
-    #[inline(always)]
-    fn dot_unit(self, _: u32, weights: __m256i, activations: __m256i) -> __m256 {
-        // SAFETY: `self` proves AVX-VNNI.
-        unsafe {
-            let zero = _mm256_setzero_si256();
-            _mm256_cvtepi32_ps(_mm256_dpbusd_avx_epi32(zero, weights, activations))
-        }
-    }
-}
-
-impl Int8 for AvxVnni {
-    const UNSIGNED_WEIGHTS: bool = true;
-    const TILE_VECTORS: usize = 1;
-    const TILE_ROWS: usize = 6;
-    common!();
-    pairs_256!();
-    lanes_256!();
-
-    #[inline(always)]
-    fn gemm<F: Format>(self, tile: GemmTile) {
-        multiply::<Self, F, 6, 1>(self, tile);
-    }
-
-    #[allow(
-        clippy::needless_range_loop,
-        reason = "constant bounds keep the sums in registers"
-    )]
-    #[inline(always)]
-    unsafe fn dot_group<const R: usize, const V: usize>(
-        self,
-        kind: Group,
-        weights: *const u8,
-        activations: *const i8,
-        stride: usize,
-        mut sums: [[__m256i; V]; R],
-    ) -> [[__m256i; V]; R] {
-        for step in 0..kind.len / 4 {
-            // SAFETY: the caller vouches for the bytes, `self` for AVX-VNNI.
-            unsafe {
-                let a: [__m256i; V] = std::array::from_fn(|v| {
-                    _mm256_loadu_si256(activations.add(step * stride + v * 32).cast())
-                });
-                for r in 0..R {
-                    let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
-                    let w = _mm256_set1_epi32(w.read_unaligned());
-                    for v in 0..V {
-                        sums[r][v] = _mm256_dpbusd_avx_epi32(sums[r][v], w, a[v]);
-                    }
-                }
-            }
-        }
-        sums
     }
 }

@@ -1,5 +1,7 @@
 //! The LLaMA-2 decoder, with K, V and norms chosen by each position's modality.
 
+use std::ops::Range;
+
 use crate::gguf::DType;
 use crate::gguf::names::{self, tensor};
 use crate::model::adaptive::{PerModality, Run, rows_of, rows_of_mut};
@@ -185,24 +187,24 @@ impl Decoder {
         cache.advance(n);
     }
 
-    /// Logits of the token after row `n - 1` of `scratch.x`, to `logits: [vocab_size]`.
+    /// Logits of the tokens after `rows` of `scratch.x`, to `logits: [rows, vocab_size]`.
     pub fn logits<O: Observer>(
         &self,
         compute: &Compute,
-        n: usize,
+        rows: Range<usize>,
         scratch: &mut Scratch,
         logits: &mut [f32],
         observer: &mut O,
     ) {
         let width = self.config.hidden_size;
-        let first = if O::ACTIVE { 0 } else { n - 1 };
-        let normed = &mut scratch.normed[first * width..n * width];
+        let first = if O::ACTIVE { 0 } else { rows.start };
+        let normed = &mut scratch.normed[first * width..rows.end * width];
         self.norm
-            .forward(compute, &scratch.x[first * width..n * width], normed);
+            .forward(compute, &scratch.x[first * width..rows.end * width], normed);
         observer.observe(Stage::FinalNorm, normed);
-        let last = &normed[normed.len() - width..];
-        let last = scratch.input.prepare(compute, last, width);
-        self.output.forward(compute, last, logits);
+        let wanted = &normed[(rows.start - first) * width..];
+        let wanted = scratch.input.prepare(compute, wanted, width);
+        self.output.forward(compute, wanted, logits);
     }
 
     /// Applies the output head to `normed: [hidden_size]`.
@@ -285,6 +287,7 @@ impl Block {
             values: cache.values(),
             n_keys: first + n,
             causal_start: Some(first),
+            int8_scores: false,
         };
         attention.forward(compute, attended);
         let input = scratch.input.prepare(compute, attended, width);

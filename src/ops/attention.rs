@@ -92,6 +92,8 @@ pub struct Attention<'a> {
     pub n_keys: usize,
     /// With `Some(start)`, query `i` sees the keys up to and including `start + i`.
     pub causal_start: Option<usize>,
+    /// Whether batches of queries compute scores in 8-bit integers.
+    pub int8_scores: bool,
 }
 
 impl Attention<'_> {
@@ -115,6 +117,7 @@ impl Attention<'_> {
                     n_keys: self.n_keys,
                     causal_start: self.causal_start,
                     scale,
+                    int8_scores: self.int8_scores,
                 };
                 SCRATCH.with_borrow_mut(|scratch| {
                     attend(compute.isa, inputs, &mut tile, scratch);

@@ -56,6 +56,11 @@ impl Matrix {
         self.dtype
     }
 
+    /// Whether the weights are small integers, and meet activations as such.
+    pub fn is_quantized(&self) -> bool {
+        !is_float(self.dtype)
+    }
+
     /// Number of rows: outputs of a projection, or entries of an embedding.
     pub fn n_rows(&self) -> usize {
         self.n_rows

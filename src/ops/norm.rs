@@ -81,15 +81,24 @@ impl RowOp for CenterAndScale<'_> {
     #[inline(always)]
     fn apply(&self, index: usize, row: &mut [f32]) {
         let LayerNorm { weight, bias, eps } = self.norm;
-        if let Some(source) = self.source {
-            row.copy_from_slice(&source[index * row.len()..(index + 1) * row.len()]);
-        }
-        let width = row.len() as f32;
-        let mean = float::sum(row) / width;
-        let variance = float::sum_of_squares(row, mean) / width;
+        let width = row.len();
+        let source = self.source.map(|x| &x[index * width..(index + 1) * width]);
+        let values: &[f32] = source.unwrap_or(row);
+        let mean = float::sum(values) / width as f32;
+        let variance = float::sum_of_squares(values, mean) / width as f32;
         let scale = 1.0 / (variance + eps).sqrt();
-        for ((x, weight), bias) in row.iter_mut().zip(weight.iter()).zip(bias.iter()) {
-            *x = (*x - mean) * scale * weight + bias;
+        let factors = weight.iter().zip(bias.iter());
+        match source {
+            Some(source) => {
+                for ((out, x), (weight, bias)) in row.iter_mut().zip(source).zip(factors) {
+                    *out = (x - mean) * scale * weight + bias;
+                }
+            }
+            None => {
+                for (x, (weight, bias)) in row.iter_mut().zip(factors) {
+                    *x = (*x - mean) * scale * weight + bias;
+                }
+            }
         }
     }
 }

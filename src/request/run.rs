@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::answer_text::AnswerText;
 use super::assistant::{Assistant, token_ids};
 use super::chooser::{Choice, Chooser};
+use super::lookup::{self, Lookup};
 use super::picture::Preparation;
 use super::{Answer, Event, Listener, Pixels, Request, StopReason};
 use crate::error::Result;
@@ -62,6 +63,7 @@ pub(super) struct Run<'a, 'm> {
     plan: &'a Plan<'a>,
     listener: &'a mut Listener<'a>,
     chooser: Chooser,
+    lookup: Lookup,
     /// The prompt's tokens, then the generated ones: what the repeat penalty looks at.
     ids: Vec<u32>,
     text: AnswerText<'a>,
@@ -86,6 +88,7 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
             plan,
             listener,
             chooser: Chooser::new(assistant, request)?,
+            lookup: Lookup::new(request.lookup),
             ids,
             text: AnswerText::new(&assistant.tokenizer, plan.stops.iter().copied())
                 .spelling_specials(request.spells_specials),
@@ -102,6 +105,8 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
         self.prefill(&pictures, &positions)?;
         let start = Instant::now();
         let stop = self.generate()?;
+        self.forget_drafts();
+        let (n_drafted, n_accepted) = self.lookup.counts();
         self.timings.add(Stage::Decode, start.elapsed());
         Ok(Answer {
             text: self.text.into_text(),
@@ -109,6 +114,8 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
             n_prompt: self.plan.n_prompt,
             n_image: self.plan.n_image,
             n_reused,
+            n_drafted,
+            n_accepted,
             stop,
             timings: self.timings,
         })
@@ -267,9 +274,31 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
             if n_generated == self.plan.max_tokens {
                 return Ok(self.plan.at_max_tokens);
             }
-            self.memory.step(id)?;
+            self.compute(id)?;
         }
         Ok(StopReason::Cancelled)
+    }
+
+    /// Computes what comes after `id`, unless a draft has foreseen it.
+    fn compute(&mut self, id: u32) -> Result<()> {
+        if self.lookup.confirms(id) {
+            self.memory.next_logits();
+            return Ok(());
+        }
+        self.forget_drafts();
+        let draft = self.lookup.draft(&self.ids, self.memory.room_ahead());
+        if draft.is_empty() {
+            return self.memory.step(id);
+        }
+        let mut ids = [id; 1 + lookup::MAX_TOKENS];
+        ids[1..=draft.len()].copy_from_slice(draft);
+        self.memory.look_ahead(&ids[..=draft.len()])
+    }
+
+    /// Forgets positions that were computed and not chosen.
+    fn forget_drafts(&mut self) {
+        let n_chosen = self.memory.held().len() - self.lookup.n_pending();
+        self.memory.truncate(n_chosen);
     }
 
     /// Reports progress; whether the request should go on.

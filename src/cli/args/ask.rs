@@ -24,7 +24,8 @@ pub(in crate::cli) struct AskArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct QuestionArgs {
-    /// The model, a GGUF file made by owl2-convert (plain LLaMA files work for text)
+    /// The model, a GGUF file made by owl2-convert (plain LLaMA files work for text) [default: the
+    /// built-in model, which knows drawings of some 80 things]
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
@@ -144,6 +145,11 @@ pub(in crate::cli) struct RunningArgs {
     /// Room for prompt, pictures and answer, in tokens [default: as the model was trained with]
     #[arg(short, long, value_name = "N")]
     pub ctx_size: Option<usize>,
+
+    /// Draft up to N tokens, 7 at most, from what was said already and verify them together; the
+    /// answer is the same, sooner where it repeats something. 0 is off [default: as many as pay]
+    #[arg(long, value_name = "N")]
+    pub lookup: Option<usize>,
 
     /// Keep what was computed of prompt and answer in this file, so that the next run with the
     /// same beginning computes only the rest

@@ -9,9 +9,9 @@ use clap::builder::RangedU64ValueParser;
 /// Arguments of `owl2 info`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InfoArgs {
-    /// The model file
+    /// The model file [default: the built-in model]
     #[arg(value_name = "FILE", env = "OWL2_MODEL", hide_env_values = true)]
-    pub model: PathBuf,
+    pub model: Option<PathBuf>,
 
     /// Context for which the memory is counted [default: as the model was trained with]
     #[arg(short, long, value_name = "N")]
@@ -25,14 +25,19 @@ pub(in crate::cli) struct InfoArgs {
 /// Arguments of `owl2 eval`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EvalArgs {
-    /// The model file
+    /// The model file [default: the built-in model]
     #[arg(short, long, value_name = "FILE")]
-    pub model: PathBuf,
+    pub model: Option<PathBuf>,
 
     /// The questions: JSON lines with `image` (or null), `question`, `answer`, `type` and, from
     /// another implementation, `prompt_ids`, `output_ids`, `model_answer`, `logits8`
     #[arg(long, value_name = "FILE")]
     pub questions: PathBuf,
+
+    /// Another file of the model, with more bits as a rule, whose answers and next-token
+    /// probabilities the model's are compared with
+    #[arg(long, value_name = "FILE")]
+    pub reference: Option<PathBuf>,
 
     /// Where the pictures are [default: beside the questions]
     #[arg(long, value_name = "DIR")]
@@ -61,9 +66,9 @@ const MAX_BENCH_POSITIONS: u64 = 1 << 16;
 /// Arguments of `owl2 bench`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BenchArgs {
-    /// The model file
+    /// The model file [default: the built-in model]
     #[arg(short, long, value_name = "FILE")]
-    pub model: PathBuf,
+    pub model: Option<PathBuf>,
 
     /// Tokens of the prompt; 0 leaves prefill out
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = up_to(MAX_BENCH_POSITIONS))]
@@ -101,9 +106,9 @@ fn up_to(most: u64) -> RangedU64ValueParser<usize> {
 /// Arguments of `owl2 tokenize`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TokenizeArgs {
-    /// The model file whose vocabulary counts
+    /// The model file whose vocabulary counts [default: the built-in model]
     #[arg(short, long, value_name = "FILE")]
-    pub model: PathBuf,
+    pub model: Option<PathBuf>,
 
     /// The text; `-` or none reads standard input
     #[arg(value_name = "TEXT")]

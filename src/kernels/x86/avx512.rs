@@ -3,10 +3,12 @@
 
 use std::arch::x86_64::*;
 
+use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT_LANES};
+use crate::kernels::int8::{Group, HALF, Int8, Int8Op, UNIT_LANES};
 use crate::kernels::x86::Avx512;
+use crate::kernels::x86::registers::{six_bits, with_sum};
 
 impl Int8 for Avx512 {
     const UNSIGNED_WEIGHTS: bool = true;
@@ -17,12 +19,40 @@ impl Int8 for Avx512 {
     type F32 = __m512;
     type Pair = __m512i;
     type PairF32 = __m512;
+    type Eight = __m256;
     type ChunkScales = __m512;
     common!();
 
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
         multiply::<Self, F, 6, 2>(self, tile);
+    }
+
+    #[inline(always)]
+    fn score(self, work: KeyScores) {
+        score::<Self, 6, 2>(self, work);
+    }
+
+    #[inline(always)]
+    fn largest(self, values: &[[f32; HALF]]) -> f32 {
+        // SAFETY: the array is as long as a register; `self` proves AVX-512.
+        unsafe {
+            let mut largest = self.splat_f32(0.0);
+            for half in values {
+                let sizes = _mm512_abs_ps(self.load_f32(half.as_ptr()));
+                largest = _mm512_max_ps(largest, sizes);
+            }
+            _mm512_reduce_max_ps(largest)
+        }
+    }
+
+    #[inline(always)]
+    fn quantize(self, values: &[f32; HALF], inverse: f32) -> ([i8; HALF], i32) {
+        // SAFETY: the array is as long as a register; `self` proves AVX-512.
+        unsafe {
+            let scaled = _mm512_mul_ps(self.load_f32(values.as_ptr()), self.splat_f32(inverse));
+            with_sum(_mm512_cvtepi32_epi8(_mm512_cvtps_epi32(scaled)))
+        }
     }
 
     #[inline(always)]
@@ -41,6 +71,32 @@ impl Int8 for Avx512 {
     unsafe fn store_f32(self, to: *mut f32, values: __m512) {
         // SAFETY: the caller vouches for the floats, `self` for AVX-512.
         unsafe { _mm512_storeu_ps(to, values) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(
+        self,
+        from: *const f32,
+        from_stride: usize,
+        accumulate: bool,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
+        // SAFETY: the caller vouches for the squares, `self` for AVX-512.
+        unsafe {
+            let mut rows = [self.splat_f32(0.0); 16];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = self.load_f32(from.add(i * from_stride));
+            }
+            for (i, column) in transpose_16(rows).into_iter().enumerate() {
+                let to = to.add(i * to_stride);
+                let there = match accumulate {
+                    true => self.load_f32(to),
+                    false => self.splat_f32(0.0),
+                };
+                self.store_f32(to, _mm512_add_ps(there, column));
+            }
+        }
     }
 
     #[inline(always)]
@@ -224,22 +280,24 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
-    fn chunk_scales(
-        self,
-        groups_per_unit: usize,
-        weights: &[f32; 2 * CHUNK_UNITS],
-        token: &[f32; CHUNK_UNITS],
-    ) -> __m512 {
-        // SAFETY: the arrays hold 512 and 256 bits; `self` proves AVX-512.
+    fn chunk_scales(self, [lower, upper]: [__m256; 2]) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_insertf32x8::<1>(_mm512_castps256_ps512(lower), upper) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_eight_f16(self, from: *const u8, stride: usize) -> __m256 {
+        // SAFETY: the caller vouches for `8 * stride` bytes, `self` for AVX-512.
         unsafe {
-            let token = _mm512_castps256_ps512(_mm256_loadu_ps(token.as_ptr()));
-            let token = if groups_per_unit == 1 {
-                token
+            let words = if stride <= 18 {
+                // All are among the first 64 words.
+                pick_words(from, stride)
             } else {
-                let twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
-                _mm512_permutexvar_ps(twice, token)
+                // Of either half, they are among the first 64.
+                let upper = pick_words(from.add(4 * stride), stride);
+                _mm_unpacklo_epi64(pick_words(from, stride), upper)
             };
-            _mm512_mul_ps(_mm512_loadu_ps(weights.as_ptr()), token)
+            _mm256_cvtph_ps(words)
         }
     }
 
@@ -271,6 +329,63 @@ impl Int8 for Avx512 {
         // SAFETY: the array has room for sixteen floats.
         unsafe { self.store_f32(lanes.as_mut_ptr(), a) };
         lanes
+    }
+}
+
+/// The words at multiples of `stride` bytes that are among the first 64, up to eight.
+///
+/// # Safety
+/// 128 bytes must be readable at `from`, and the processor must have AVX-512.
+#[inline(always)]
+unsafe fn pick_words(from: *const u8, stride: usize) -> __m128i {
+    // SAFETY: as above; words are picked from the registers whatever their numbers.
+    unsafe {
+        let step = (stride / 2) as i16;
+        let numbers = _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7);
+        let numbers = _mm512_castsi128_si512(_mm_mullo_epi16(numbers, _mm_set1_epi16(step)));
+        let lower = _mm512_loadu_si512(from.cast());
+        let upper = _mm512_loadu_si512(from.add(64).cast());
+        _mm512_castsi512_si128(_mm512_permutex2var_epi16(lower, numbers, upper))
+    }
+}
+
+/// Exchanges rows and columns.
+///
+/// # Safety
+/// The processor must have AVX-512.
+#[inline(always)]
+unsafe fn transpose_16(rows: [__m512; 16]) -> [__m512; 16] {
+    // SAFETY: as above.
+    unsafe {
+        // Within quarters of registers, pairs of rows and then pairs of pairs.
+        let mut pairs = rows;
+        for i in (0..16).step_by(2) {
+            pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+            pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+        }
+        let mut fours = pairs;
+        for i in 0..8 {
+            let first = i / 2 * 4 + i % 2;
+            let a = _mm512_castps_pd(pairs[first]);
+            let b = _mm512_castps_pd(pairs[first + 2]);
+            fours[2 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+            fours[2 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+        }
+        // Even and odd quarters of eight rows, then of all sixteen.
+        let mut eights = fours;
+        for i in 0..8 {
+            let (half, col) = (i / 4 * 8, i % 4);
+            let (a, b) = (fours[half + col], fours[half + 4 + col]);
+            eights[half + col] = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+            eights[half + 4 + col] = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
+        }
+        let mut columns = eights;
+        for i in 0..8 {
+            let (a, b) = (eights[i], eights[8 + i]);
+            columns[i] = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+            columns[8 + i] = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
+        }
+        columns
     }
 }
 

@@ -1,0 +1,74 @@
+//! AVX-VNNI: registers hold eight tokens, or a unit.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use crate::kernels::attention::scores::{KeyScores, score};
+use crate::kernels::formats::Format;
+use crate::kernels::gemm::{GemmTile, multiply};
+use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::x86::registers::{nibbles, part_nibbles, six_bits, transpose_8, with_sum};
+
+use crate::kernels::x86::AvxVnni;
+
+impl AvxVnni {
+    /// The products of a unit, summed four at a time.
+    #[inline(always)]
+    fn dot_unit(self, _: u32, weights: __m256i, activations: __m256i) -> __m256 {
+        // SAFETY: `self` proves AVX-VNNI.
+        unsafe {
+            let zero = _mm256_setzero_si256();
+            _mm256_cvtepi32_ps(_mm256_dpbusd_avx_epi32(zero, weights, activations))
+        }
+    }
+}
+
+impl Int8 for AvxVnni {
+    const UNSIGNED_WEIGHTS: bool = true;
+    const TILE_VECTORS: usize = 1;
+    const TILE_ROWS: usize = 6;
+    common!();
+    pairs_256!();
+    lanes_256!();
+
+    #[inline(always)]
+    fn gemm<F: Format>(self, tile: GemmTile) {
+        multiply::<Self, F, 6, 1>(self, tile);
+    }
+
+    #[inline(always)]
+    fn score(self, work: KeyScores) {
+        score::<Self, 6, 1>(self, work);
+    }
+
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep the sums in registers"
+    )]
+    #[inline(always)]
+    unsafe fn dot_group<const R: usize, const V: usize>(
+        self,
+        kind: Group,
+        weights: *const u8,
+        activations: *const i8,
+        stride: usize,
+        mut sums: [[__m256i; V]; R],
+    ) -> [[__m256i; V]; R] {
+        for step in 0..kind.len / 4 {
+            // SAFETY: the caller vouches for the bytes, `self` for AVX-VNNI.
+            unsafe {
+                let a: [__m256i; V] = std::array::from_fn(|v| {
+                    _mm256_loadu_si256(activations.add(step * stride + v * 32).cast())
+                });
+                for r in 0..R {
+                    let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
+                    let w = _mm256_set1_epi32(w.read_unaligned());
+                    for v in 0..V {
+                        sums[r][v] = _mm256_dpbusd_avx_epi32(sums[r][v], w, a[v]);
+                    }
+                }
+            }
+        }
+        sums
+    }
+}
