@@ -22,6 +22,8 @@ pub enum Kind {
     Capacity,
     /// Some of several inputs failed; each was reported where it came up.
     Partial,
+    /// The program itself is wrong.
+    Bug,
     /// The user asked to stop.
     Interrupted,
 }
@@ -36,6 +38,7 @@ impl Kind {
             Kind::Model => 4,
             Kind::Io => 5,
             Kind::Capacity => 6,
+            Kind::Bug => 101,
             Kind::Interrupted => 130,
         }
     }

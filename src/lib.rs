@@ -50,6 +50,7 @@ pub mod eval;
 pub mod gguf;
 pub mod image;
 pub mod kernels;
+pub mod mishap;
 pub mod model;
 pub mod ops;
 pub mod prompt;

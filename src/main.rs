@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 
 use owl2::cli::{self, Cli};
+use owl2::mishap;
 
 fn main() -> ExitCode {
     let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    match cli::run(cli) {
+    match mishap::contain(|| cli::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to be done where even standard error cannot be written to.

@@ -19,8 +19,8 @@ Examples:
   owl2-convert --random 7b --seed 1 -o random.gguf
   owl2-convert --verify owl2-q4_k.gguf mplug-owl2-llama2-7b
 
-Exit status: 0 success, 2 wrong usage, 4 unusable checkpoint or file, 5 input or output failed,
-130 interrupted.";
+Exit status: 0 success, 2 wrong usage, 4 unusable checkpoint or file, 5 input or output failed, 101 a
+mistake in the program, 130 interrupted.";
 
 /// Packs an mPLUG-Owl2 checkpoint into the single GGUF file that owl2 runs.
 #[derive(Debug, Parser)]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
+use owl2::mishap;
 use owl2_convert::args::Args;
 use owl2_convert::progress::say;
 use owl2_convert::{interrupt, run};
@@ -14,7 +15,7 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return usage(&error),
     };
-    match interrupt::catch_signals().and_then(|()| run(&args)) {
+    match mishap::contain(|| interrupt::catch_signals().and_then(|()| run(&args))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("owl2-convert: {error}"));

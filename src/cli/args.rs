@@ -29,7 +29,7 @@ A plain LLaMA file has no prompt template: it continues the prompt, after <s>, a
 
 Exit status: 0 success (also where the reader of the output has gone), 1 some pictures of --each
 failed, 2 wrong usage, 3 unusable picture or prompt, 4 unusable model file, 5 input or output
-failed, 6 not enough context or memory, 130 interrupted.";
+failed, 6 not enough context or memory, 101 a mistake in the program, 130 interrupted.";
 
 /// Asks a vision-language model (mPLUG-Owl2) about pictures, on an ordinary CPU.
 #[derive(Debug, Parser)]

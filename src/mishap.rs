@@ -1,0 +1,32 @@
+//! What the programs do about a panic.
+//!
+//! Decoders of pictures and the engine of grammars panic on some inputs; that is caught where they
+//! are called, and becomes an error. Neither a person nor a script should meet the text that a panic
+//! prints: [`contain`] keeps it, and prints nothing where the panic was caught in time.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Kind, Result};
+
+/// The last panic, in any thread.
+static LAST: Mutex<String> = Mutex::new(String::new());
+
+/// Runs the whole of a program. From then on, panics print nothing.
+///
+/// # Errors
+/// Those of `work`, and [`Kind::Bug`] where it panics.
+pub fn contain<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    panic::set_hook(Box::new(|info| {
+        *LAST.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
+    }));
+    // Nothing of `work` is used after it.
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        let what = last.replace('\n', " ");
+        Err(Error::new(
+            Kind::Bug,
+            format!("a mistake in this program ended it, please report it: {what}"),
+        ))
+    })
+}
