@@ -25,6 +25,9 @@ const ADDED_TOKENS_FILE: &str = "added_tokens.json";
 
 /// LLaMA's file has half a megabyte; this also holds vocabularies ten times the size.
 const MAX_MODEL_BYTES: u64 = 16 << 20;
+/// Rows of the embedding behind the last token. Fine-tunes pad to a multiple of 64 or 128; a row
+/// costs some 50 bytes here, which a file of a few words must not be able to ask for at will.
+const MAX_UNUSED: usize = 1 << 16;
 /// The score that llama.cpp's converter gives to ids that are no pieces.
 const UNUSED_SCORE: f32 = -10000.0;
 
@@ -41,6 +44,13 @@ pub(crate) fn read(dir: &Path, vocab_size: usize) -> Result<Vocabulary> {
     if pieces.len() > vocab_size {
         return Err(Error::model(format!(
             "has {} tokens, but the embedding has only {vocab_size} rows (vocab_size of config.json)",
+            pieces.len()
+        ))
+        .in_file(&path));
+    }
+    if vocab_size - pieces.len() > MAX_UNUSED {
+        return Err(Error::model(format!(
+            "has {} tokens, far fewer than the {vocab_size} rows of the embedding (vocab_size of config.json)",
             pieces.len()
         ))
         .in_file(&path));
@@ -290,6 +300,7 @@ mod tests {
     fn refuses_what_cannot_be_right() {
         let config = TOKENIZER_CONFIG_FILE;
         rejects(MODEL, &[], N_PIECES - 1, "767 rows");
+        rejects(MODEL, &[], N_PIECES + MAX_UNUSED + 1, "far fewer");
         rejects(
             MODEL,
             &[(config, r#"{"add_eos_token": true}"#)],

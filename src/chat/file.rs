@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conversation, Turn};
+use super::{Conversation, Picture, Turn};
 use crate::error::{Error, Result};
 use crate::whole_file;
 
@@ -102,12 +102,22 @@ impl Conversation<'_> {
         let turn = Turn {
             question: question.text.clone(),
             pictures: pictures
-                .map(|path| self.picture(&folder.join(path)))
+                .map(|path| self.saved_picture(&folder.join(path)))
                 .collect::<Result<_>>()?,
             answer: answer.text.clone(),
             is_left_out: false,
         };
         turn.message().map(|_| turn)
+    }
+
+    /// A picture that a file names, not the person who loads it: no pipe or device, which could
+    /// keep its reader waiting for ever.
+    fn saved_picture(&self, path: &Path) -> Result<Picture> {
+        let metadata = fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
+        if !metadata.is_file() {
+            return Err(Error::input("is no ordinary file").in_file(path));
+        }
+        self.picture(path)
     }
 }
 
