@@ -8,6 +8,8 @@ use std::fs;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use bodies::{TARGETS, Target};
+
 /// Numbers that sizes and counts go wrong with.
 const NUMBERS: [u64; 8] = [
     0,
@@ -19,9 +21,6 @@ const NUMBERS: [u64; 8] = [
     1 << 63,
     u64::MAX,
 ];
-
-/// What is done with bytes.
-type Target = fn(&[u8]);
 
 /// A way to damage a file.
 #[derive(Clone, Debug)]
@@ -69,9 +68,11 @@ fn damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-/// Runs a target on damaged copies of each of `seeds`. Only the first `n_header` bytes of one are
-/// damaged: the rest are weights or pixels, of which any are good.
-fn survives(target: Target, n_cases: u32, n_header: usize, seeds: &[Vec<u8>]) {
+/// Runs a target on good files, and on `n_cases` damaged copies of them.
+#[track_caller]
+fn survives(name: &str, n_cases: u32) {
+    let Target { body, seeds, .. } = find(name);
+    let seeds = seeds();
     let strategy = (any::<Index>(), prop::collection::vec(damage(), 1..6));
     let config = ProptestConfig {
         cases: n_cases,
@@ -79,143 +80,81 @@ fn survives(target: Target, n_cases: u32, n_header: usize, seeds: &[Vec<u8>]) {
         ..ProptestConfig::default()
     };
     let mut runner = proptest::test_runner::TestRunner::new(config);
-    seeds.iter().for_each(|seed| target(seed));
+    seeds.iter().for_each(|seed| body(seed));
     let result = runner.run(&strategy, |(which, damages)| {
-        let seed = which.get(seeds);
-        let (header, rest) = seed.split_at(n_header.min(seed.len()));
-        let mut bytes = header.to_vec();
+        let mut bytes = which.get(&seeds).clone();
         damages.iter().for_each(|damage| damage.apply(&mut bytes));
-        bytes.extend_from_slice(rest);
-        target(&bytes);
+        body(&bytes);
         Ok(())
     });
     result.unwrap();
+}
+
+fn find(name: &str) -> Target {
+    let mut targets = TARGETS.into_iter();
+    targets.find(|target| target.name == name).expect(name)
 }
 
 /// Known ways to fail, and what fuzzing has found: `tests/fuzz/regressions` has a directory for
 /// each target.
 #[test]
 fn known_ways_to_fail() {
-    let targets: [(&str, Target); 10] = [
-        ("chat_file", bodies::chat_file),
-        ("gguf", bodies::gguf),
-        ("json", bodies::json),
-        ("picture", bodies::picture),
-        ("safetensors", bodies::safetensors),
-        ("schema", bodies::schema),
-        ("state_file", bodies::state_file),
-        ("text", bodies::text),
-        ("tokenizer_model", bodies::tokenizer_model),
-        ("torch", bodies::torch),
-    ];
     let findings = bodies::root().join("tests/fuzz/regressions");
-    for (name, target) in targets {
+    for Target { name, body, .. } in TARGETS {
         let files: Vec<_> = fs::read_dir(findings.join(name)).expect(name).collect();
         assert!(!files.is_empty(), "{name}");
         for file in files {
-            target(&fs::read(file.unwrap().path()).unwrap());
+            body(&fs::read(file.unwrap().path()).unwrap());
         }
     }
 }
 
-fn read(name: &str) -> Vec<u8> {
-    fs::read(bodies::root().join(name)).expect(name)
-}
-
-fn of_checkpoint(name: &str) -> Vec<u8> {
-    fs::read(bodies::checkpoint().join(name)).expect(name)
-}
-
 #[test]
 fn model_files() {
-    survives(bodies::gguf, 400, usize::MAX, &[bodies::good_gguf()]);
+    survives("gguf", 400);
 }
 
 #[test]
 fn safetensors_files() {
-    survives(
-        bodies::safetensors,
-        200,
-        1 << 14,
-        &[of_checkpoint("model.safetensors")],
-    );
+    survives("safetensors", 300);
 }
 
 #[test]
 fn torch_files() {
-    let name = "tests/golden/checkpoints/bin/pytorch_model-1-of-5.bin";
-    survives(bodies::torch, 200, usize::MAX, &[read(name)]);
+    survives("torch", 300);
 }
 
 #[test]
 fn descriptions() {
-    let names = [
-        "config.json",
-        "tokenizer_config.json",
-        "generation_config.json",
-        "preprocessor_config.json",
-    ];
-    let with_number = |(number, name): (u8, &str)| [vec![number], of_checkpoint(name)].concat();
-    let mut seeds: Vec<_> = (0..).zip(names).map(with_number).collect();
-    let index = read("tests/golden/checkpoints/gqa/model.safetensors.index.json");
-    seeds.push([vec![4], index].concat());
-    survives(bodies::json, 200, usize::MAX, &seeds);
+    survives("json", 200);
 }
 
 #[test]
 fn vocabularies() {
-    survives(
-        bodies::tokenizer_model,
-        200,
-        usize::MAX,
-        &[of_checkpoint("tokenizer.model")],
-    );
+    survives("tokenizer_model", 200);
 }
 
 #[test]
 fn texts() {
-    let seeds = ["", "<s>a cat</s>", "\u{2581}é 猫\n\0", "<unk><|image|>"];
-    let seeds = seeds.map(|text| text.as_bytes().repeat(3));
-    survives(bodies::text, 400, usize::MAX, &seeds);
+    survives("text", 400);
 }
 
 #[test]
 fn pictures() {
-    let names = [
-        "baseline_420.jpg",
-        "rgba16.png",
-        "lossy_alpha.webp",
-        "interlaced.gif",
-    ];
-    let seeds = names.map(|name| read(&format!("tests/fixtures/image/{name}")));
-    survives(bodies::picture, 200, usize::MAX, &seeds);
+    survives("picture", 400);
 }
 
 #[test]
 fn conversations() {
-    let seed = r#"{"system": "x", "messages": [
-        {"role": "user", "text": "<|image|> what", "images": ["a.png"]},
-        {"role": "assistant", "text": "\u00e9"}]}"#;
-    let seeds = [
-        seed.into(),
-        seed.replace("a.png", "").into(),
-        "[".repeat(10_000).into(),
-    ];
-    survives(bodies::chat_file, 200, usize::MAX, &seeds);
+    survives("chat_file", 200);
 }
 
 #[test]
 fn schemas() {
-    let seeds = [
-        r#"{"type": "object", "properties": {"a": {"enum": ["x", 1]}}, "required": ["a"]}"#,
-        r#"{"type": "array", "items": {"type": "string", "pattern": "^[a-c]{2,9}$"}}"#,
-        r##"{"anyOf": [{"$ref": "#/$defs/n"}], "$defs": {"n": {"type": "number"}}}"##,
-    ];
-    let seeds = seeds.map(|seed| seed.as_bytes().to_vec());
-    survives(bodies::schema, 200, usize::MAX, &seeds);
+    survives("schema", 200);
 }
 
 #[test]
 fn states() {
-    survives(bodies::state_file, 200, usize::MAX, &[bodies::good_state()]);
+    survives("state_file", 200);
 }
