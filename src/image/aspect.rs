@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 
 /// Longest edge in pixels of a picture that is made square. Squashing takes work in proportion to
 /// the square of the edge, whatever the picture's own area, so that a file of a few hundred bytes
-/// could otherwise ask for minutes. The reference would need 3 GiB at this size.
-const MAX_SQUARE_EDGE: usize = 32_768;
+/// could otherwise ask for minutes. The reference would need 800 MB at this size.
+const MAX_SQUARE_EDGE: usize = 16_384;
 
 /// How a picture that is not square is brought into the square the model takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -127,6 +127,10 @@ pub fn picture(data: &[u8]) {
     let Ok(picture) = decode(data, Exif::Apply, &limits) else {
         return;
     };
+    // The work grows with the square of the longer edge, up to a limit of its own.
+    if picture.width().max(picture.height()) > 256 {
+        return;
+    }
     let visual = tiny::config().visual.expect("an image branch");
     for aspect in [Aspect::Squash, Aspect::Pad, Aspect::Crop] {
         let _ = visual.preprocess.pixels(&picture, aspect);
