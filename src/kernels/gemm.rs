@@ -30,9 +30,9 @@ const LINE: usize = 16;
 pub struct Panel {
     /// `[tiles, groups, rows, group]` integers.
     weights: AlignedFloats,
-    /// `[tiles, groups, rows]`.
+    /// `[tiles, chunks, rows, groups]`.
     scales: AlignedFloats,
-    /// `[tiles, units, rows]`.
+    /// `[tiles, chunks, rows, units]`, of a format that has any.
     mins: AlignedFloats,
     /// `[tiles, rows, width]`: products with a tile of tokens.
     products: AlignedFloats,
@@ -253,12 +253,14 @@ fn unpack<I: Int8, F: Format, const R: usize>(
     rows: Range<usize>,
     panel: &mut Panel,
 ) {
-    let n_units = weight.n_cols / UNIT;
-    let n_groups = n_units * F::GROUPS_PER_UNIT;
+    let n_padded = padded(weight.n_cols / UNIT);
     let n_tiles = rows.len().div_ceil(R);
     panel.weights.resize(n_tiles * R * weight.n_cols / 4);
-    panel.scales.resize(n_tiles * R * n_groups);
-    panel.mins.resize(n_tiles * R * n_units);
+    panel
+        .scales
+        .resize(n_tiles * R * n_padded * F::GROUPS_PER_UNIT);
+    let n_mins = if F::HAS_MINS { n_padded } else { 0 };
+    panel.mins.resize(n_tiles * R * n_mins);
     let row_bytes = weight.bytes_per_row();
     assert!(rows.end * row_bytes <= weight.bytes.len());
 
@@ -267,13 +269,20 @@ fn unpack<I: Int8, F: Format, const R: usize>(
         let row = (rows.start + index).min(rows.end - 1);
         let bytes = &weight.bytes[row * row_bytes..(row + 1) * row_bytes];
         let unpacked = bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights);
+        let part = |len: usize| tile * R * len..(tile + 1) * R * len;
         let tile = PanelTileMut {
-            weights: &mut unpacked[tile * R * weight.n_cols..(tile + 1) * R * weight.n_cols],
-            scales: &mut panel.scales[tile * R * n_groups..(tile + 1) * R * n_groups],
-            mins: &mut panel.mins[tile * R * n_units..(tile + 1) * R * n_units],
+            weights: &mut unpacked[part(weight.n_cols)],
+            scales: &mut panel.scales[part(n_padded * F::GROUPS_PER_UNIT)],
+            mins: &mut panel.mins[part(n_mins)],
         };
         unpack_row::<I, F, R>(isa, bytes, r, tile);
     }
+}
+
+/// `n_units`, and what completes a chunk.
+#[inline(always)]
+pub(super) fn padded(n_units: usize) -> usize {
+    n_units.next_multiple_of(CHUNK_UNITS)
 }
 
 /// Unpacks one row to row `r` of a tile of a panel.
@@ -284,11 +293,15 @@ fn unpack_row<I: Int8, F: Format, const R: usize>(
     r: usize,
     tile: PanelTileMut,
 ) {
-    let n_units = tile.mins.len() / R;
-    let n_groups = n_units * F::GROUPS_PER_UNIT;
-    assert!(tile.weights.len() == n_units * R * UNIT && tile.scales.len() == n_groups * R);
+    let n_units = tile.weights.len() / (R * UNIT);
+    let n_padded = padded(n_units);
+    assert!(tile.weights.len() == n_units * R * UNIT);
+    assert!(tile.scales.len() == n_padded * F::GROUPS_PER_UNIT * R);
+    assert!(!F::HAS_MINS || tile.mins.len() == n_padded * R);
     assert!(r < R && row.len() == n_units * UNIT / F::DTYPE.block_len() * F::DTYPE.block_bytes());
     let weights = tile.weights.as_mut_ptr();
+    let scales = tile.scales.as_chunks_mut::<CHUNK_UNITS>().0;
+    let mins = tile.mins.as_chunks_mut::<CHUNK_UNITS>().0;
     // Where half `half` of the row's columns, counted in halves of units, goes.
     let half_at = |half: usize| {
         let group = half * HALF / F::GROUP;
@@ -300,20 +313,12 @@ fn unpack_row<I: Int8, F: Format, const R: usize>(
         let n_in_chunk = CHUNK_UNITS.min(n_units - first);
         // SAFETY: these are units of the row.
         let chunk = unsafe { F::scales(isa, row.as_ptr(), first, n_in_chunk) };
-        let [lower, upper] = chunk.groups.map(|groups| isa.eight_values(groups));
-        for group in 0..n_in_chunk * F::GROUPS_PER_UNIT {
-            let scale = if group < 8 {
-                lower[group]
-            } else {
-                upper[group - 8]
-            };
-            tile.scales[(first * F::GROUPS_PER_UNIT + group) * R + r] = scale;
+        let index = first / CHUNK_UNITS * R + r;
+        for i in 0..F::GROUPS_PER_UNIT {
+            scales[index * F::GROUPS_PER_UNIT + i] = isa.eight_values(chunk.groups[i]);
         }
         if F::HAS_MINS {
-            let mins = isa.eight_values(chunk.mins);
-            for (unit, min) in mins[..n_in_chunk].iter().enumerate() {
-                tile.mins[(first + unit) * R + r] = *min;
-            }
+            mins[index] = isa.eight_values(chunk.mins);
         }
         for pair in first / 2..(first + n_in_chunk).div_ceil(2) {
             // A pair without a second unit has the first one twice, which goes where it was.
@@ -332,9 +337,9 @@ fn unpack_row<I: Int8, F: Format, const R: usize>(
 struct PanelTileMut<'a> {
     /// `[groups, R, group]`.
     weights: &'a mut [u8],
-    /// `[groups, R]`.
+    /// `[chunks, R, groups]`.
     scales: &'a mut [f32],
-    /// `[units, R]`.
+    /// `[chunks, R, units]`.
     mins: &'a mut [f32],
 }
 
@@ -343,9 +348,9 @@ struct PanelTileMut<'a> {
 pub(super) struct PanelTile<'a> {
     /// `[groups, R, group]`.
     pub weights: &'a [u8],
-    /// `[groups, R]`.
+    /// `[chunks, R, groups]`.
     pub scales: &'a [f32],
-    /// `[units, R]`.
+    /// `[chunks, R, units]`, of a format that has any.
     pub mins: &'a [f32],
 }
 
@@ -356,8 +361,11 @@ impl<'a> PanelTile<'a> {
         let weights: &[u8] = bytemuck::cast_slice(&panel.weights);
         PanelTile {
             weights: &weights[part(R * n_units * UNIT)],
-            scales: &panel.scales[part(R * n_units * F::GROUPS_PER_UNIT)],
-            mins: &panel.mins[part(R * n_units)],
+            scales: &panel.scales[part(R * padded(n_units) * F::GROUPS_PER_UNIT)],
+            mins: match F::HAS_MINS {
+                true => &panel.mins[part(R * padded(n_units))],
+                false => &[],
+            },
         }
     }
 }
@@ -379,10 +387,12 @@ pub(super) fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
     stride: usize,
 ) {
     let width = I::TILE_VECTORS * I::LANES;
-    let n_units = panel.mins.len() / R;
-    let n_groups = n_units * F::GROUPS_PER_UNIT;
-    assert!(panel.weights.len() == n_groups * R * F::GROUP && panel.scales.len() == n_groups * R);
-    assert!(panel.mins.len() == n_units * R && stride >= width);
+    let n_units = panel.weights.len() / (R * UNIT);
+    let n_padded = padded(n_units);
+    let groups_per_chunk = CHUNK_UNITS * F::GROUPS_PER_UNIT;
+    assert!(panel.weights.len() == n_units * R * UNIT && stride >= width);
+    assert!(panel.scales.len() == R * n_padded * F::GROUPS_PER_UNIT);
+    assert!(!F::HAS_MINS || panel.mins.len() == R * n_padded);
     assert!(products.len() >= (R - 1) * stride + width);
     assert!(first_lane + V * I::LANES <= width);
     assert!(tokens.quants.len() == n_units * UNIT * width);
@@ -426,9 +436,13 @@ pub(super) fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
                         4 * width,
                         [start; R],
                     );
-                    let scales = panel.scales.as_ptr().add(group * R);
+                    let chunk = panel
+                        .scales
+                        .as_ptr()
+                        .add(unit / CHUNK_UNITS * R * groups_per_chunk);
+                    let scales = chunk.add(group % groups_per_chunk);
                     for r in 0..R {
-                        let scale = isa.splat_f32(scales.add(r).read());
+                        let scale = isa.splat_f32(scales.add(r * groups_per_chunk).read());
                         for v in 0..V {
                             let sum = isa.to_f32(sums[r][v]);
                             totals[r][v] = isa.mul_add(sum, scale, totals[r][v]);
@@ -440,9 +454,13 @@ pub(super) fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
                         let at = unit * width + first_lane + v * I::LANES;
                         isa.load_f32(tokens.unit_sums.as_ptr().add(at))
                     });
-                    let mins = panel.mins.as_ptr().add(unit * R);
+                    let chunk = panel
+                        .mins
+                        .as_ptr()
+                        .add(unit / CHUNK_UNITS * R * CHUNK_UNITS);
+                    let mins = chunk.add(unit % CHUNK_UNITS);
                     for (r, totals) in totals.iter_mut().enumerate() {
-                        let min = isa.splat_f32(mins.add(r).read());
+                        let min = isa.splat_f32(mins.add(r * CHUNK_UNITS).read());
                         for (total, sum) in totals.iter_mut().zip(sums) {
                             *total = isa.neg_mul_add(min, sum, *total);
                         }
