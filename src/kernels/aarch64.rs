@@ -50,6 +50,7 @@ token!(I8mm, "neon,dotprod,i8mm", "neon", "dotprod", "i8mm");
 /// What all three have in common: all but the products.
 macro_rules! common {
     () => {
+        const FAST_I16: bool = false;
         const UNSIGNED_WEIGHTS: bool = false;
         const LANES: usize = LANES;
         const TILE_VECTORS: usize = 2;
@@ -165,6 +166,18 @@ macro_rules! common {
         }
 
         #[inline(always)]
+        unsafe fn store_i32(self, to: *mut i32, values: int32x4_t) {
+            // SAFETY: the caller vouches for the integers, `self` for NEON.
+            unsafe { vst1q_s32(to, values) }
+        }
+
+        #[inline(always)]
+        fn splat_i32(self, value: i32) -> int32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vdupq_n_s32(value) }
+        }
+
+        #[inline(always)]
         fn zero_i32(self) -> int32x4_t {
             // SAFETY: `self` proves NEON.
             unsafe { vdupq_n_s32(0) }
@@ -192,6 +205,28 @@ macro_rules! common {
         fn to_f32(self, a: int32x4_t) -> float32x4_t {
             // SAFETY: `self` proves NEON.
             unsafe { vcvtq_f32_s32(a) }
+        }
+
+        #[inline(always)]
+        fn round(self, a: float32x4_t) -> int32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vcvtnq_s32_f32(a) }
+        }
+
+        #[inline(always)]
+        fn pack_i16(self, lower: int32x4_t, upper: int32x4_t) -> int32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vsliq_n_s32::<16>(lower, upper) }
+        }
+
+        #[inline(always)]
+        fn dot_i16(self, sum: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe {
+                let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
+                let first = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+                vaddq_s32(sum, vpaddq_s32(first, vmull_high_s16(a, b)))
+            }
         }
 
         #[inline(always)]

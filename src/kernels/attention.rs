@@ -14,6 +14,7 @@ use pulp::{Simd, WithSimd};
 
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::attention::scores::Quantized;
+use crate::kernels::attention::values::Packed;
 use crate::kernels::int8::{Int8, Int8Op, UNIT};
 use crate::kernels::tiles::Tile;
 use crate::kernels::{Isa, float};
@@ -21,6 +22,7 @@ use crate::kernels::{Isa, float};
 pub mod scores;
 #[cfg(test)]
 mod tests;
+pub mod values;
 
 /// Queries that a thread takes at a time.
 pub const TILE_QUERIES: usize = 256;
@@ -128,8 +130,9 @@ pub struct Head<'a> {
     pub causal_start: Option<usize>,
     /// What scores are multiplied with before the softmax.
     pub scale: f32,
-    /// Whether batches compute scores in 8-bit integers where `head_dim` allows it.
-    pub int8_scores: bool,
+    /// Whether batches compute scores in 8-bit integers where `head_dim` allows it, and multiply
+    /// values as 16-bit integers where that is faster too.
+    pub in_integers: bool,
 }
 
 impl Head<'_> {
@@ -154,6 +157,8 @@ pub struct Scratch {
     queries: AlignedFloats,
     /// Queries and keys, where scores are computed in integers.
     quantized: Quantized,
+    /// Values and weights, where they are multiplied as integers.
+    packed: Packed,
     /// `[block, group]`: scores, then weights.
     weights: AlignedFloats,
     /// `[groups of queries, head_dim, group]`.
@@ -342,9 +347,10 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
         let n_groups = rows.len().div_ceil(group);
         // Without vector instructions a group is too narrow to hold a tile; floats do as well there.
         let tile_width = scores::tile_width(isa);
-        let int8_scores =
-            head.int8_scores && head_dim.is_multiple_of(UNIT) && group.is_multiple_of(tile_width);
-        if int8_scores {
+        let in_integers =
+            head.in_integers && head_dim.is_multiple_of(UNIT) && group.is_multiple_of(tile_width);
+        let i16_values = in_integers && values::pays(isa);
+        if in_integers {
             let queries = rows.clone().map(|query| head.queries.row(query, head_dim));
             scratch
                 .quantized
@@ -368,11 +374,14 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
             let n_keys = block.min(most_visible - first);
             let keys = &mut scratch.keys[..n_keys * head_dim];
             head.keys.copy_to(isa, first, head_dim, keys);
-            if int8_scores {
+            if in_integers {
                 scratch.quantized.load_keys(isa, head_dim, keys);
             }
             let values = &mut scratch.values[..n_keys * head_dim];
             head.values.copy_to(isa, first, head_dim, values);
+            if i16_values {
+                scratch.packed.load(isa, head_dim, values);
+            }
             for index in 0..n_groups {
                 let first_query = rows.start + index * group;
                 let last_query = rows.end.min(first_query + group) - 1;
@@ -382,7 +391,7 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
                 }
                 let part = index * head_dim * group..(index + 1) * head_dim * group;
                 let lanes = index * group..(index + 1) * group;
-                if int8_scores {
+                if in_integers {
                     let n_tiles = (last_query + 1 - first_query).div_ceil(tile_width);
                     for tile in 0..n_tiles {
                         let scores = &mut scratch.weights[tile * tile_width..];
@@ -403,7 +412,11 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
                     &mut scratch.shrink,
                 );
                 let out = &mut scratch.out[part];
-                add_values::<S>(simd, weights, &scratch.values, &scratch.shrink, out);
+                if i16_values {
+                    scratch.packed.add(isa, weights, &scratch.shrink, out);
+                } else {
+                    add_values::<S>(simd, weights, &scratch.values, &scratch.shrink, out);
+                }
             }
         }
         for query in rows.clone() {

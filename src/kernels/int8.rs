@@ -55,6 +55,8 @@ pub trait Int8: Copy + Send + Sync {
     const TILE_VECTORS: usize;
     /// Weight rows of a tile of [`gemm`](super::gemm).
     const TILE_ROWS: usize;
+    /// Whether [`Int8::dot_i16`] takes less time than two of [`Int8::mul_add`].
+    const FAST_I16: bool;
 
     /// [`Int8::LANES`] 32-bit integers.
     type I32: Copy;
@@ -100,8 +102,15 @@ pub trait Int8: Copy + Send + Sync {
     /// # Safety
     /// They must be writable at `to`.
     unsafe fn store_f32(self, to: *mut f32, values: Self::F32);
+    /// Stores [`Int8::LANES`] integers.
+    ///
+    /// # Safety
+    /// They must be writable at `to`.
+    unsafe fn store_i32(self, to: *mut i32, values: Self::I32);
     /// Zeros.
     fn zero_i32(self) -> Self::I32;
+    /// The same integer in every lane.
+    fn splat_i32(self, value: i32) -> Self::I32;
     /// The same float in every lane.
     fn splat_f32(self, value: f32) -> Self::F32;
     /// `a + b`.
@@ -110,6 +119,13 @@ pub trait Int8: Copy + Send + Sync {
     fn shift_left(self, a: Self::I32, bits: u32) -> Self::I32;
     /// Integers as floats, rounded to nearest.
     fn to_f32(self, a: Self::I32) -> Self::F32;
+    /// The nearest integers, to even where two are as near.
+    fn round(self, a: Self::F32) -> Self::I32;
+    /// Integers of 16 bits in the lower and the upper halves of lanes.
+    fn pack_i16(self, lower: Self::I32, upper: Self::I32) -> Self::I32;
+    /// Adds the product of the lower halves and that of the upper halves of each lane, which are
+    /// signed integers of 16 bits.
+    fn dot_i16(self, sum: Self::I32, a: Self::I32, b: Self::I32) -> Self::I32;
     /// `a * b`.
     fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a * b + c`, rounded once.

@@ -16,6 +16,7 @@ type Pair = [[u8; UNIT]; 2];
 type Sums = [f32; 2 * UNIT_LANES];
 
 impl Int8 for Scalar {
+    const FAST_I16: bool = false;
     const UNSIGNED_WEIGHTS: bool = false;
     const LANES: usize = LANES;
     const TILE_VECTORS: usize = 1;
@@ -73,8 +74,19 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn store_i32(self, to: *mut i32, values: [i32; LANES]) {
+        // SAFETY: the caller vouches for the integers.
+        unsafe { to.cast::<[i32; LANES]>().write_unaligned(values) }
+    }
+
+    #[inline(always)]
     fn zero_i32(self) -> [i32; LANES] {
         [0; LANES]
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, value: i32) -> [i32; LANES] {
+        [value; LANES]
     }
 
     #[inline(always)]
@@ -95,6 +107,25 @@ impl Int8 for Scalar {
     #[inline(always)]
     fn to_f32(self, a: [i32; LANES]) -> [f32; LANES] {
         a.map(|a| a as f32)
+    }
+
+    #[inline(always)]
+    fn round(self, a: [f32; LANES]) -> [i32; LANES] {
+        a.map(|a| a.round_ties_even() as i32)
+    }
+
+    #[inline(always)]
+    fn pack_i16(self, lower: [i32; LANES], upper: [i32; LANES]) -> [i32; LANES] {
+        std::array::from_fn(|i| lower[i] & 0xffff | upper[i] << 16)
+    }
+
+    #[inline(always)]
+    fn dot_i16(self, sum: [i32; LANES], a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        let lower = |x: i32| i32::from(x as i16);
+        std::array::from_fn(|i| {
+            let products = lower(a[i]) * lower(b[i]) + (a[i] >> 16) * (b[i] >> 16);
+            sum[i].wrapping_add(products)
+        })
     }
 
     #[inline(always)]

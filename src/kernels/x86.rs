@@ -412,6 +412,18 @@ macro_rules! lanes_256 {
         }
 
         #[inline(always)]
+        unsafe fn store_i32(self, to: *mut i32, values: __m256i) {
+            // SAFETY: the caller vouches for the integers, `self` for AVX2.
+            unsafe { _mm256_storeu_si256(to.cast(), values) }
+        }
+
+        #[inline(always)]
+        fn splat_i32(self, value: i32) -> __m256i {
+            // SAFETY: `self` proves AVX2.
+            unsafe { _mm256_set1_epi32(value) }
+        }
+
+        #[inline(always)]
         fn zero_i32(self) -> __m256i {
             // SAFETY: `self` proves AVX.
             unsafe { _mm256_setzero_si256() }
@@ -439,6 +451,18 @@ macro_rules! lanes_256 {
         fn to_f32(self, a: __m256i) -> __m256 {
             // SAFETY: `self` proves AVX.
             unsafe { _mm256_cvtepi32_ps(a) }
+        }
+
+        #[inline(always)]
+        fn round(self, a: __m256) -> __m256i {
+            // SAFETY: `self` proves AVX2.
+            unsafe { _mm256_cvtps_epi32(a) }
+        }
+
+        #[inline(always)]
+        fn pack_i16(self, lower: __m256i, upper: __m256i) -> __m256i {
+            // SAFETY: `self` proves AVX2.
+            unsafe { _mm256_blend_epi16::<0b1010_1010>(lower, _mm256_slli_epi32::<16>(upper)) }
         }
 
         #[inline(always)]
@@ -484,12 +508,19 @@ impl Avx2 {
 }
 
 impl Int8 for Avx2 {
+    const FAST_I16: bool = false;
     const UNSIGNED_WEIGHTS: bool = true;
     const TILE_VECTORS: usize = 1;
     const TILE_ROWS: usize = 6;
     common!();
     pairs_256!();
     lanes_256!();
+
+    #[inline(always)]
+    fn dot_i16(self, sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)) }
+    }
 
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {

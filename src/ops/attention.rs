@@ -92,8 +92,8 @@ pub struct Attention<'a> {
     pub n_keys: usize,
     /// With `Some(start)`, query `i` sees the keys up to and including `start + i`.
     pub causal_start: Option<usize>,
-    /// Whether batches of queries compute scores in 8-bit integers.
-    pub int8_scores: bool,
+    /// Whether batches of queries are computed in 8-bit and 16-bit integers.
+    pub in_integers: bool,
 }
 
 impl Attention<'_> {
@@ -117,7 +117,7 @@ impl Attention<'_> {
                     n_keys: self.n_keys,
                     causal_start: self.causal_start,
                     scale,
-                    int8_scores: self.int8_scores,
+                    in_integers: self.in_integers,
                 };
                 SCRATCH.with_borrow_mut(|scratch| {
                     attend(compute.isa, inputs, &mut tile, scratch);

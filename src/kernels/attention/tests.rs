@@ -69,17 +69,17 @@ fn matches_the_definition() {
                 n_keys,
                 causal_start,
                 scale,
-                int8_scores: false,
+                in_integers: false,
             };
             let levels = Isa::available().into_iter();
-            for (isa, int8_scores) in levels.flat_map(|isa| [(isa, false), (isa, true)]) {
+            for (isa, in_integers) in levels.flat_map(|isa| [(isa, false), (isa, true)]) {
                 let head = Head {
-                    int8_scores,
+                    in_integers,
                     ..head
                 };
                 // Queries and keys are within 1/254 of their largest values; a score is a sum of
                 // many such errors, and values are up to 2.
-                let tolerance = if int8_scores { 0.05 } else { 5e-5 };
+                let tolerance = if in_integers { 0.05 } else { 5e-5 };
                 let out = run(isa, head, n_queries, head_dim);
                 for (i, got) in out.chunks(head_dim).enumerate() {
                     let n_visible = causal_start.map_or(n_keys, |start| start + i + 1);
@@ -112,7 +112,7 @@ fn half_precision_is_what_it_rounds_to() {
         values: Stored::F16(rows(&v, head_dim)),
         n_keys,
         causal_start: Some(n_keys - n_queries),
-        int8_scores: false,
+        in_integers: false,
         scale: 0.2,
     };
     let full = Head {
@@ -136,7 +136,7 @@ fn a_query_does_not_depend_on_its_neighbours() {
         values: Stored::F32(rows(&q, head_dim)),
         n_keys: n_queries,
         causal_start: Some(0),
-        int8_scores: false,
+        in_integers: false,
         scale: 0.1,
     };
     for isa in Isa::available() {

@@ -11,6 +11,7 @@ use crate::kernels::x86::Avx512;
 use crate::kernels::x86::registers::{six_bits, with_sum};
 
 impl Int8 for Avx512 {
+    const FAST_I16: bool = true;
     const UNSIGNED_WEIGHTS: bool = true;
     const LANES: usize = 16;
     const TILE_VECTORS: usize = 2;
@@ -100,6 +101,18 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn store_i32(self, to: *mut i32, values: __m512i) {
+        // SAFETY: the caller vouches for the integers, `self` for AVX-512.
+        unsafe { _mm512_storeu_si512(to.cast(), values) }
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, value: i32) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_set1_epi32(value) }
+    }
+
+    #[inline(always)]
     fn zero_i32(self) -> __m512i {
         // SAFETY: `self` proves AVX-512.
         unsafe { _mm512_setzero_si512() }
@@ -127,6 +140,29 @@ impl Int8 for Avx512 {
     fn to_f32(self, a: __m512i) -> __m512 {
         // SAFETY: `self` proves AVX-512.
         unsafe { _mm512_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    fn round(self, a: __m512) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_cvtps_epi32(a) }
+    }
+
+    #[inline(always)]
+    fn pack_i16(self, lower: __m512i, upper: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe {
+            /// Every other 16 bits.
+            const UPPER: __mmask32 = 0xaaaa_aaaa;
+
+            _mm512_mask_blend_epi16(UPPER, lower, _mm512_slli_epi32::<16>(upper))
+        }
+    }
+
+    #[inline(always)]
+    fn dot_i16(self, sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512 VNNI.
+        unsafe { _mm512_dpwssd_epi32(sum, a, b) }
     }
 
     #[inline(always)]

@@ -24,12 +24,19 @@ impl AvxVnni {
 }
 
 impl Int8 for AvxVnni {
+    const FAST_I16: bool = true;
     const UNSIGNED_WEIGHTS: bool = true;
     const TILE_VECTORS: usize = 1;
     const TILE_ROWS: usize = 6;
     common!();
     pairs_256!();
     lanes_256!();
+
+    #[inline(always)]
+    fn dot_i16(self, sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: `self` proves AVX-VNNI.
+        unsafe { _mm256_dpwssd_avx_epi32(sum, a, b) }
+    }
 
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
