@@ -4,6 +4,8 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
+use half::f16;
+
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
@@ -121,6 +123,12 @@ macro_rules! common {
         unsafe fn load_f32(self, from: *const f32) -> float32x4_t {
             // SAFETY: the caller vouches for the floats, `self` for NEON.
             unsafe { vld1q_f32(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(self, from: *const f16) -> float32x4_t {
+            // SAFETY: the caller vouches for the halves, `self` for NEON.
+            unsafe { vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from.cast()))) }
         }
 
         #[inline(always)]

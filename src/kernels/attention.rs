@@ -19,6 +19,7 @@ use crate::kernels::int8::{Int8, Int8Op, UNIT};
 use crate::kernels::tiles::Tile;
 use crate::kernels::{Isa, float};
 
+mod rows;
 pub mod scores;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,23 @@ pub struct HeadRows<'a, T = f32> {
 }
 
 impl<'a, T> HeadRows<'a, T> {
+    /// Rows of `head_dim` values, one after the other.
+    fn contiguous(data: &'a [T], head_dim: usize) -> Self {
+        HeadRows {
+            data,
+            offset: 0,
+            stride: head_dim,
+        }
+    }
+
+    /// The rows from row `first` on.
+    fn from(&self, first: usize) -> Self {
+        HeadRows {
+            offset: self.offset + first * self.stride,
+            ..*self
+        }
+    }
+
     #[inline(always)]
     fn row(&self, index: usize, head_dim: usize) -> &'a [T] {
         let start = self.offset + index * self.stride;
@@ -183,13 +201,7 @@ pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
     scratch.values.resize(block * head_dim);
     if tile.rows().len() <= MAX_SINGLE_QUERIES {
         scratch.weights.resize(block);
-        isa.run(AttendRows {
-            isa,
-            head,
-            block,
-            tile,
-            scratch,
-        });
+        rows::attend(isa, head, block, tile, scratch);
     } else {
         isa.run(AttendBatch {
             isa,
@@ -198,125 +210,6 @@ pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
             tile,
             scratch,
         });
-    }
-}
-
-/// A few queries, one after the other.
-struct AttendRows<'a, 'b, 'c> {
-    isa: Isa,
-    head: Head<'a>,
-    block: usize,
-    tile: &'b mut Tile<'c>,
-    scratch: &'b mut Scratch,
-}
-
-impl WithSimd for AttendRows<'_, '_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let AttendRows {
-            isa,
-            head,
-            block,
-            tile,
-            scratch,
-        } = self;
-        let head_dim = tile.cols().len();
-        for query in tile.rows() {
-            let q = head.queries.row(query, head_dim);
-            let out = tile.row_mut(query);
-            out.fill(0.0);
-            let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0);
-            let n_visible = head.n_visible(query);
-            for first in (0..n_visible).step_by(block) {
-                let n_keys = block.min(n_visible - first);
-                let keys = &mut scratch.keys[..n_keys * head_dim];
-                let values = &mut scratch.values[..n_keys * head_dim];
-                let weights = &mut scratch.weights[..n_keys];
-                head.keys.copy_to(isa, first, head_dim, keys);
-                head.values.copy_to(isa, first, head_dim, values);
-                for (weight, key) in weights.iter_mut().zip(keys.chunks_exact(head_dim)) {
-                    *weight = dot(simd, q, key) * head.scale;
-                }
-                let new_max = float::max(weights).max(max);
-                let shrink = float::exp(max - new_max);
-                for weight in weights.iter_mut() {
-                    *weight = float::exp(*weight - new_max);
-                }
-                sum = sum * shrink + float::sum(weights);
-                max = new_max;
-                add_weighted(simd, weights, values, shrink, out);
-            }
-            let inverse = 1.0 / sum;
-            out.iter_mut().for_each(|x| *x *= inverse);
-        }
-    }
-}
-
-#[inline(always)]
-fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
-    let (a, a_tail) = S::as_simd_f32s(a);
-    let (b, b_tail) = S::as_simd_f32s(b);
-    let zero = simd.splat_f32s(0.0);
-    let mut sums = [zero; 4];
-    let (a_fours, a_rest) = a.as_chunks::<4>();
-    let (b_fours, b_rest) = b.as_chunks::<4>();
-    for (a, b) in a_fours.iter().zip(b_fours) {
-        for i in 0..4 {
-            sums[i] = simd.mul_add_e_f32s(a[i], b[i], sums[i]);
-        }
-    }
-    for (&a, &b) in a_rest.iter().zip(b_rest) {
-        sums[0] = simd.mul_add_e_f32s(a, b, sums[0]);
-    }
-    if !a_tail.is_empty() {
-        let (a, b) = (
-            simd.partial_load_f32s(a_tail),
-            simd.partial_load_f32s(b_tail),
-        );
-        sums[1] = simd.mul_add_e_f32s(a, b, sums[1]);
-    }
-    let [a, b, c, d] = sums;
-    simd.reduce_sum_f32s(simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d)))
-}
-
-/// `out = out * shrink + sum of weights[i] * values[i]`.
-#[inline(always)]
-fn add_weighted<S: Simd>(simd: S, weights: &[f32], values: &[f32], shrink: f32, out: &mut [f32]) {
-    /// Registers of the output that are summed together.
-    const AT_ONCE: usize = 8;
-
-    let head_dim = out.len();
-    let step = AT_ONCE * S::F32_LANES;
-    let shrink = simd.splat_f32s(shrink);
-    for start in (0..head_dim).step_by(step) {
-        let len = step.min(head_dim - start);
-        let out = &mut out[start..start + len];
-        let mut sums = [simd.splat_f32s(0.0); AT_ONCE];
-        for (sum, part) in sums.iter_mut().zip(out.chunks(S::F32_LANES)) {
-            *sum = simd.mul_f32s(simd.partial_load_f32s(part), shrink);
-        }
-        if len == step {
-            for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-                let weight = simd.splat_f32s(*weight);
-                let value = S::as_simd_f32s(&value[start..start + step]).0;
-                for (sum, value) in sums.iter_mut().zip(value) {
-                    *sum = simd.mul_add_e_f32s(weight, *value, *sum);
-                }
-            }
-        } else {
-            for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-                let weight = simd.splat_f32s(*weight);
-                let value = value[start..start + len].chunks(S::F32_LANES);
-                for (sum, value) in sums.iter_mut().zip(value) {
-                    *sum = simd.mul_add_e_f32s(weight, simd.partial_load_f32s(value), *sum);
-                }
-            }
-        }
-        for (sum, part) in sums.into_iter().zip(out.chunks_mut(S::F32_LANES)) {
-            simd.partial_store_f32s(part, sum);
-        }
     }
 }
 

@@ -7,6 +7,8 @@
 //! integers, and the same floats in the same order, as [`Scalar`](super::scalar::Scalar).
 #![allow(unsafe_code)]
 
+use half::f16;
+
 use crate::kernels::attention::scores::KeyScores;
 use crate::kernels::gemm::GemmTile;
 
@@ -97,6 +99,11 @@ pub trait Int8: Copy + Send + Sync {
     /// # Safety
     /// They must be readable at `from`.
     unsafe fn load_f32(self, from: *const f32) -> Self::F32;
+    /// Loads [`Int8::LANES`] half-precision floats.
+    ///
+    /// # Safety
+    /// They must be readable at `from`.
+    unsafe fn load_f16(self, from: *const f16) -> Self::F32;
     /// Stores [`Int8::LANES`] floats.
     ///
     /// # Safety

@@ -1,6 +1,8 @@
 //! Portable code: what every instruction set has to compute.
 #![allow(unsafe_code)]
 
+use half::f16;
+
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
@@ -65,6 +67,13 @@ impl Int8 for Scalar {
     unsafe fn load_f32(self, from: *const f32) -> [f32; LANES] {
         // SAFETY: the caller vouches for the floats.
         unsafe { from.cast::<[f32; LANES]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, from: *const f16) -> [f32; LANES] {
+        // SAFETY: the caller vouches for the halves.
+        let halves = unsafe { from.cast::<[f16; LANES]>().read_unaligned() };
+        halves.map(f16::to_f32)
     }
 
     #[inline(always)]

@@ -3,6 +3,8 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
@@ -377,6 +379,12 @@ macro_rules! lanes_256 {
         unsafe fn load_f32(self, from: *const f32) -> __m256 {
             // SAFETY: the caller vouches for the floats, `self` for AVX.
             unsafe { _mm256_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(self, from: *const f16) -> __m256 {
+            // SAFETY: the caller vouches for the halves, `self` for F16C.
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
         }
 
         #[inline(always)]

@@ -4,6 +4,8 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use half::f16;
+
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
