@@ -58,6 +58,7 @@ pub mod request;
 pub mod reuse;
 pub mod sampler;
 pub mod session;
+mod sysctl;
 pub mod threads;
 pub mod timing;
 pub mod tokenizer;

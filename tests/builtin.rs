@@ -1,10 +1,13 @@
 //! The built-in model, asked through the program: no flag, no file, no download.
 
+#[path = "common/machine.rs"]
+mod machine;
+
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 fn owl2(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_owl2"));
+    let mut command = machine::program(env!("CARGO_BIN_EXE_owl2"));
     for (name, _) in std::env::vars() {
         // `OWL2_ISA` and the like are for the tests; a model of one's own is not.
         if name == "OWL2_MODEL" {
