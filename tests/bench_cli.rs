@@ -114,7 +114,13 @@ fn the_table_names_what_was_measured() {
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
     let isa = Isa::detect().unwrap().name();
-    for part in ["prefill 4", "generate 2 after 0", "of the limit", isa] {
+    for part in [
+        "prefill 4",
+        "generate 2 after 0",
+        "of the limit",
+        "modelled",
+        isa,
+    ] {
         assert!(text.contains(part), "no '{part}' in {text}");
     }
     assert!(!text.contains("preprocess"));

@@ -91,3 +91,10 @@ fn the_other_commands_take_it_too() {
     assert_eq!(report["model"], "owl2-tiny");
     assert!(report["generate_tokens_per_s"].as_f64().unwrap() > 0.0);
 }
+
+#[test]
+fn keys_and_values_in_integers_lead_to_the_same_answer() {
+    let args = ["--image", "cat.png", "-p", "Describe the image."];
+    let args = [&args[..], &["--cache-type", "q8_0"]].concat();
+    assert_eq!(answer(&args), "A cat on a blue background.\n");
+}
