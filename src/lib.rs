@@ -35,6 +35,7 @@
 //! ```
 
 pub mod bench;
+pub mod board;
 #[cfg(feature = "tiny")]
 pub mod builtin;
 pub mod capacity;
