@@ -12,12 +12,14 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use pulp::{Simd, WithSimd};
 
+use crate::gguf::DType;
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::attention::scores::Quantized;
 use crate::kernels::attention::values::Packed;
 use crate::kernels::int8::{Int8, Int8Op, UNIT};
 use crate::kernels::tiles::Tile;
 use crate::kernels::{Isa, float};
+use crate::quant::{self, BlockQ8_0};
 
 mod rows;
 pub mod scores;
@@ -83,6 +85,8 @@ pub enum Stored<'a> {
     F32(HeadRows<'a, f32>),
     /// Rounded to half precision.
     F16(HeadRows<'a, f16>),
+    /// Blocks of 32 small integers; offset and stride count blocks.
+    Q8_0(HeadRows<'a, BlockQ8_0>),
 }
 
 impl Stored<'_> {
@@ -104,6 +108,16 @@ impl Stored<'_> {
                 for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
                     let halves = rows.row(first + i, head_dim);
                     isa.run_int8(Widen { halves, out });
+                }
+            }
+            Stored::Q8_0(rows) => {
+                for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                    let blocks = rows.row(first + i, head_dim / UNIT);
+                    let bytes = bytemuck::cast_slice(blocks);
+                    isa.run(
+                        #[inline(always)]
+                        || quant::dequantize(DType::Q8_0, bytes, out),
+                    );
                 }
             }
         }

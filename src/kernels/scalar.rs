@@ -259,7 +259,7 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn store_halves(self, to: [*mut u8; 4], pair: Pair) {
+    unsafe fn store_halves(self, to: [*mut u8; 4], _: usize, pair: Pair) {
         let halves = pair.as_flattened().as_chunks::<{ UNIT / 2 }>().0;
         for (to, half) in to.into_iter().zip(halves) {
             // SAFETY: the caller vouches for the bytes.
@@ -273,7 +273,7 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
-    fn dot_pair(self, _: u32, weights: Pair, activations: Pair) -> Sums {
+    fn dot_pair(self, _: Group, weights: Pair, activations: Pair) -> Sums {
         let (weights, activations) = (weights.as_flattened(), activations.as_flattened());
         std::array::from_fn(|lane| {
             let products = (4 * lane..4 * lane + 4)

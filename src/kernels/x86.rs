@@ -255,7 +255,7 @@ macro_rules! pairs_256 {
         }
 
         #[inline(always)]
-        unsafe fn store_halves(self, to: [*mut u8; 4], [first, second]: [__m256i; 2]) {
+        unsafe fn store_halves(self, to: [*mut u8; 4], _: usize, [first, second]: [__m256i; 2]) {
             // SAFETY: the caller vouches for the bytes, `self` for AVX2.
             unsafe {
                 _mm_storeu_si128(to[0].cast(), _mm256_castsi256_si128(first));
@@ -272,10 +272,10 @@ macro_rules! pairs_256 {
         }
 
         #[inline(always)]
-        fn dot_pair(self, bits: u32, w: [__m256i; 2], a: [__m256i; 2]) -> [__m256; 2] {
+        fn dot_pair(self, kind: Group, w: [__m256i; 2], a: [__m256i; 2]) -> [__m256; 2] {
             [
-                self.dot_unit(bits, w[0], a[0]),
-                self.dot_unit(bits, w[1], a[1]),
+                self.dot_unit(kind.bits, w[0], a[0]),
+                self.dot_unit(kind.bits, w[1], a[1]),
             ]
         }
 

@@ -7,6 +7,7 @@ use half::f16;
 use crate::kernels::attention::{Head, HeadRows, Scratch, Stored, TILE_QUERIES, attend};
 use crate::kernels::tiles::Tiles;
 use crate::ops::Compute;
+use crate::quant::BlockQ8_0;
 
 thread_local! {
     /// Buffers of this thread; they grow to a constant size once.
@@ -56,6 +57,8 @@ pub enum StoredHeads<'a> {
     F32(Heads<'a, f32>),
     /// Rounded to half precision.
     F16(Heads<'a, f16>),
+    /// Blocks of 32 small integers; offsets and strides count blocks.
+    Q8_0(Heads<'a, BlockQ8_0>),
 }
 
 impl<'a> StoredHeads<'a> {
@@ -63,6 +66,7 @@ impl<'a> StoredHeads<'a> {
         match self {
             StoredHeads::F32(heads) => Stored::F32(heads.head(index)),
             StoredHeads::F16(heads) => Stored::F16(heads.head(index)),
+            StoredHeads::Q8_0(heads) => Stored::Q8_0(heads.head(index)),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::kernels::Isa;
 use crate::kernels::activations::{self, Layout};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::formats::Q8_0;
-use crate::kernels::gemm::{PanelTile, TileWidth, dot_tile, padded};
+use crate::kernels::gemm::{PanelTile, TileWidth, dot_tile, padded, place};
 use crate::kernels::int8::{CHUNK_UNITS, HALF, Int8, Int8Op, UNIT};
 
 /// Quantized queries and a block of quantized keys; a buffer that each thread keeps.
@@ -24,7 +24,7 @@ pub struct Quantized {
 /// A block of keys.
 #[derive(Debug, Default)]
 struct Keys {
-    /// `[tiles, units, rows, 32]` integers.
+    /// `[tiles, units, rows, 32]` integers, [`place`] says in which order.
     weights: AlignedFloats,
     /// `[tiles, chunks, rows, units]`.
     scales: AlignedFloats,
@@ -108,8 +108,7 @@ impl Int8Op for PackKeys<'_, '_> {
         let n_padded = (self.keys.len() / self.head_dim).next_multiple_of(rows);
         self.packed.weights.resize(n_padded * self.head_dim / 4);
         self.packed.scales.resize(n_padded * padded(n_units));
-        let (weights, _) =
-            bytemuck::cast_slice_mut::<f32, i8>(&mut self.packed.weights).as_chunks_mut::<HALF>();
+        let weights = bytemuck::cast_slice_mut::<f32, [i8; 4]>(&mut self.packed.weights);
         for (index, key) in self.keys.chunks_exact(self.head_dim).enumerate() {
             for (unit, halves) in key
                 .as_chunks::<HALF>()
@@ -121,7 +120,7 @@ impl Int8Op for PackKeys<'_, '_> {
             {
                 let (tile, row) = (index / rows, index % rows);
                 let chunk = tile * padded(n_units) / CHUNK_UNITS + unit / CHUNK_UNITS;
-                let at = (tile * n_units + unit) * rows + row;
+                let first = (tile * n_units + unit) * rows;
                 let scale = isa.largest(halves) / 127.0;
                 let inverse = if scale > f32::MIN_POSITIVE {
                     1.0 / scale
@@ -136,7 +135,11 @@ impl Int8Op for PackKeys<'_, '_> {
                             *quant ^= i8::MIN;
                         }
                     }
-                    weights[2 * at + half] = quants;
+                    for (i, four) in quants.as_chunks().0.iter().enumerate() {
+                        let column = half * HALF + 4 * i;
+                        let at = first * UNIT + place::<I>(UNIT, rows, row, column);
+                        weights[at / 4] = *four;
+                    }
                 }
             }
         }

@@ -299,7 +299,7 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn store_halves(self, to: [*mut u8; 4], pair: __m512i) {
+    unsafe fn store_halves(self, to: [*mut u8; 4], _: usize, pair: __m512i) {
         // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
         unsafe {
             _mm_storeu_si128(to[0].cast(), _mm512_castsi512_si128(pair));
@@ -315,7 +315,7 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
-    fn dot_pair(self, _: u32, weights: __m512i, activations: __m512i) -> __m512 {
+    fn dot_pair(self, _: Group, weights: __m512i, activations: __m512i) -> __m512 {
         // SAFETY: `self` proves AVX-512 VNNI.
         unsafe {
             let zero = _mm512_setzero_si512();
