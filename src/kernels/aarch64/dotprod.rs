@@ -244,16 +244,4 @@ impl Int8 for DotProd {
         // SAFETY: `self` proves NEON.
         unsafe { load_zeros() }
     }
-
-    #[inline(always)]
-    unsafe fn row_value(self, from: *const f32, row: usize) -> float32x4_t {
-        // SAFETY: the caller vouches for the floats, of which there are pairs; `self` for NEON.
-        unsafe {
-            let pair = vld1_f32(from.add(row / 2 * 2));
-            match row % 2 {
-                0 => vdupq_lane_f32::<0>(pair),
-                _ => vdupq_lane_f32::<1>(pair),
-            }
-        }
-    }
 }
