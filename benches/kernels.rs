@@ -170,7 +170,7 @@ fn attention(bencher: Bencher, shape: Attending) {
         values: by_head(&cached).into(),
         n_keys: shape.n_keys,
         causal_start: shape.is_causal.then_some(first),
-        int8_scores: !shape.is_causal,
+        in_integers: !shape.is_causal,
     };
     let n_pairs: usize = match shape.is_causal {
         true => (first + 1..=shape.n_keys).sum(),

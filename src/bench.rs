@@ -11,13 +11,14 @@ use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
+use crate::board::{Machine, Work};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::image::Picture;
 use crate::model::Model;
 use crate::model::visual_config::VisualConfig;
 use crate::session::{Input, Session};
-use work::{DecoderWork, PictureWork};
+pub(crate) use work::{DecoderWork, PictureWork};
 
 /// Positions of a question about one picture: the picture's 65, the template, and a sentence.
 const QUESTION_POSITIONS: usize = 100;
@@ -93,6 +94,18 @@ pub struct Report {
     /// The most memory the process ever held, with the part of the file that was read. Known on
     /// Linux only.
     pub peak_rss_bytes: Option<u64>,
+    /// What the model asked of the machine.
+    pub work: Work,
+}
+
+impl Report {
+    /// The limits that were measured.
+    pub fn machine(&self) -> Machine {
+        Machine {
+            macs_per_s: self.int8.median(),
+            bytes_per_s: self.bandwidth.median(),
+        }
+    }
 }
 
 /// Seconds for a picture, and its multiply-accumulates a second.
@@ -178,6 +191,7 @@ fn measure(gguf: &Gguf, model: &Model, plan: &Plan) -> Result<Report> {
         bandwidth: Samples::new(bench.bandwidth),
         int8: Samples::new(bench.int8),
         peak_rss_bytes: peak_rss_bytes(),
+        work: Work::new(gguf, model),
     })
 }
 

@@ -2,7 +2,7 @@
 //! allocation that fails in the middle of it would end the process.
 //!
 //! Linux tells what is available, what a control group (version 2) allows, and the limit of the
-//! address space. Elsewhere only the allocator is asked.
+//! address space; macOS what is available. Elsewhere only the allocator is asked.
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +12,7 @@ use crate::gguf::DType;
 use crate::model::Model;
 use crate::model::layout::{self, Part, TensorKind};
 use crate::session::Session;
+use crate::sysctl;
 
 /// Fails where a session with room for `n_positions` would not fit the memory, with the figures
 /// and what would.
@@ -43,6 +44,41 @@ pub fn check(model: &Model, n_positions: usize) -> Result<()> {
         None => message += "which the system refuses; set --ctx-size to less",
     }
     Err(Error::capacity(message + &smaller_files(model)))
+}
+
+/// The context of a request that names none: what the model was trained with, or as much of it as
+/// memory has room for beside the model.
+///
+/// What a model larger than the memory leaves is nothing, but it can be read again from the disk,
+/// and keys and values cannot. So a quarter of the memory is theirs at any rate.
+pub fn default_context(model: &Model) -> usize {
+    /// What is left of a context that is cut short is a multiple of this, and no less.
+    const STEP: usize = 256;
+
+    let trained = model.config().decoder.max_position_embeddings;
+    let root = Path::new("/");
+    let beside_model = |free: u64| free.saturating_sub(model.file_bytes()).max(free / 4);
+    let limits = [physical(root).map(beside_model), address_space(root)];
+    let Some(room) = limits.into_iter().flatten().min() else {
+        return trained;
+    };
+    if Session::bytes(model, trained) <= room {
+        return trained;
+    }
+    let fits = longest_context(model, trained, room) / STEP * STEP;
+    fits.max(STEP).min(trained)
+}
+
+/// What to say of a context that [`default_context`] made shorter than the model was trained with.
+pub fn context_notice(model: &Model, context: usize) -> Option<String> {
+    let trained = model.config().decoder.max_position_embeddings;
+    (context < trained).then(|| {
+        format!(
+            "context of {context} positions, not {trained}, for want of memory: it takes {}; \
+             --ctx-size sets another, --cache-type q8_0 keeps it in half",
+            human_bytes(Session::bytes(model, context))
+        )
+    })
 }
 
 /// A warning where the model file is larger than the memory that is there for it.
@@ -114,7 +150,21 @@ fn available(root: &Path) -> Option<u64> {
 fn physical(root: &Path) -> Option<u64> {
     let meminfo = fs::read_to_string(root.join("proc/meminfo")).ok();
     let free = meminfo.and_then(|text| Some(1024 * field(&text, "MemAvailable:")?));
+    let free = free.or_else(free_on_macos);
     free.into_iter().chain(control_groups(root)).min()
+}
+
+/// The pages that macOS has free, or holds for files or at will, as its kernel counts them
+/// (`bsd/vm/vm_unix.c`): what Linux calls available.
+fn free_on_macos() -> Option<u64> {
+    let names = [
+        "vm.page_free_count",
+        "vm.page_pageable_external_count",
+        "vm.page_purgeable_count",
+    ];
+    let pages: Option<u64> = names.into_iter().map(sysctl::number).sum();
+    let total = sysctl::number("hw.memsize")?;
+    Some((pages? * sysctl::number("hw.pagesize")?).min(total))
 }
 
 /// What the control group of this process, and each one around it, still allows.

@@ -35,6 +35,7 @@
 //! ```
 
 pub mod bench;
+pub mod board;
 #[cfg(feature = "tiny")]
 pub mod builtin;
 pub mod capacity;
@@ -59,6 +60,7 @@ pub mod request;
 pub mod reuse;
 pub mod sampler;
 pub mod session;
+mod sysctl;
 pub mod threads;
 pub mod timing;
 pub mod tokenizer;

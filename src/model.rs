@@ -30,6 +30,7 @@ pub struct Model {
     compute: Compute,
     eye: Option<Eye>,
     decoder: Decoder,
+    cache_type: CacheType,
 }
 
 /// The image branch: pixels to decoder inputs.
@@ -57,6 +58,10 @@ impl Model {
             file_bytes: gguf.file_bytes() as u64,
             compute,
             eye,
+            cache_type: match decoder.is_exact() {
+                true => CacheType::F32,
+                false => CacheType::F16,
+            },
             decoder,
         })
     }
@@ -141,13 +146,20 @@ impl Model {
         logits
     }
 
-    /// How a cache should keep keys and values: in full where the weights are, so that nothing is
-    /// rounded, else in half precision.
+    /// How caches keep keys and values. Unless [`Model::set_cache_type`] says otherwise, in full
+    /// where the weights are, so that nothing is rounded, else in half precision.
     pub fn cache_type(&self) -> CacheType {
-        match self.decoder.is_exact() {
-            true => CacheType::F32,
-            false => CacheType::F16,
-        }
+        self.cache_type
+    }
+
+    /// Decides how caches keep keys and values.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::Kind::Usage) where its heads cannot be kept so.
+    pub fn set_cache_type(&mut self, cache_type: CacheType) -> Result<()> {
+        cache_type.check(&self.config.decoder)?;
+        self.cache_type = cache_type;
+        Ok(())
     }
 
     pub(crate) fn decoder(&self) -> &Decoder {

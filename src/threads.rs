@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::error::{Error, Kind, Result};
+use crate::sysctl;
 
 /// A pool of worker threads, owned by a model so that several can live in one process.
 #[derive(Debug)]
@@ -111,11 +112,20 @@ fn fork(count: usize, work: &(impl Fn() + Sync)) {
 
 /// The physical cores this process may use: the scheduler's affinity mask and the cgroup's quota
 /// are respected, and a core with two hardware threads counts once, since both share its
-/// multipliers.
+/// multipliers. Of an Apple processor only the performance cores count.
 pub fn default_count() -> NonZeroUsize {
     let allowed = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let physical = physical_cores(Path::new("/sys/devices/system/cpu"));
-    physical.map_or(allowed, |cores| cores.min(allowed))
+    let best = physical_cores(Path::new("/sys/devices/system/cpu")).or_else(performance_cores);
+    best.map_or(allowed, |cores| cores.min(allowed))
+}
+
+/// The cores of the fastest kind as macOS counts them (level 0, says Apple's "Determining system
+/// capabilities"), or all where there is but one kind; `None` elsewhere. The others would hold them
+/// up: every region ends with its slowest worker.
+fn performance_cores() -> Option<NonZeroUsize> {
+    let of_level = sysctl::number("hw.perflevel0.physicalcpu");
+    let cores = of_level.or_else(|| sysctl::number("hw.physicalcpu"))?;
+    NonZeroUsize::new(cores.try_into().ok()?)
 }
 
 /// Distinct sets of sibling hardware threads as Linux lists them, or `None` elsewhere.

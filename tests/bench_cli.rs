@@ -1,11 +1,13 @@
 //! `owl2 bench` as a program: what it prints, and what it refuses. How fast anything was is not
 //! looked at.
 
+#[path = "common/machine.rs"]
+mod machine;
 #[path = "common/tiny.rs"]
 mod tiny;
 
 use std::io::Write;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use owl2::kernels::Isa;
 use owl2::model::config::Config;
@@ -20,7 +22,7 @@ fn model_file(config: &Config) -> NamedTempFile {
 }
 
 fn bench(model: &NamedTempFile, flags: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_owl2"))
+    machine::program(env!("CARGO_BIN_EXE_owl2"))
         .args(["bench", "-t", "2", "-m"])
         .arg(model.path())
         .args(flags)
@@ -112,7 +114,13 @@ fn the_table_names_what_was_measured() {
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
     let isa = Isa::detect().unwrap().name();
-    for part in ["prefill 4", "generate 2 after 0", "of the limit", isa] {
+    for part in [
+        "prefill 4",
+        "generate 2 after 0",
+        "of the limit",
+        "modelled",
+        isa,
+    ] {
         assert!(text.contains(part), "no '{part}' in {text}");
     }
     assert!(!text.contains("preprocess"));

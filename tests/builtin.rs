@@ -1,10 +1,13 @@
 //! The built-in model, asked through the program: no flag, no file, no download.
 
+#[path = "common/machine.rs"]
+mod machine;
+
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 fn owl2(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_owl2"));
+    let mut command = machine::program(env!("CARGO_BIN_EXE_owl2"));
     for (name, _) in std::env::vars() {
         // `OWL2_ISA` and the like are for the tests; a model of one's own is not.
         if name == "OWL2_MODEL" {
@@ -87,4 +90,11 @@ fn the_other_commands_take_it_too() {
     let report: serde_json::Value = serde_json::from_str(&answer(&bench)).unwrap();
     assert_eq!(report["model"], "owl2-tiny");
     assert!(report["generate_tokens_per_s"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn keys_and_values_in_integers_lead_to_the_same_answer() {
+    let args = ["--image", "cat.png", "-p", "Describe the image."];
+    let args = [&args[..], &["--cache-type", "q8_0"]].concat();
+    assert_eq!(answer(&args), "A cat on a blue background.\n");
 }

@@ -5,6 +5,8 @@ mod checkpoints;
 #[path = "parity/golden.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod golden;
+#[path = "common/machine.rs"]
+mod machine;
 #[path = "common/room.rs"]
 mod room;
 #[path = "common/tiny.rs"]
@@ -285,6 +287,29 @@ fn info_describes_the_file() {
     assert_eq!(json["parts"]["vit"]["bits_per_weight"], 32.0);
     let memory = json["memory_bytes"].as_u64().unwrap();
     assert!(memory > json["file_bytes"].as_u64().unwrap());
+}
+
+#[test]
+fn info_models_a_board_and_says_that_it_does() {
+    let room = Room::with_model();
+    let shown = room.stdout(&["info", "m.gguf", "--board", "pi5"]);
+    for part in ["Cortex-A76", "picture", "generation", "not a measurement"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    let seconds = |board: &str| {
+        let json = room.json(&["info", "m.gguf", "--board", board, "--json"]);
+        assert_eq!(json["board"]["is_model"], true);
+        json["board"]["picture_s"].as_f64().unwrap()
+    };
+    assert!(seconds("pi4") > seconds("m1"));
+    room.fails(&["info", "m.gguf", "--board", "pi3"], 2, &["pi3", "pi4"]);
+}
+
+#[test]
+fn heads_that_no_block_fits_are_not_kept_in_blocks() {
+    let room = Room::with_model();
+    let args = ["-m", "m.gguf", "-p", "hello", "--cache-type", "q8_0"];
+    room.fails(&args, 2, &["--cache-type", "f16"]);
 }
 
 /// A reader that has gone is no failure.

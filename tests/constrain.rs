@@ -6,6 +6,8 @@ mod checkpoints;
 #[path = "parity/golden.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod golden;
+#[path = "common/machine.rs"]
+mod machine;
 #[path = "common/room.rs"]
 mod room;
 

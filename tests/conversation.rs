@@ -1,5 +1,7 @@
 //! Conversations through the library: what is left out, and what stays after failures.
 
+#[path = "common/machine.rs"]
+mod machine;
 #[path = "common/tiny.rs"]
 mod tiny;
 

@@ -2,9 +2,12 @@
 
 #![cfg(feature = "cli")]
 
+#[path = "common/machine.rs"]
+mod machine;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use clap::Parser;
 use owl2_convert::args::Args;
@@ -51,7 +54,7 @@ fn eval(directory: &Path, questions: &[Value], flags: &[&str]) -> Output {
 fn eval_of(directory: &Path, model: &str, questions: &[Value], flags: &[&str]) -> Output {
     let lines: Vec<String> = questions.iter().map(Value::to_string).collect();
     fs::write(directory.join("questions.jsonl"), lines.join("\n")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_owl2"))
+    machine::program(env!("CARGO_BIN_EXE_owl2"))
         .args(["eval", "-m", model, "--questions", "questions.jsonl"])
         .args(["-t", "1", "-n", &N_TOKENS.to_string()])
         .args(flags)

@@ -7,13 +7,17 @@ mod checkpoints;
 #[path = "parity/golden.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod golden;
+#[path = "common/machine.rs"]
+mod machine;
 #[path = "common/room.rs"]
 mod room;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::ops::ControlFlow;
+#[cfg(target_os = "linux")]
 use std::os::unix::process::CommandExt;
+#[cfg(target_os = "linux")]
 use std::process::{Command, Output};
 
 use owl2::kernels::Isa;
@@ -24,9 +28,12 @@ use owl2::threads::Threads;
 use owl2::{Kind, Result};
 
 use checkpoints::N_THREADS;
-use room::{Room, stderr};
+use room::Room;
+#[cfg(target_os = "linux")]
+use room::stderr;
 
 /// Runs the program with an address space of `kib`.
+#[cfg(target_os = "linux")]
 fn with_address_space(room: &Room, kib: usize, args: &[&str]) -> Output {
     let mut command = Command::new("sh");
     command.current_dir(room.path("")).arg("-c");
@@ -36,6 +43,7 @@ fn with_address_space(room: &Room, kib: usize, args: &[&str]) -> Output {
 }
 
 /// The number after `before` in a text.
+#[cfg(target_os = "linux")]
 #[track_caller]
 fn number_after(text: &str, before: &str) -> usize {
     let (_, rest) = text.split_once(before).expect(text);

@@ -1,6 +1,8 @@
 //! What must hold of the model whatever its weights: caching, batching, threads and instruction
 //! sets change nothing; the order of pictures and the modality of a run change the answer.
 
+#[path = "common/machine.rs"]
+mod machine;
 #[path = "common/tiny.rs"]
 mod tiny;
 

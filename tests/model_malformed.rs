@@ -3,6 +3,8 @@
 
 #[path = "common/bounded.rs"]
 mod bounded;
+#[path = "common/machine.rs"]
+mod machine;
 #[path = "common/raw_gguf.rs"]
 mod raw_gguf;
 #[path = "common/tiny.rs"]

@@ -2,6 +2,8 @@
 //!
 //! A binary of its own, because the counting allocator sees every thread of the process.
 
+#[path = "common/machine.rs"]
+mod machine;
 #[path = "common/tiny.rs"]
 mod tiny;
 

@@ -10,6 +10,8 @@ mod checkpoints;
 mod golden;
 #[path = "parity/layers.rs"]
 mod layers;
+#[path = "common/machine.rs"]
+mod machine;
 #[path = "parity/pictures.rs"]
 mod pictures;
 #[path = "parity/report.rs"]

@@ -2,6 +2,9 @@
 //!
 //! `tests/fixtures/quant/make.py` wrote the files and says what they hold.
 
+#[path = "common/machine.rs"]
+mod machine;
+
 use owl2::gguf::DType;
 use owl2::quant;
 
@@ -34,10 +37,13 @@ fn values_of_blocks_are_those_of_the_package() {
         let expected = floats(&fixture(dtype, "expanded"));
         let mut values = vec![0.0; expected.len()];
         quant::dequantize(dtype, &blocks, &mut values);
+        // Zero times infinity is a NaN whose sign is the processor's choice; one that is only moved
+        // keeps its bits.
+        let is_computed = !matches!(dtype, DType::F16 | DType::BF16);
         for (i, (got, expected)) in values.iter().zip(&expected).enumerate() {
-            assert_eq!(
-                got.to_bits(),
-                expected.to_bits(),
+            let both_nan = is_computed && got.is_nan() && expected.is_nan();
+            assert!(
+                both_nan || got.to_bits() == expected.to_bits(),
                 "{dtype} value {i}: {got} not {expected}"
             );
         }

@@ -1,5 +1,7 @@
 //! A request through the library: what the listener hears, and how it can stop the work.
 
+#[path = "common/machine.rs"]
+mod machine;
 #[path = "common/tiny.rs"]
 mod tiny;
 

@@ -1,5 +1,7 @@
 //! What one request leaves to the next: answers stay the same, and only what is new is computed.
 
+#[path = "common/machine.rs"]
+mod machine;
 #[path = "common/tiny.rs"]
 mod tiny;
 

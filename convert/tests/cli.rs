@@ -1,10 +1,13 @@
 //! The program as a user meets it: exit codes, messages, and what it leaves on the disk.
 
+#[path = "../../tests/common/machine.rs"]
+mod machine;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
 fn owl2_convert(dir: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_owl2-convert"))
+    machine::program(env!("CARGO_BIN_EXE_owl2-convert"))
         .current_dir(dir)
         .args(line.split(' '))
         .output()
@@ -100,7 +103,7 @@ fn failures_have_their_exit_codes_and_say_what_to_do() {
 fn signals_leave_nothing_behind() {
     for signal in ["-INT", "-TERM"] {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_owl2-convert"))
+        let mut child = machine::program(env!("CARGO_BIN_EXE_owl2-convert"))
             .current_dir(dir.path())
             .args("--random 7b -o m.gguf --quiet".split(' '))
             .spawn()

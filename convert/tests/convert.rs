@@ -1,5 +1,8 @@
 //! Whole conversions from tensors in memory, and what stands in the file afterwards.
 
+#[path = "../../tests/common/machine.rs"]
+mod machine;
+
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::Path;

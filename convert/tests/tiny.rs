@@ -1,8 +1,10 @@
 //! The built-in model is what the converter makes of its checkpoint.
 
+#[path = "../../tests/common/machine.rs"]
+mod machine;
+
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 /// As `models/tiny/README.md` says.
 const FLAGS: [&str; 4] = ["--quant", "q4_k", "--vision-quant", "q4_k"];
@@ -12,7 +14,7 @@ fn the_built_in_file_is_made_from_the_checkpoint() {
     let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny");
     let room = tempfile::tempdir().unwrap();
     let made = room.path().join("made.gguf");
-    let status = Command::new(env!("CARGO_BIN_EXE_owl2-convert"))
+    let status = machine::program(env!("CARGO_BIN_EXE_owl2-convert"))
         .arg(tiny.join("owl2-tiny"))
         .arg("-o")
         .arg(&made)

@@ -9,7 +9,7 @@ use crate::session::Session;
 
 /// The decoder's work for text.
 #[derive(Clone, Debug)]
-pub(super) struct DecoderWork {
+pub(crate) struct DecoderWork {
     config: DecoderConfig,
     /// Weights of the blocks' matrices, each used once per token.
     block_macs: u64,
@@ -26,7 +26,7 @@ const LONG_CONTEXT: usize = 1 << 12;
 
 /// Multiply-accumulates of encoding one picture.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PictureWork {
+pub(crate) struct PictureWork {
     /// Of the vision transformer.
     pub vit_macs: u64,
     /// Of the abstractor and the projection to the decoder's width.

@@ -22,6 +22,8 @@ struct Figure<'a> {
     samples: Option<&'a Samples>,
     /// What it cannot exceed.
     limit: Option<&'a Samples>,
+    /// What [`Machine`](crate::board::Machine) expects of the limits.
+    modelled: Option<f64>,
 }
 
 #[derive(Clone, Copy)]
@@ -67,7 +69,8 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         plan.repeats
     );
     text += &table(&figures);
-    text += "\nThe model was open before anything was timed.\n";
+    text += "\nThe model was open before anything was timed. What is modelled follows from the \
+             machine's limits alone, as 'owl2 info --board' does for others.\n";
     if let Some(generate) = &report.generate {
         let bytes = human_bytes(generate.bytes_per_token as u64);
         text += &format!("A generated token reads {bytes} of weights, keys and values.\n");
@@ -93,6 +96,12 @@ fn figures<'a>(report: &'a Report, plan: &Plan) -> Vec<Figure<'a>> {
         unit,
         samples,
         limit: None,
+        modelled: None,
+    };
+    let machine = report.machine();
+    let expected = |figure: Figure<'a>, value: Option<f64>| Figure {
+        modelled: value,
+        ..figure
     };
     let bounded = |key, label: &str, unit, samples, limit: &'a Samples| Figure {
         limit: Some(limit),
@@ -113,11 +122,14 @@ fn figures<'a>(report: &'a Report, plan: &Plan) -> Vec<Figure<'a>> {
             Seconds,
             picture.map(|p| &p.abstractor),
         ),
-        figure(
-            "encode_s",
-            "picture, all three",
-            Seconds,
-            picture.map(|p| &p.encode),
+        expected(
+            figure(
+                "encode_s",
+                "picture, all three",
+                Seconds,
+                picture.map(|p| &p.encode),
+            ),
+            machine.picture_s(&report.work),
         ),
         figure(
             "first_token_s",
@@ -125,17 +137,23 @@ fn figures<'a>(report: &'a Report, plan: &Plan) -> Vec<Figure<'a>> {
             Seconds,
             picture.map(|p| &p.first_token),
         ),
-        figure(
-            "prefill_tokens_per_s",
-            &format!("prefill {prompt}"),
-            TokensPerSecond,
-            prefill.map(|p| &p.tokens),
+        expected(
+            figure(
+                "prefill_tokens_per_s",
+                &format!("prefill {prompt}"),
+                TokensPerSecond,
+                prefill.map(|p| &p.tokens),
+            ),
+            Some(prompt as f64 / machine.prefill_s(&report.work, prompt)),
         ),
-        figure(
-            "generate_tokens_per_s",
-            &tokens,
-            TokensPerSecond,
-            generate.map(|g| &g.tokens),
+        expected(
+            figure(
+                "generate_tokens_per_s",
+                &tokens,
+                TokensPerSecond,
+                generate.map(|g| &g.tokens),
+            ),
+            Some(1.0 / machine.token_s(&report.work, depth, n)),
         ),
         bounded(
             "vit_macs_per_s",
@@ -197,6 +215,9 @@ fn table(figures: &[Figure]) -> String {
             let share = 100.0 * samples.median() / limit.median();
             text += &format!(", {share:.0} % of the limit");
         }
+        if let Some(modelled) = figure.modelled {
+            text += &format!(", modelled {:.2}", modelled * scale);
+        }
         text.push('\n');
     }
     text
@@ -224,6 +245,10 @@ fn as_json(
         set(figure.key, value(Samples::median));
         set(&format!("{}_min", figure.key), value(Samples::min));
         set(&format!("{}_max", figure.key), value(Samples::max));
+        if let Some(modelled) = figure.modelled {
+            let modelled = figure.samples.map(|_| modelled);
+            set(&format!("{}_modelled", figure.key), json!(modelled));
+        }
     }
     let picture = report.picture.as_ref();
     let question = picture.map(|p| p.question_positions);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::board::{Board, Work};
 use crate::cli::args::InfoArgs;
 use crate::cli::model_file::ModelFile;
 use crate::cli::{human_bytes, print, print_json};
@@ -58,6 +59,66 @@ struct Info {
     context: usize,
     session_bytes: u64,
     isa: Isa,
+    expected: Option<Expected>,
+}
+
+/// The times that a board would take.
+struct Expected {
+    board: Board,
+    picture_s: Option<f64>,
+    prefill_s: f64,
+    token_s: f64,
+}
+
+/// Positions of the prompt that a board is given: a picture and a question.
+const PROMPT: usize = 100;
+/// Tokens of its answer.
+const ANSWER: usize = 64;
+
+impl Expected {
+    fn new(board: Board, work: &Work) -> Self {
+        let machine = board.machine();
+        Expected {
+            board,
+            picture_s: machine.picture_s(work),
+            prefill_s: machine.prefill_s(work, PROMPT),
+            token_s: machine.token_s(work, PROMPT, ANSWER),
+        }
+    }
+
+    fn as_text(&self) -> String {
+        let limits = self.board.machine();
+        let mut text = format!(
+            "\nboard        {}, {:.0} G multiply-accumulates and {:.1} GB a second\n",
+            self.board.description(),
+            limits.macs_per_s / 1e9,
+            limits.bytes_per_s / 1e9,
+        );
+        let mut line = |name: &str, value: String| text += &format!("  {name:<24} {value}\n");
+        if let Some(seconds) = self.picture_s {
+            line("picture", format!("{seconds:.2} s"));
+        }
+        line(
+            &format!("prompt of {PROMPT}"),
+            format!("{:.2} s", self.prefill_s),
+        );
+        line("generation", format!("{:.2} tokens/s", 1.0 / self.token_s));
+        text + "  A model from published limits, not a measurement; memory gives less than they say.\n"
+    }
+
+    fn as_json(&self) -> Value {
+        let limits = self.board.machine();
+        json!({
+            "name": self.board.to_string(),
+            "is_model": true,
+            "macs_per_s": limits.macs_per_s,
+            "bytes_per_s": limits.bytes_per_s,
+            "picture_s": self.picture_s,
+            "prompt_positions": PROMPT,
+            "prompt_s": self.prefill_s,
+            "generate_tokens_per_s": 1.0 / self.token_s,
+        })
+    }
 }
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
@@ -91,6 +152,9 @@ fn gather(args: &InfoArgs, model: ModelFile) -> Result<Info> {
         context,
         session_bytes: Session::bytes(model, context),
         isa,
+        expected: args
+            .board
+            .map(|board| Expected::new(board, &Work::new(&gguf, model))),
     })
 }
 
@@ -122,7 +186,10 @@ fn as_text(info: &Info) -> String {
         info.context,
         human_bytes(info.session_bytes),
         info.isa
-    )
+    ) + &info
+        .expected
+        .as_ref()
+        .map_or(String::new(), Expected::as_text)
 }
 
 fn sizes(gguf: &Gguf, config: &Config) -> BTreeMap<Part, Size> {
@@ -226,6 +293,7 @@ fn as_json(info: &Info) -> Value {
         "context": info.context,
         "memory_bytes": info.file_bytes + info.session_bytes,
         "isa": info.isa.name(),
+        "board": info.expected.as_ref().map(Expected::as_json),
         "template": info.template.map(|template| template.to_string()),
         "sampling": {
             "temperature": info.sampling.temperature,

@@ -27,9 +27,19 @@ const MAX_TEXT_BYTES: u64 = 16 << 20;
 pub fn open(args: &AskArgs) -> Result<Assistant> {
     let model = ModelFile::new(args.question.model.as_deref())?;
     let n_threads = args.running.threads.unwrap_or_else(threads::default_count);
-    let assistant = model.assistant(Compute::new(n_threads)?)?;
-    if let Some(warning) = capacity::warning(assistant.model()) {
-        progress::say(&format!("owl2: {warning}\n"));
+    let mut assistant = model.assistant(Compute::new(n_threads)?)?;
+    if let Some(cache_type) = args.running.cache_type {
+        assistant.set_cache_type(cache_type)?;
+    }
+    let notice = match args.running.ctx_size {
+        Some(_) => None,
+        None => capacity::context_notice(assistant.model(), assistant.context(None)?),
+    };
+    for line in capacity::warning(assistant.model())
+        .into_iter()
+        .chain(notice)
+    {
+        progress::say(&format!("owl2: {line}\n"));
     }
     Ok(assistant)
 }

@@ -4,13 +4,17 @@
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};
 
+use half::f16;
+
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT_LANES};
+use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
 
 /// Tokens side by side in a register.
 const LANES: usize = 4;
+/// Rows of a tile where eight columns of two rows share a register.
+const PAIRED_ROWS: usize = 6;
 /// Bytes of a register.
 const BYTES: usize = 16;
 
@@ -50,10 +54,10 @@ token!(I8mm, "neon,dotprod,i8mm", "neon", "dotprod", "i8mm");
 /// What all three have in common: all but the products.
 macro_rules! common {
     () => {
+        const FAST_I16: bool = false;
         const UNSIGNED_WEIGHTS: bool = false;
         const LANES: usize = LANES;
         const TILE_VECTORS: usize = 2;
-        const TILE_ROWS: usize = 4;
         type I32 = int32x4_t;
         type F32 = float32x4_t;
         type Pair = [uint8x16_t; 4];
@@ -69,12 +73,12 @@ macro_rules! common {
 
         #[inline(always)]
         fn gemm<F: Format>(self, tile: GemmTile) {
-            multiply::<Self, F, 4, 2>(self, tile);
+            multiply::<Self, F, { Self::TILE_ROWS }, 2>(self, tile);
         }
 
         #[inline(always)]
         fn score(self, work: KeyScores) {
-            score::<Self, 4, 2>(self, work);
+            score::<Self, { Self::TILE_ROWS }, 2>(self, work);
         }
 
         #[inline(always)]
@@ -123,6 +127,12 @@ macro_rules! common {
         }
 
         #[inline(always)]
+        unsafe fn load_f16(self, from: *const f16) -> float32x4_t {
+            // SAFETY: the caller vouches for the halves, `self` for NEON.
+            unsafe { vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(from.cast()))) }
+        }
+
+        #[inline(always)]
         unsafe fn store_f32(self, to: *mut f32, values: float32x4_t) {
             // SAFETY: the caller vouches for the floats, `self` for NEON.
             unsafe { vst1q_f32(to, values) }
@@ -165,6 +175,18 @@ macro_rules! common {
         }
 
         #[inline(always)]
+        unsafe fn store_i32(self, to: *mut i32, values: int32x4_t) {
+            // SAFETY: the caller vouches for the integers, `self` for NEON.
+            unsafe { vst1q_s32(to, values) }
+        }
+
+        #[inline(always)]
+        fn splat_i32(self, value: i32) -> int32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vdupq_n_s32(value) }
+        }
+
+        #[inline(always)]
         fn zero_i32(self) -> int32x4_t {
             // SAFETY: `self` proves NEON.
             unsafe { vdupq_n_s32(0) }
@@ -192,6 +214,28 @@ macro_rules! common {
         fn to_f32(self, a: int32x4_t) -> float32x4_t {
             // SAFETY: `self` proves NEON.
             unsafe { vcvtq_f32_s32(a) }
+        }
+
+        #[inline(always)]
+        fn round(self, a: float32x4_t) -> int32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vcvtnq_s32_f32(a) }
+        }
+
+        #[inline(always)]
+        fn pack_i16(self, lower: int32x4_t, upper: int32x4_t) -> int32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vsliq_n_s32::<16>(lower, upper) }
+        }
+
+        #[inline(always)]
+        fn dot_i16(self, sum: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe {
+                let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
+                let first = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+                vaddq_s32(sum, vpaddq_s32(first, vmull_high_s16(a, b)))
+            }
         }
 
         #[inline(always)]
@@ -314,10 +358,17 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        unsafe fn store_halves(self, to: [*mut u8; 4], pair: [uint8x16_t; 4]) {
+        unsafe fn store_halves(self, to: [*mut u8; 4], apart: usize, pair: [uint8x16_t; 4]) {
             for (to, half) in to.into_iter().zip(pair) {
                 // SAFETY: the caller vouches for the bytes, `self` for NEON.
-                unsafe { vst1q_u8(to, half) };
+                unsafe {
+                    if Self::PANEL_COLUMNS == BYTES / 2 {
+                        vst1_u8(to, vget_low_u8(half));
+                        vst1_u8(to.add(apart), vget_high_u8(half));
+                    } else {
+                        vst1q_u8(to, half);
+                    }
+                }
             }
         }
 
@@ -329,20 +380,29 @@ macro_rules! common {
         #[inline(always)]
         fn dot_pair(
             self,
-            _: u32,
+            kind: Group,
             weights: [uint8x16_t; 4],
             activations: [uint8x16_t; 4],
         ) -> [float32x4_t; 4] {
-            std::array::from_fn(|i| {
-                // SAFETY: `self` proves NEON.
-                let (w, a) = unsafe {
-                    (
-                        vreinterpretq_s8_u8(weights[i]),
-                        vreinterpretq_s8_u8(activations[i]),
-                    )
-                };
-                self.to_f32(self.dot_register(w, a))
-            })
+            // SAFETY: `self` proves NEON.
+            let w: [int8x16_t; 4] =
+                std::array::from_fn(|i| unsafe { vreinterpretq_s8_u8(weights[i]) });
+            // SAFETY: `self` proves NEON.
+            let a: [int8x16_t; 4] =
+                std::array::from_fn(|i| unsafe { vreinterpretq_s8_u8(activations[i]) });
+            let lower = self.add_register(self.zero_i32(), w[0], a[0]);
+            let upper = self.add_register(self.zero_i32(), w[2], a[2]);
+            let (lower, upper, rest) = if kind.len == UNIT {
+                // Both halves of a unit share a scale; the places of the second ones stay empty.
+                let lower = self.add_register(lower, w[1], a[1]);
+                let upper = self.add_register(upper, w[3], a[3]);
+                (lower, upper, [self.splat_f32(0.0); 2])
+            } else {
+                let of_lower = self.add_register(self.zero_i32(), w[1], a[1]);
+                let of_upper = self.add_register(self.zero_i32(), w[3], a[3]);
+                (lower, upper, [self.to_f32(of_lower), self.to_f32(of_upper)])
+            };
+            [self.to_f32(lower), rest[0], self.to_f32(upper), rest[1]]
         }
 
         #[inline(always)]
@@ -363,11 +423,21 @@ macro_rules! common {
             pair: usize,
             sum: [float32x4_t; 4],
         ) -> [float32x4_t; 4] {
-            std::array::from_fn(|i| {
-                // A register is half a unit: a group of 16, or half a group of 32.
-                let group = (2 * pair + i / 2) * groups_per_unit + i % 2 * (groups_per_unit - 1);
+            let scaled = |i: usize, group: usize| {
                 self.mul_add(products[i], self.splat_f32(scales[group]), sum[i])
-            })
+            };
+            let first = 2 * pair * groups_per_unit;
+            let second = first + groups_per_unit;
+            if groups_per_unit == 1 {
+                [scaled(0, first), sum[1], scaled(2, second), sum[3]]
+            } else {
+                [
+                    scaled(0, first),
+                    scaled(1, first + 1),
+                    scaled(2, second),
+                    scaled(3, second + 1),
+                ]
+            }
         }
 
         #[inline(always)]
@@ -476,6 +546,56 @@ macro_rules! common {
 mod dotprod;
 mod i8mm;
 
+/// Zeros to begin a tile with, four registers by one load each. Setting a register to zero takes a
+/// turn of the units that multiply, which are what everything waits for; loading does not.
+///
+/// # Safety
+/// The processor must have NEON.
+#[inline(always)]
+unsafe fn load_zeros<const R: usize, const V: usize>() -> [[int32x4_t; V]; R] {
+    static ZEROS: [i32; 4 * LANES] = [0; 4 * LANES];
+
+    // SAFETY: the processor has NEON.
+    let mut tile = [[unsafe { vdupq_n_s32(0) }; V]; R];
+    if R == PAIRED_ROWS && V == 2 {
+        // SAFETY: it reads the four registers that there are. It does not claim to be pure, lest the
+        // compiler load once and copy.
+        unsafe {
+            asm!(
+                "ld1 {{v20.4s, v21.4s, v22.4s, v23.4s}}, [{zeros}]",
+                "ld1 {{v24.4s, v25.4s, v26.4s, v27.4s}}, [{zeros}]",
+                "ld1 {{v28.4s, v29.4s, v30.4s, v31.4s}}, [{zeros}]",
+                zeros = in(reg) &raw const ZEROS,
+                out("v20") tile[0][0],
+                out("v21") tile[0][1],
+                out("v22") tile[1][0],
+                out("v23") tile[1][1],
+                out("v24") tile[2][0],
+                out("v25") tile[2][1],
+                out("v26") tile[3][0],
+                out("v27") tile[3][1],
+                out("v28") tile[4][0],
+                out("v29") tile[4][1],
+                out("v30") tile[5][0],
+                out("v31") tile[5][1],
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+    }
+    tile
+}
+
+/// Eight columns of each row of a tile.
+///
+/// # Safety
+/// The processor must have NEON, and the rows be readable.
+#[inline(always)]
+unsafe fn load_paired_rows(from: *const u8) -> [int8x16_t; PAIRED_ROWS / 2] {
+    // SAFETY: as above.
+    let int8x16x3_t(a, b, c) = unsafe { vld1q_s8_x3(from.cast()) };
+    [a, b, c]
+}
+
 /// Lower and upper nibbles of each byte.
 ///
 /// # Safety
@@ -487,21 +607,28 @@ unsafe fn nibbles(bytes: uint8x16_t) -> (uint8x16_t, uint8x16_t) {
 }
 
 impl Neon {
-    /// Products summed four at a time.
+    /// Adds products to `sums`, four to a lane.
     #[inline(always)]
-    fn dot_register(self, weights: int8x16_t, activations: int8x16_t) -> int32x4_t {
+    fn add_register(
+        self,
+        sums: int32x4_t,
+        weights: int8x16_t,
+        activations: int8x16_t,
+    ) -> int32x4_t {
         // SAFETY: `self` proves NEON.
         unsafe {
             let lower = vmull_s8(vget_low_s8(weights), vget_low_s8(activations));
             let upper = vmull_high_s8(weights, activations);
             // Two products of whole bytes fit 16 bits: activations reach 127, not 128.
-            vpaddlq_s16(vpaddq_s16(lower, upper))
+            vpadalq_s16(sums, vpaddq_s16(lower, upper))
         }
     }
 }
 
 impl Int8 for Neon {
     common!();
+
+    const TILE_ROWS: usize = 4;
 
     #[allow(
         clippy::needless_range_loop,

@@ -3,7 +3,7 @@
 //!
 //! A batch is a sequence of records of equal size. For [`gemv`](super::gemv) a record is a token,
 //! for [`gemm`](super::gemm) it is a tile of tokens, interleaved so that a register holds the
-//! same four columns of neighbouring tokens.
+//! same columns, as many as a product takes, of neighbouring tokens.
 
 use crate::kernels::Isa;
 use crate::kernels::int8::{HALF, Int8, Int8Op, UNIT};
@@ -63,7 +63,8 @@ impl Layout {
 /// The parts of a record. `width` tokens stand side by side.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// `[n_cols / 4, width, 4]` integers.
+    /// `[n_cols / COLUMNS, width, COLUMNS]` integers, [`Int8::COLUMNS`] being those that an
+    /// instruction set wants together.
     pub quants: &'a [i8],
     /// `[n_cols / 32, width]`: what an integer is worth, the same in all units of a block.
     pub scales: &'a [f32],
@@ -180,14 +181,10 @@ impl<'a> RecordMut<'a> {
     ) -> i32 {
         let (quants, sum) = isa.quantize(values, inverse);
         let width = self.width;
+        let n_fours = I::COLUMNS / 4;
         let fours = &mut self.quants[half * HALF / 4 * width..][..HALF / 4 * width];
-        for (four, to) in quants
-            .as_chunks()
-            .0
-            .iter()
-            .zip(fours.chunks_exact_mut(width))
-        {
-            to[token] = *four;
+        for (i, four) in quants.as_chunks().0.iter().enumerate() {
+            fours[(i / n_fours * width + token) * n_fours + i % n_fours] = *four;
         }
         self.sums[half * width + token] = -sum;
         sum
@@ -227,6 +224,25 @@ impl Step {
 mod tests {
     use super::*;
 
+    /// [`Int8::COLUMNS`] of an instruction set.
+    struct Columns;
+
+    impl Int8Op for Columns {
+        type Output = usize;
+
+        fn run<I: Int8>(self, _: I) -> usize {
+            I::COLUMNS
+        }
+    }
+
+    /// The integers of a token in the order of columns.
+    fn quants(isa: Isa, layout: Layout, view: View, token: usize) -> Vec<i8> {
+        let together = isa.run_int8(Columns);
+        let steps = view.quants.chunks_exact(layout.width * together);
+        let of_token = steps.map(|step| &step[token * together..][..together]);
+        of_token.flatten().copied().collect()
+    }
+
     #[test]
     fn integers_times_scales_are_near_the_values() {
         for (width, n_cols) in [(1, 32), (4, 96), (16, 64), (32, 4096)] {
@@ -242,17 +258,24 @@ mod tests {
                     record.fill(1.0);
                     quantize(isa, layout, &x, &mut record);
                     let view = layout.view(&record);
+                    let of_tokens: Vec<_> = (0..n_tokens)
+                        .map(|token| quants(isa, layout, view, token))
+                        .collect();
                     for token in 0..n_tokens {
                         for column in 0..n_cols {
-                            let quant = view.quants[(column / 4 * width + token) * 4 + column % 4];
+                            let quant = of_tokens[token][column];
                             let scale = view.scales[column / UNIT * width + token];
                             let value = f32::from(quant) * scale;
                             let exact = x[token * n_cols + column];
                             assert!((value - exact).abs() <= 0.501 * scale);
                         }
                     }
-                    let bytes = (view.quants.to_vec(), view.sums.to_vec());
-                    assert_eq!(*reference.get_or_insert(bytes.clone()), bytes, "{isa}");
+                    let integers = (of_tokens, view.sums.to_vec());
+                    assert_eq!(
+                        *reference.get_or_insert(integers.clone()),
+                        integers,
+                        "{isa}"
+                    );
                 }
             }
         }

@@ -12,15 +12,20 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use pulp::{Simd, WithSimd};
 
+use crate::gguf::DType;
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::attention::scores::Quantized;
+use crate::kernels::attention::values::Packed;
 use crate::kernels::int8::{Int8, Int8Op, UNIT};
 use crate::kernels::tiles::Tile;
 use crate::kernels::{Isa, float};
+use crate::quant::{self, BlockQ8_0};
 
+mod rows;
 pub mod scores;
 #[cfg(test)]
 mod tests;
+pub mod values;
 
 /// Queries that a thread takes at a time.
 pub const TILE_QUERIES: usize = 256;
@@ -49,6 +54,23 @@ pub struct HeadRows<'a, T = f32> {
 }
 
 impl<'a, T> HeadRows<'a, T> {
+    /// Rows of `head_dim` values, one after the other.
+    fn contiguous(data: &'a [T], head_dim: usize) -> Self {
+        HeadRows {
+            data,
+            offset: 0,
+            stride: head_dim,
+        }
+    }
+
+    /// The rows from row `first` on.
+    fn from(&self, first: usize) -> Self {
+        HeadRows {
+            offset: self.offset + first * self.stride,
+            ..*self
+        }
+    }
+
     #[inline(always)]
     fn row(&self, index: usize, head_dim: usize) -> &'a [T] {
         let start = self.offset + index * self.stride;
@@ -63,6 +85,8 @@ pub enum Stored<'a> {
     F32(HeadRows<'a, f32>),
     /// Rounded to half precision.
     F16(HeadRows<'a, f16>),
+    /// Blocks of 32 small integers; offset and stride count blocks.
+    Q8_0(HeadRows<'a, BlockQ8_0>),
 }
 
 impl Stored<'_> {
@@ -84,6 +108,16 @@ impl Stored<'_> {
                 for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
                     let halves = rows.row(first + i, head_dim);
                     isa.run_int8(Widen { halves, out });
+                }
+            }
+            Stored::Q8_0(rows) => {
+                for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
+                    let blocks = rows.row(first + i, head_dim / UNIT);
+                    let bytes = bytemuck::cast_slice(blocks);
+                    isa.run(
+                        #[inline(always)]
+                        || quant::dequantize(DType::Q8_0, bytes, out),
+                    );
                 }
             }
         }
@@ -128,8 +162,9 @@ pub struct Head<'a> {
     pub causal_start: Option<usize>,
     /// What scores are multiplied with before the softmax.
     pub scale: f32,
-    /// Whether batches compute scores in 8-bit integers where `head_dim` allows it.
-    pub int8_scores: bool,
+    /// Whether batches compute scores in 8-bit integers where `head_dim` allows it, and multiply
+    /// values as 16-bit integers where that is faster too.
+    pub in_integers: bool,
 }
 
 impl Head<'_> {
@@ -154,6 +189,8 @@ pub struct Scratch {
     queries: AlignedFloats,
     /// Queries and keys, where scores are computed in integers.
     quantized: Quantized,
+    /// Values and weights, where they are multiplied as integers.
+    packed: Packed,
     /// `[block, group]`: scores, then weights.
     weights: AlignedFloats,
     /// `[groups of queries, head_dim, group]`.
@@ -178,13 +215,7 @@ pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
     scratch.values.resize(block * head_dim);
     if tile.rows().len() <= MAX_SINGLE_QUERIES {
         scratch.weights.resize(block);
-        isa.run(AttendRows {
-            isa,
-            head,
-            block,
-            tile,
-            scratch,
-        });
+        rows::attend(isa, head, block, tile, scratch);
     } else {
         isa.run(AttendBatch {
             isa,
@@ -193,125 +224,6 @@ pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
             tile,
             scratch,
         });
-    }
-}
-
-/// A few queries, one after the other.
-struct AttendRows<'a, 'b, 'c> {
-    isa: Isa,
-    head: Head<'a>,
-    block: usize,
-    tile: &'b mut Tile<'c>,
-    scratch: &'b mut Scratch,
-}
-
-impl WithSimd for AttendRows<'_, '_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let AttendRows {
-            isa,
-            head,
-            block,
-            tile,
-            scratch,
-        } = self;
-        let head_dim = tile.cols().len();
-        for query in tile.rows() {
-            let q = head.queries.row(query, head_dim);
-            let out = tile.row_mut(query);
-            out.fill(0.0);
-            let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0);
-            let n_visible = head.n_visible(query);
-            for first in (0..n_visible).step_by(block) {
-                let n_keys = block.min(n_visible - first);
-                let keys = &mut scratch.keys[..n_keys * head_dim];
-                let values = &mut scratch.values[..n_keys * head_dim];
-                let weights = &mut scratch.weights[..n_keys];
-                head.keys.copy_to(isa, first, head_dim, keys);
-                head.values.copy_to(isa, first, head_dim, values);
-                for (weight, key) in weights.iter_mut().zip(keys.chunks_exact(head_dim)) {
-                    *weight = dot(simd, q, key) * head.scale;
-                }
-                let new_max = float::max(weights).max(max);
-                let shrink = float::exp(max - new_max);
-                for weight in weights.iter_mut() {
-                    *weight = float::exp(*weight - new_max);
-                }
-                sum = sum * shrink + float::sum(weights);
-                max = new_max;
-                add_weighted(simd, weights, values, shrink, out);
-            }
-            let inverse = 1.0 / sum;
-            out.iter_mut().for_each(|x| *x *= inverse);
-        }
-    }
-}
-
-#[inline(always)]
-fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
-    let (a, a_tail) = S::as_simd_f32s(a);
-    let (b, b_tail) = S::as_simd_f32s(b);
-    let zero = simd.splat_f32s(0.0);
-    let mut sums = [zero; 4];
-    let (a_fours, a_rest) = a.as_chunks::<4>();
-    let (b_fours, b_rest) = b.as_chunks::<4>();
-    for (a, b) in a_fours.iter().zip(b_fours) {
-        for i in 0..4 {
-            sums[i] = simd.mul_add_e_f32s(a[i], b[i], sums[i]);
-        }
-    }
-    for (&a, &b) in a_rest.iter().zip(b_rest) {
-        sums[0] = simd.mul_add_e_f32s(a, b, sums[0]);
-    }
-    if !a_tail.is_empty() {
-        let (a, b) = (
-            simd.partial_load_f32s(a_tail),
-            simd.partial_load_f32s(b_tail),
-        );
-        sums[1] = simd.mul_add_e_f32s(a, b, sums[1]);
-    }
-    let [a, b, c, d] = sums;
-    simd.reduce_sum_f32s(simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d)))
-}
-
-/// `out = out * shrink + sum of weights[i] * values[i]`.
-#[inline(always)]
-fn add_weighted<S: Simd>(simd: S, weights: &[f32], values: &[f32], shrink: f32, out: &mut [f32]) {
-    /// Registers of the output that are summed together.
-    const AT_ONCE: usize = 8;
-
-    let head_dim = out.len();
-    let step = AT_ONCE * S::F32_LANES;
-    let shrink = simd.splat_f32s(shrink);
-    for start in (0..head_dim).step_by(step) {
-        let len = step.min(head_dim - start);
-        let out = &mut out[start..start + len];
-        let mut sums = [simd.splat_f32s(0.0); AT_ONCE];
-        for (sum, part) in sums.iter_mut().zip(out.chunks(S::F32_LANES)) {
-            *sum = simd.mul_f32s(simd.partial_load_f32s(part), shrink);
-        }
-        if len == step {
-            for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-                let weight = simd.splat_f32s(*weight);
-                let value = S::as_simd_f32s(&value[start..start + step]).0;
-                for (sum, value) in sums.iter_mut().zip(value) {
-                    *sum = simd.mul_add_e_f32s(weight, *value, *sum);
-                }
-            }
-        } else {
-            for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-                let weight = simd.splat_f32s(*weight);
-                let value = value[start..start + len].chunks(S::F32_LANES);
-                for (sum, value) in sums.iter_mut().zip(value) {
-                    *sum = simd.mul_add_e_f32s(weight, simd.partial_load_f32s(value), *sum);
-                }
-            }
-        }
-        for (sum, part) in sums.into_iter().zip(out.chunks_mut(S::F32_LANES)) {
-            simd.partial_store_f32s(part, sum);
-        }
     }
 }
 
@@ -342,9 +254,10 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
         let n_groups = rows.len().div_ceil(group);
         // Without vector instructions a group is too narrow to hold a tile; floats do as well there.
         let tile_width = scores::tile_width(isa);
-        let int8_scores =
-            head.int8_scores && head_dim.is_multiple_of(UNIT) && group.is_multiple_of(tile_width);
-        if int8_scores {
+        let in_integers =
+            head.in_integers && head_dim.is_multiple_of(UNIT) && group.is_multiple_of(tile_width);
+        let i16_values = in_integers && values::pays(isa);
+        if in_integers {
             let queries = rows.clone().map(|query| head.queries.row(query, head_dim));
             scratch
                 .quantized
@@ -368,11 +281,14 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
             let n_keys = block.min(most_visible - first);
             let keys = &mut scratch.keys[..n_keys * head_dim];
             head.keys.copy_to(isa, first, head_dim, keys);
-            if int8_scores {
+            if in_integers {
                 scratch.quantized.load_keys(isa, head_dim, keys);
             }
             let values = &mut scratch.values[..n_keys * head_dim];
             head.values.copy_to(isa, first, head_dim, values);
+            if i16_values {
+                scratch.packed.load(isa, head_dim, values);
+            }
             for index in 0..n_groups {
                 let first_query = rows.start + index * group;
                 let last_query = rows.end.min(first_query + group) - 1;
@@ -382,7 +298,7 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
                 }
                 let part = index * head_dim * group..(index + 1) * head_dim * group;
                 let lanes = index * group..(index + 1) * group;
-                if int8_scores {
+                if in_integers {
                     let n_tiles = (last_query + 1 - first_query).div_ceil(tile_width);
                     for tile in 0..n_tiles {
                         let scores = &mut scratch.weights[tile * tile_width..];
@@ -403,7 +319,11 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
                     &mut scratch.shrink,
                 );
                 let out = &mut scratch.out[part];
-                add_values::<S>(simd, weights, &scratch.values, &scratch.shrink, out);
+                if i16_values {
+                    scratch.packed.add(isa, weights, &scratch.shrink, out);
+                } else {
+                    add_values::<S>(simd, weights, &scratch.values, &scratch.shrink, out);
+                }
             }
         }
         for query in rows.clone() {

@@ -3,7 +3,7 @@
 //! The shape that keeps the multipliers busy: a few weight rows by as many registers of tokens as
 //! there are accumulators for. Rows are unpacked once into a panel that stays in the second-level
 //! cache, and every tile of tokens is swept over it; the weights are never expanded otherwise.
-//! Registers hold the same four columns of neighbouring tokens, so a weight is broadcast from
+//! Registers hold the same few columns of neighbouring tokens, so a weight is broadcast from
 //! where it was unpacked, and unpacking keeps the order of columns.
 //!
 //! Each output is one sequence of operations, in the order of columns, whatever the tile or the
@@ -30,9 +30,9 @@ const LINE: usize = 16;
 pub struct Panel {
     /// `[tiles, groups, rows, group]` integers.
     weights: AlignedFloats,
-    /// `[tiles, groups, rows]`.
+    /// `[tiles, chunks, rows, groups]`.
     scales: AlignedFloats,
-    /// `[tiles, units, rows]`.
+    /// `[tiles, chunks, rows, units]`, of a format that has any.
     mins: AlignedFloats,
     /// `[tiles, rows, width]`: products with a tile of tokens.
     products: AlignedFloats,
@@ -253,12 +253,14 @@ fn unpack<I: Int8, F: Format, const R: usize>(
     rows: Range<usize>,
     panel: &mut Panel,
 ) {
-    let n_units = weight.n_cols / UNIT;
-    let n_groups = n_units * F::GROUPS_PER_UNIT;
+    let n_padded = padded(weight.n_cols / UNIT);
     let n_tiles = rows.len().div_ceil(R);
     panel.weights.resize(n_tiles * R * weight.n_cols / 4);
-    panel.scales.resize(n_tiles * R * n_groups);
-    panel.mins.resize(n_tiles * R * n_units);
+    panel
+        .scales
+        .resize(n_tiles * R * n_padded * F::GROUPS_PER_UNIT);
+    let n_mins = if F::HAS_MINS { n_padded } else { 0 };
+    panel.mins.resize(n_tiles * R * n_mins);
     let row_bytes = weight.bytes_per_row();
     assert!(rows.end * row_bytes <= weight.bytes.len());
 
@@ -267,13 +269,20 @@ fn unpack<I: Int8, F: Format, const R: usize>(
         let row = (rows.start + index).min(rows.end - 1);
         let bytes = &weight.bytes[row * row_bytes..(row + 1) * row_bytes];
         let unpacked = bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights);
+        let part = |len: usize| tile * R * len..(tile + 1) * R * len;
         let tile = PanelTileMut {
-            weights: &mut unpacked[tile * R * weight.n_cols..(tile + 1) * R * weight.n_cols],
-            scales: &mut panel.scales[tile * R * n_groups..(tile + 1) * R * n_groups],
-            mins: &mut panel.mins[tile * R * n_units..(tile + 1) * R * n_units],
+            weights: &mut unpacked[part(weight.n_cols)],
+            scales: &mut panel.scales[part(n_padded * F::GROUPS_PER_UNIT)],
+            mins: &mut panel.mins[part(n_mins)],
         };
         unpack_row::<I, F, R>(isa, bytes, r, tile);
     }
+}
+
+/// `n_units`, and what completes a chunk.
+#[inline(always)]
+pub(super) fn padded(n_units: usize) -> usize {
+    n_units.next_multiple_of(CHUNK_UNITS)
 }
 
 /// Unpacks one row to row `r` of a tile of a panel.
@@ -284,68 +293,82 @@ fn unpack_row<I: Int8, F: Format, const R: usize>(
     r: usize,
     tile: PanelTileMut,
 ) {
-    let n_units = tile.mins.len() / R;
-    let n_groups = n_units * F::GROUPS_PER_UNIT;
-    assert!(tile.weights.len() == n_units * R * UNIT && tile.scales.len() == n_groups * R);
+    let n_units = tile.weights.len() / (R * UNIT);
+    let n_padded = padded(n_units);
+    assert!(tile.weights.len() == n_units * R * UNIT);
+    assert!(tile.scales.len() == n_padded * F::GROUPS_PER_UNIT * R);
+    assert!(!F::HAS_MINS || tile.mins.len() == n_padded * R);
     assert!(r < R && row.len() == n_units * UNIT / F::DTYPE.block_len() * F::DTYPE.block_bytes());
     let weights = tile.weights.as_mut_ptr();
+    let scales = tile.scales.as_chunks_mut::<CHUNK_UNITS>().0;
+    let mins = tile.mins.as_chunks_mut::<CHUNK_UNITS>().0;
     // Where half `half` of the row's columns, counted in halves of units, goes.
     let half_at = |half: usize| {
         let group = half * HALF / F::GROUP;
         let within = half * HALF % F::GROUP;
-        weights.wrapping_add((group * R + r) * F::GROUP + within)
+        weights.wrapping_add(group * R * F::GROUP + place::<I>(F::GROUP, R, r, within))
     };
     for first in (0..n_units).step_by(CHUNK_UNITS) {
         prefetch_ahead::<I, F>(isa, row, first);
         let n_in_chunk = CHUNK_UNITS.min(n_units - first);
         // SAFETY: these are units of the row.
         let chunk = unsafe { F::scales(isa, row.as_ptr(), first, n_in_chunk) };
-        let [lower, upper] = chunk.groups.map(|groups| isa.eight_values(groups));
-        for group in 0..n_in_chunk * F::GROUPS_PER_UNIT {
-            let scale = if group < 8 {
-                lower[group]
-            } else {
-                upper[group - 8]
-            };
-            tile.scales[(first * F::GROUPS_PER_UNIT + group) * R + r] = scale;
+        let index = first / CHUNK_UNITS * R + r;
+        for i in 0..F::GROUPS_PER_UNIT {
+            scales[index * F::GROUPS_PER_UNIT + i] = isa.eight_values(chunk.groups[i]);
         }
         if F::HAS_MINS {
-            let mins = isa.eight_values(chunk.mins);
-            for (unit, min) in mins[..n_in_chunk].iter().enumerate() {
-                tile.mins[(first + unit) * R + r] = *min;
-            }
+            mins[index] = isa.eight_values(chunk.mins);
         }
-        for pair in first / 2..(first + n_in_chunk).div_ceil(2) {
+        // A whole chunk needs no thought about where the row ends.
+        let end = match n_in_chunk {
+            CHUNK_UNITS => usize::MAX,
+            _ => n_units,
+        };
+        let unpack = |pair: usize| {
             // A pair without a second unit has the first one twice, which goes where it was.
-            let second = (2 * pair + 1).min(n_units - 1);
+            let second = (2 * pair + 1).min(end - 1);
             let halves = [4 * pair, 4 * pair + 1, 2 * second, 2 * second + 1];
             // SAFETY: these are units of the row, and the tile has room for all of them.
             unsafe {
-                let integers = F::pair(isa, row.as_ptr(), pair, n_units);
-                isa.store_halves(halves.map(half_at), integers);
+                let integers = F::pair(isa, row.as_ptr(), pair, end);
+                isa.store_halves(halves.map(half_at), R * I::PANEL_COLUMNS, integers);
             }
+        };
+        if n_in_chunk == CHUNK_UNITS {
+            (0..CHUNK_UNITS / 2).for_each(|i| unpack(first / 2 + i));
+        } else {
+            (0..n_in_chunk.div_ceil(2)).for_each(|i| unpack(first / 2 + i));
         }
     }
 }
 
+/// Where a weight lies in a group of `len` columns of a panel's tile of `n_rows`:
+/// `[len / PANEL_COLUMNS, n_rows, PANEL_COLUMNS]`.
+#[inline(always)]
+pub(super) fn place<I: Int8>(len: usize, n_rows: usize, row: usize, column: usize) -> usize {
+    let together = I::PANEL_COLUMNS.min(len);
+    (column / together * n_rows + row) * together + column % together
+}
+
 /// One tile of a panel, to be written to.
 struct PanelTileMut<'a> {
-    /// `[groups, R, group]`.
+    /// `[groups, R, group]`, [`place`] says in which order.
     weights: &'a mut [u8],
-    /// `[groups, R]`.
+    /// `[chunks, R, groups]`.
     scales: &'a mut [f32],
-    /// `[units, R]`.
+    /// `[chunks, R, units]`.
     mins: &'a mut [f32],
 }
 
 /// One tile of a panel.
 #[derive(Clone, Copy)]
 pub(super) struct PanelTile<'a> {
-    /// `[groups, R, group]`.
+    /// `[groups, R, group]`, [`place`] says in which order.
     pub weights: &'a [u8],
-    /// `[groups, R]`.
+    /// `[chunks, R, groups]`.
     pub scales: &'a [f32],
-    /// `[units, R]`.
+    /// `[chunks, R, units]`, of a format that has any.
     pub mins: &'a [f32],
 }
 
@@ -356,8 +379,11 @@ impl<'a> PanelTile<'a> {
         let weights: &[u8] = bytemuck::cast_slice(&panel.weights);
         PanelTile {
             weights: &weights[part(R * n_units * UNIT)],
-            scales: &panel.scales[part(R * n_units * F::GROUPS_PER_UNIT)],
-            mins: &panel.mins[part(R * n_units)],
+            scales: &panel.scales[part(R * padded(n_units) * F::GROUPS_PER_UNIT)],
+            mins: match F::HAS_MINS {
+                true => &panel.mins[part(R * padded(n_units))],
+                false => &[],
+            },
         }
     }
 }
@@ -379,10 +405,11 @@ pub(super) fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
     stride: usize,
 ) {
     let width = I::TILE_VECTORS * I::LANES;
-    let n_units = panel.mins.len() / R;
-    let n_groups = n_units * F::GROUPS_PER_UNIT;
-    assert!(panel.weights.len() == n_groups * R * F::GROUP && panel.scales.len() == n_groups * R);
-    assert!(panel.mins.len() == n_units * R && stride >= width);
+    let n_units = panel.weights.len() / (R * UNIT);
+    let n_padded = padded(n_units);
+    assert!(panel.weights.len() == n_units * R * UNIT && stride >= width);
+    assert!(panel.scales.len() == R * n_padded * F::GROUPS_PER_UNIT);
+    assert!(!F::HAS_MINS || panel.mins.len() == R * n_padded);
     assert!(products.len() >= (R - 1) * stride + width);
     assert!(first_lane + V * I::LANES <= width);
     assert!(tokens.quants.len() == n_units * UNIT * width);
@@ -390,67 +417,33 @@ pub(super) fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
     assert!(tokens.unit_sums.len() == n_units * width);
     assert!(tokens.ratios.len() == n_units.div_ceil(BLOCK_UNITS) * width && n_units > 0);
 
-    let kind = Group {
-        len: F::GROUP,
-        bits: F::BITS,
+    let operands = Operands {
+        panel,
+        tokens,
+        first_lane,
     };
     // In units of the scales of the block at hand: at a new block, all are multiplied with a ratio.
     let mut totals = [[isa.splat_f32(0.0); V]; R];
-    for first in (0..n_units).step_by(BLOCK_UNITS) {
-        for v in 0..V {
-            let at = first / BLOCK_UNITS * width + first_lane + v * I::LANES;
-            // SAFETY: this is a block of the tokens, and lanes are below `width`.
-            let ratios = unsafe { isa.load_f32(tokens.ratios.as_ptr().add(at)) };
-            for totals in &mut totals {
-                totals[v] = isa.mul(totals[v], ratios);
-            }
-        }
-        for unit in first..n_units.min(first + BLOCK_UNITS) {
-            // SAFETY: all offsets are below the lengths that were just checked: units below
-            // `n_units`, groups below `n_groups`, rows below `R` and lanes below `width`.
-            unsafe {
-                for g in 0..F::GROUPS_PER_UNIT {
-                    let group = unit * F::GROUPS_PER_UNIT + g;
-                    let start = std::array::from_fn(|v| {
-                        let lane = first_lane + v * I::LANES;
-                        let sums = tokens.sums.as_ptr().add(2 * unit * width + lane);
-                        offset_sum::<I, F>(isa, sums.add(g * width), width)
-                    });
-                    let sums = isa.dot_group::<R, V>(
-                        kind,
-                        panel.weights.as_ptr().add(group * R * F::GROUP),
-                        tokens
-                            .quants
-                            .as_ptr()
-                            .add(group * F::GROUP * width + 4 * first_lane),
-                        4 * width,
-                        [start; R],
-                    );
-                    let scales = panel.scales.as_ptr().add(group * R);
-                    for r in 0..R {
-                        let scale = isa.splat_f32(scales.add(r).read());
-                        for v in 0..V {
-                            let sum = isa.to_f32(sums[r][v]);
-                            totals[r][v] = isa.mul_add(sum, scale, totals[r][v]);
-                        }
-                    }
-                }
-                if F::HAS_MINS {
-                    let sums: [I::F32; V] = std::array::from_fn(|v| {
-                        let at = unit * width + first_lane + v * I::LANES;
-                        isa.load_f32(tokens.unit_sums.as_ptr().add(at))
-                    });
-                    let mins = panel.mins.as_ptr().add(unit * R);
-                    for (r, totals) in totals.iter_mut().enumerate() {
-                        let min = isa.splat_f32(mins.add(r).read());
-                        for (total, sum) in totals.iter_mut().zip(sums) {
-                            *total = isa.neg_mul_add(min, sum, *total);
-                        }
-                    }
-                }
+    let n_in_full = n_units - n_units % BLOCK_UNITS;
+    for first in (0..n_in_full).step_by(BLOCK_UNITS) {
+        // SAFETY: the block and its units are below `n_units`; all lengths were just checked.
+        unsafe {
+            totals = operands.begin_block(isa, first, totals);
+            for unit in first..first + BLOCK_UNITS {
+                totals = operands.add_unit::<I, F, R, V>(isa, unit, totals);
             }
         }
     }
+    if n_in_full < n_units {
+        // SAFETY: as above.
+        unsafe {
+            totals = operands.begin_block(isa, n_in_full, totals);
+            for unit in n_in_full..n_units {
+                totals = operands.add_unit::<I, F, R, V>(isa, unit, totals);
+            }
+        }
+    }
+    let totals = isa.by_rows(totals);
     for v in 0..V {
         let lane = first_lane + v * I::LANES;
         // SAFETY: lanes are below `width`, and so are they in `R` rows of products.
@@ -465,25 +458,132 @@ pub(super) fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
     }
 }
 
-/// What the products of unsigned weights with their offset exceed those of the true weights by,
-/// negated: the integer sums start from here.
-///
-/// # Safety
-/// The negated sums of 16 columns must be readable at `sums`, and where a group has 32 columns,
-/// those of the next 16 `width` further on.
-#[inline(always)]
-unsafe fn offset_sum<I: Int8, F: Format>(isa: I, sums: *const i32, width: usize) -> I::I32 {
-    if !I::UNSIGNED_WEIGHTS || F::OFFSET == 0 {
-        return isa.zero_i32();
-    }
-    // SAFETY: as above.
-    let sum = unsafe {
-        let sum = isa.load_i32(sums);
-        if F::GROUP == UNIT {
-            isa.add_i32(sum, isa.load_i32(sums.add(width)))
-        } else {
-            sum
+/// The operands of [`dot_tile`], whose lengths it has checked.
+struct Operands<'a> {
+    panel: PanelTile<'a>,
+    tokens: View<'a>,
+    first_lane: usize,
+}
+
+impl Operands<'_> {
+    /// Brings sums to the scales of the block that begins with unit `first`.
+    ///
+    /// # Safety
+    /// There must be such a block, and lanes for `V` registers.
+    #[inline(always)]
+    unsafe fn begin_block<I: Int8, const R: usize, const V: usize>(
+        &self,
+        isa: I,
+        first: usize,
+        mut totals: [[I::F32; V]; R],
+    ) -> [[I::F32; V]; R] {
+        let width = I::TILE_VECTORS * I::LANES;
+        for v in 0..V {
+            let at = first / BLOCK_UNITS * width + self.first_lane + v * I::LANES;
+            // SAFETY: the caller vouches for the block and the lanes.
+            let ratios = unsafe { isa.load_f32(self.tokens.ratios.as_ptr().add(at)) };
+            for (r, totals) in totals.iter_mut().enumerate() {
+                totals[v] = isa.mul(totals[v], isa.token_values(r, ratios));
+            }
         }
-    };
-    isa.shift_left(sum, F::OFFSET.trailing_zeros())
+        totals
+    }
+
+    /// Adds the products of a unit to `totals`.
+    ///
+    /// # Safety
+    /// There must be the unit, `R` rows, and lanes for `V` registers.
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep the sums in registers"
+    )]
+    #[inline(always)]
+    unsafe fn add_unit<I: Int8, F: Format, const R: usize, const V: usize>(
+        &self,
+        isa: I,
+        unit: usize,
+        mut totals: [[I::F32; V]; R],
+    ) -> [[I::F32; V]; R] {
+        let Operands {
+            panel,
+            tokens,
+            first_lane,
+        } = self;
+        let width = I::TILE_VECTORS * I::LANES;
+        let kind = Group {
+            len: F::GROUP,
+            bits: F::BITS,
+        };
+        // SAFETY: the caller vouches for the unit, hence its groups, the rows and the lanes.
+        unsafe {
+            for g in 0..F::GROUPS_PER_UNIT {
+                let group = unit * F::GROUPS_PER_UNIT + g;
+                let quants = group * F::GROUP * width + I::COLUMNS * first_lane;
+                let sums = isa.dot_group::<R, V>(
+                    kind,
+                    panel.weights.as_ptr().add(group * R * F::GROUP),
+                    tokens.quants.as_ptr().add(quants),
+                    I::COLUMNS * width,
+                    self.start::<I, F, R, V>(isa, unit, g),
+                );
+                let groups_per_chunk = CHUNK_UNITS * F::GROUPS_PER_UNIT;
+                let chunk = unit / CHUNK_UNITS * R * groups_per_chunk;
+                let scales = panel.scales.as_ptr().add(chunk + group % groups_per_chunk);
+                for r in 0..R {
+                    let scale = isa.row_value(scales, groups_per_chunk, r);
+                    for v in 0..V {
+                        let sum = isa.to_f32(sums[r][v]);
+                        totals[r][v] = isa.mul_add(sum, scale, totals[r][v]);
+                    }
+                }
+            }
+            if F::HAS_MINS {
+                let sums: [I::F32; V] = std::array::from_fn(|v| {
+                    let at = unit * width + first_lane + v * I::LANES;
+                    isa.load_f32(tokens.unit_sums.as_ptr().add(at))
+                });
+                let chunk = unit / CHUNK_UNITS * R * CHUNK_UNITS;
+                let mins = panel.mins.as_ptr().add(chunk + unit % CHUNK_UNITS);
+                for (r, totals) in totals.iter_mut().enumerate() {
+                    let min = isa.row_value(mins, CHUNK_UNITS, r);
+                    for (total, sum) in totals.iter_mut().zip(sums) {
+                        *total = isa.neg_mul_add(min, isa.token_values(r, sum), *total);
+                    }
+                }
+            }
+        }
+        totals
+    }
+
+    /// What the integer sums of a unit's group `group` begin with: where weights are unsigned, what
+    /// their products with the tokens will exceed those of the true weights by, negated.
+    ///
+    /// # Safety
+    /// As [`Operands::add_unit`].
+    #[inline(always)]
+    unsafe fn start<I: Int8, F: Format, const R: usize, const V: usize>(
+        &self,
+        isa: I,
+        unit: usize,
+        group: usize,
+    ) -> [[I::I32; V]; R] {
+        if !I::UNSIGNED_WEIGHTS || F::OFFSET == 0 {
+            return isa.zero_tile();
+        }
+        let width = I::TILE_VECTORS * I::LANES;
+        let of_tokens = std::array::from_fn(|v| {
+            let at = (2 * unit + group) * width + self.first_lane + v * I::LANES;
+            // SAFETY: the caller vouches for the unit and the lanes. There are sums of each 16
+            // columns, so those of the unit's second half are `width` further on.
+            let sum = unsafe {
+                let sums = self.tokens.sums.as_ptr().add(at);
+                match F::GROUP {
+                    UNIT => isa.add_i32(isa.load_i32(sums), isa.load_i32(sums.add(width))),
+                    _ => isa.load_i32(sums),
+                }
+            };
+            isa.shift_left(sum, F::OFFSET.trailing_zeros())
+        });
+        [of_tokens; R]
+    }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::gguf::DType;
 use crate::kernels::activations::{Layout, View};
 use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
-use crate::kernels::int8::{CHUNK_UNITS, Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
 
@@ -259,10 +259,14 @@ fn add_pair<I: Int8, F: Format, const T: usize>(
     // SAFETY: the row has these units, and so has each token.
     unsafe {
         let integers = F::pair(isa, row.as_ptr(), first / 2 + pair, n_units);
+        let kind = Group {
+            len: F::GROUP,
+            bits: F::BITS,
+        };
         for t in 0..T {
             let quants = tokens[t].quants.as_ptr().cast::<u8>();
             let [first, second] = units.map(|unit| quants.wrapping_add(unit * UNIT));
-            let products = isa.dot_pair(F::BITS, integers, isa.load_pair(first, second));
+            let products = isa.dot_pair(kind, integers, isa.load_pair(first, second));
             let sum = &mut sums.products[t][pair % 2];
             *sum = isa.add_scaled(F::GROUPS_PER_UNIT, products, scales[t], pair, *sum);
         }

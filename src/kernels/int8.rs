@@ -7,6 +7,8 @@
 //! integers, and the same floats in the same order, as [`Scalar`](super::scalar::Scalar).
 #![allow(unsafe_code)]
 
+use half::f16;
+
 use crate::kernels::attention::scores::KeyScores;
 use crate::kernels::gemm::GemmTile;
 
@@ -55,6 +57,12 @@ pub trait Int8: Copy + Send + Sync {
     const TILE_VECTORS: usize;
     /// Weight rows of a tile of [`gemm`](super::gemm).
     const TILE_ROWS: usize;
+    /// Whether [`Int8::dot_i16`] takes less time than two of [`Int8::mul_add`].
+    const FAST_I16: bool;
+    /// Columns of a token that stay together in a batch: as many as a product takes at once.
+    const COLUMNS: usize = 4;
+    /// Columns of a weight row that stay together in a panel, or all of its group.
+    const PANEL_COLUMNS: usize = UNIT;
 
     /// [`Int8::LANES`] 32-bit integers.
     type I32: Copy;
@@ -95,13 +103,30 @@ pub trait Int8: Copy + Send + Sync {
     /// # Safety
     /// They must be readable at `from`.
     unsafe fn load_f32(self, from: *const f32) -> Self::F32;
+    /// Loads [`Int8::LANES`] half-precision floats.
+    ///
+    /// # Safety
+    /// They must be readable at `from`.
+    unsafe fn load_f16(self, from: *const f16) -> Self::F32;
     /// Stores [`Int8::LANES`] floats.
     ///
     /// # Safety
     /// They must be writable at `to`.
     unsafe fn store_f32(self, to: *mut f32, values: Self::F32);
+    /// Stores [`Int8::LANES`] integers.
+    ///
+    /// # Safety
+    /// They must be writable at `to`.
+    unsafe fn store_i32(self, to: *mut i32, values: Self::I32);
     /// Zeros.
     fn zero_i32(self) -> Self::I32;
+    /// The same integer in every lane.
+    fn splat_i32(self, value: i32) -> Self::I32;
+    /// Zeros to begin the sums of a tile with.
+    #[inline(always)]
+    fn zero_tile<const R: usize, const V: usize>(self) -> [[Self::I32; V]; R] {
+        [[self.zero_i32(); V]; R]
+    }
     /// The same float in every lane.
     fn splat_f32(self, value: f32) -> Self::F32;
     /// `a + b`.
@@ -110,6 +135,13 @@ pub trait Int8: Copy + Send + Sync {
     fn shift_left(self, a: Self::I32, bits: u32) -> Self::I32;
     /// Integers as floats, rounded to nearest.
     fn to_f32(self, a: Self::I32) -> Self::F32;
+    /// The nearest integers, to even where two are as near.
+    fn round(self, a: Self::F32) -> Self::I32;
+    /// Integers of 16 bits in the lower and the upper halves of lanes.
+    fn pack_i16(self, lower: Self::I32, upper: Self::I32) -> Self::I32;
+    /// Adds the product of the lower halves and that of the upper halves of each lane, which are
+    /// signed integers of 16 bits.
+    fn dot_i16(self, sum: Self::I32, a: Self::I32, b: Self::I32) -> Self::I32;
     /// `a * b`.
     fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a * b + c`, rounded once.
@@ -120,9 +152,13 @@ pub trait Int8: Copy + Send + Sync {
     /// Adds the products of a group of columns to `sums`, for `R` weight rows and `V` registers of
     /// tokens. Unsigned weights have at most `kind.bits`.
     ///
+    /// An instruction set may share the `R * V` registers out among rows and tokens as it likes, if
+    /// [`Int8::row_value`], [`Int8::token_values`] and [`Int8::by_rows`] follow.
+    ///
     /// # Safety
-    /// `weights: [R][kind.len]` must be readable, and of `activations` `[V][LANES][4]` at each of
-    /// `kind.len / 4` multiples of `stride`.
+    /// `weights: [R][kind.len]`, in the order that [`place`](super::gemm::place) says, must be readable,
+    /// and of `activations` `[V][LANES][COLUMNS]` at each of `kind.len / COLUMNS` multiples of
+    /// `stride`.
     unsafe fn dot_group<const R: usize, const V: usize>(
         self,
         kind: Group,
@@ -131,6 +167,32 @@ pub trait Int8: Copy + Send + Sync {
         stride: usize,
         sums: [[Self::I32; V]; R],
     ) -> [[Self::I32; V]; R];
+
+    /// What row `row` of a tile is multiplied with, of values `stride` apart from `from` on.
+    ///
+    /// # Safety
+    /// There must be [`Int8::TILE_ROWS`] such floats, and `row` be below that.
+    #[inline(always)]
+    unsafe fn row_value(self, from: *const f32, stride: usize, row: usize) -> Self::F32 {
+        // SAFETY: the caller vouches for the floats.
+        self.splat_f32(unsafe { from.add(row * stride).read() })
+    }
+
+    /// What the sums of row `row` are multiplied with, given a value for each token.
+    #[inline(always)]
+    fn token_values(self, row: usize, values: Self::F32) -> Self::F32 {
+        let _ = row;
+        values
+    }
+
+    /// The sums with those of row `r` and register `v` of the tokens at `[r][v]`.
+    #[inline(always)]
+    fn by_rows<const R: usize, const V: usize>(
+        self,
+        sums: [[Self::F32; V]; R],
+    ) -> [[Self::F32; V]; R] {
+        sums
+    }
 
     /// Writes a square of [`Int8::LANES`] rows of floats to `to` with rows and columns exchanged,
     /// added to what is there with `accumulate`. Strides are distances of rows.
@@ -185,16 +247,18 @@ pub trait Int8: Copy + Send + Sync {
     fn from_unsigned<const OFFSET: u8>(self, weights: Self::Pair) -> Self::Pair;
     /// Signed weights to this instruction set's, whose offset is 128 if they are unsigned.
     fn from_signed(self, weights: Self::Pair) -> Self::Pair;
-    /// Stores the four halves of two units.
+    /// Stores the four halves of two units; of each, what is beyond [`Int8::PANEL_COLUMNS`] goes
+    /// `apart` from where it starts.
     ///
     /// # Safety
-    /// 16 bytes must be writable at each address.
-    unsafe fn store_halves(self, to: [*mut u8; 4], pair: Self::Pair);
+    /// 16 bytes, or [`Int8::PANEL_COLUMNS`] where those are fewer, must be writable at each address
+    /// and in the latter case `apart` further.
+    unsafe fn store_halves(self, to: [*mut u8; 4], apart: usize, pair: Self::Pair);
     /// Zeros.
     fn pair_zero(self) -> Self::PairF32;
-    /// The products of two units' columns, summed four at a time. Unsigned weights have at most
-    /// `bits`.
-    fn dot_pair(self, bits: u32, weights: Self::Pair, activations: Self::Pair) -> Self::PairF32;
+    /// The products of two units' columns, a few of the same group summed to a lane. Unsigned weights
+    /// have at most `kind.bits`.
+    fn dot_pair(self, kind: Group, weights: Self::Pair, activations: Self::Pair) -> Self::PairF32;
     /// The scales of a chunk's groups, to be used by [`Int8::add_scaled`].
     fn chunk_scales(self, groups: [Self::Eight; 2]) -> Self::ChunkScales;
     /// Adds the products of pair `pair` of a chunk to `sum`, each times its group's scale.

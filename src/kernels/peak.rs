@@ -49,9 +49,11 @@ impl Peak {
         for _ in 0..self.rounds {
             // The compiler must not know that each round sees the same numbers.
             let (weights, activations) = black_box((weights.as_ptr(), activations.as_ptr()));
-            // SAFETY: there are `R` rows of a group of weights and, at multiples of `4 * width`,
+            // SAFETY: there are `R` rows of a group of weights and, at multiples of `COLUMNS * width`,
             // a group of `width` tokens, as was just checked.
-            sums = unsafe { isa.dot_group::<R, V>(GROUP, weights, activations, 4 * width, sums) };
+            sums = unsafe {
+                isa.dot_group::<R, V>(GROUP, weights, activations, I::COLUMNS * width, sums)
+            };
         }
         black_box(sums);
         (self.rounds * R * width * GROUP.len) as u64

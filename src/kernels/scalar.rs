@@ -1,6 +1,8 @@
 //! Portable code: what every instruction set has to compute.
 #![allow(unsafe_code)]
 
+use half::f16;
+
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
@@ -16,6 +18,7 @@ type Pair = [[u8; UNIT]; 2];
 type Sums = [f32; 2 * UNIT_LANES];
 
 impl Int8 for Scalar {
+    const FAST_I16: bool = false;
     const UNSIGNED_WEIGHTS: bool = false;
     const LANES: usize = LANES;
     const TILE_VECTORS: usize = 1;
@@ -67,14 +70,32 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn load_f16(self, from: *const f16) -> [f32; LANES] {
+        // SAFETY: the caller vouches for the halves.
+        let halves = unsafe { from.cast::<[f16; LANES]>().read_unaligned() };
+        halves.map(f16::to_f32)
+    }
+
+    #[inline(always)]
     unsafe fn store_f32(self, to: *mut f32, values: [f32; LANES]) {
         // SAFETY: the caller vouches for the floats.
         unsafe { to.cast::<[f32; LANES]>().write_unaligned(values) }
     }
 
     #[inline(always)]
+    unsafe fn store_i32(self, to: *mut i32, values: [i32; LANES]) {
+        // SAFETY: the caller vouches for the integers.
+        unsafe { to.cast::<[i32; LANES]>().write_unaligned(values) }
+    }
+
+    #[inline(always)]
     fn zero_i32(self) -> [i32; LANES] {
         [0; LANES]
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, value: i32) -> [i32; LANES] {
+        [value; LANES]
     }
 
     #[inline(always)]
@@ -95,6 +116,25 @@ impl Int8 for Scalar {
     #[inline(always)]
     fn to_f32(self, a: [i32; LANES]) -> [f32; LANES] {
         a.map(|a| a as f32)
+    }
+
+    #[inline(always)]
+    fn round(self, a: [f32; LANES]) -> [i32; LANES] {
+        a.map(|a| a.round_ties_even() as i32)
+    }
+
+    #[inline(always)]
+    fn pack_i16(self, lower: [i32; LANES], upper: [i32; LANES]) -> [i32; LANES] {
+        std::array::from_fn(|i| lower[i] & 0xffff | upper[i] << 16)
+    }
+
+    #[inline(always)]
+    fn dot_i16(self, sum: [i32; LANES], a: [i32; LANES], b: [i32; LANES]) -> [i32; LANES] {
+        let lower = |x: i32| i32::from(x as i16);
+        std::array::from_fn(|i| {
+            let products = lower(a[i]) * lower(b[i]) + (a[i] >> 16) * (b[i] >> 16);
+            sum[i].wrapping_add(products)
+        })
     }
 
     #[inline(always)]
@@ -219,7 +259,7 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn store_halves(self, to: [*mut u8; 4], pair: Pair) {
+    unsafe fn store_halves(self, to: [*mut u8; 4], _: usize, pair: Pair) {
         let halves = pair.as_flattened().as_chunks::<{ UNIT / 2 }>().0;
         for (to, half) in to.into_iter().zip(halves) {
             // SAFETY: the caller vouches for the bytes.
@@ -233,7 +273,7 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
-    fn dot_pair(self, _: u32, weights: Pair, activations: Pair) -> Sums {
+    fn dot_pair(self, _: Group, weights: Pair, activations: Pair) -> Sums {
         let (weights, activations) = (weights.as_flattened(), activations.as_flattened());
         std::array::from_fn(|lane| {
             let products = (4 * lane..4 * lane + 4)

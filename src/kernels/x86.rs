@@ -3,6 +3,8 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
@@ -253,7 +255,7 @@ macro_rules! pairs_256 {
         }
 
         #[inline(always)]
-        unsafe fn store_halves(self, to: [*mut u8; 4], [first, second]: [__m256i; 2]) {
+        unsafe fn store_halves(self, to: [*mut u8; 4], _: usize, [first, second]: [__m256i; 2]) {
             // SAFETY: the caller vouches for the bytes, `self` for AVX2.
             unsafe {
                 _mm_storeu_si128(to[0].cast(), _mm256_castsi256_si128(first));
@@ -270,10 +272,10 @@ macro_rules! pairs_256 {
         }
 
         #[inline(always)]
-        fn dot_pair(self, bits: u32, w: [__m256i; 2], a: [__m256i; 2]) -> [__m256; 2] {
+        fn dot_pair(self, kind: Group, w: [__m256i; 2], a: [__m256i; 2]) -> [__m256; 2] {
             [
-                self.dot_unit(bits, w[0], a[0]),
-                self.dot_unit(bits, w[1], a[1]),
+                self.dot_unit(kind.bits, w[0], a[0]),
+                self.dot_unit(kind.bits, w[1], a[1]),
             ]
         }
 
@@ -380,6 +382,12 @@ macro_rules! lanes_256 {
         }
 
         #[inline(always)]
+        unsafe fn load_f16(self, from: *const f16) -> __m256 {
+            // SAFETY: the caller vouches for the halves, `self` for F16C.
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+        }
+
+        #[inline(always)]
         unsafe fn store_f32(self, to: *mut f32, values: __m256) {
             // SAFETY: the caller vouches for the floats, `self` for AVX.
             unsafe { _mm256_storeu_ps(to, values) }
@@ -412,6 +420,18 @@ macro_rules! lanes_256 {
         }
 
         #[inline(always)]
+        unsafe fn store_i32(self, to: *mut i32, values: __m256i) {
+            // SAFETY: the caller vouches for the integers, `self` for AVX2.
+            unsafe { _mm256_storeu_si256(to.cast(), values) }
+        }
+
+        #[inline(always)]
+        fn splat_i32(self, value: i32) -> __m256i {
+            // SAFETY: `self` proves AVX2.
+            unsafe { _mm256_set1_epi32(value) }
+        }
+
+        #[inline(always)]
         fn zero_i32(self) -> __m256i {
             // SAFETY: `self` proves AVX.
             unsafe { _mm256_setzero_si256() }
@@ -439,6 +459,18 @@ macro_rules! lanes_256 {
         fn to_f32(self, a: __m256i) -> __m256 {
             // SAFETY: `self` proves AVX.
             unsafe { _mm256_cvtepi32_ps(a) }
+        }
+
+        #[inline(always)]
+        fn round(self, a: __m256) -> __m256i {
+            // SAFETY: `self` proves AVX2.
+            unsafe { _mm256_cvtps_epi32(a) }
+        }
+
+        #[inline(always)]
+        fn pack_i16(self, lower: __m256i, upper: __m256i) -> __m256i {
+            // SAFETY: `self` proves AVX2.
+            unsafe { _mm256_blend_epi16::<0b1010_1010>(lower, _mm256_slli_epi32::<16>(upper)) }
         }
 
         #[inline(always)]
@@ -484,12 +516,19 @@ impl Avx2 {
 }
 
 impl Int8 for Avx2 {
+    const FAST_I16: bool = false;
     const UNSIGNED_WEIGHTS: bool = true;
     const TILE_VECTORS: usize = 1;
     const TILE_ROWS: usize = 6;
     common!();
     pairs_256!();
     lanes_256!();
+
+    #[inline(always)]
+    fn dot_i16(self, sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)) }
+    }
 
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {

@@ -179,7 +179,7 @@ impl Block {
             values: columns(values).into(),
             n_keys,
             causal_start: None,
-            int8_scores: false,
+            in_integers: false,
         };
         attention.forward(compute, attended);
         // The reference adds to the normed input here, not to the input itself.

@@ -287,7 +287,7 @@ impl Block {
             values: cache.values(),
             n_keys: first + n,
             causal_start: Some(first),
-            int8_scores: false,
+            in_integers: self.attention_out.weight.is_quantized(),
         };
         attention.forward(compute, attended);
         let input = scratch.input.prepare(compute, attended, width);

@@ -9,8 +9,11 @@ use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::error::{Error, Result};
+use crate::gguf::DType;
+use crate::kernels::int8::UNIT;
 use crate::model::config::DecoderConfig;
 use crate::ops::attention::{Heads, StoredHeads};
+use crate::quant::{self, BlockQ8_0};
 
 /// How keys and values are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,15 +22,35 @@ pub enum CacheType {
     F32,
     /// Rounded to half precision: half the memory, and half of what attention reads.
     F16,
+    /// 8-bit integers with a scale for each 32 values of a head: little more than half of that
+    /// again. Heads must have a multiple of 32 values.
+    Q8_0,
 }
 
 impl CacheType {
-    /// Bytes of one value.
-    fn value_bytes(self) -> usize {
+    /// Bytes of one row of one head.
+    fn row_bytes(self, head_dim: usize) -> usize {
         match self {
-            CacheType::F32 => size_of::<f32>(),
-            CacheType::F16 => size_of::<u16>(),
+            CacheType::F32 => head_dim * size_of::<f32>(),
+            CacheType::F16 => head_dim * size_of::<u16>(),
+            CacheType::Q8_0 => head_dim / UNIT * size_of::<BlockQ8_0>(),
         }
+    }
+
+    /// Fails where heads of a model cannot be kept so.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::Kind::Usage).
+    pub fn check(self, config: &DecoderConfig) -> Result<()> {
+        let head_dim = config.head_dim();
+        if self == CacheType::Q8_0 && !head_dim.is_multiple_of(UNIT) {
+            return Err(Error::usage(format!(
+                "q8_0 needs heads of a multiple of {UNIT} values, and those of this model have \
+                 {head_dim}; use f16"
+            ))
+            .in_flag("--cache-type"));
+        }
+        Ok(())
     }
 }
 
@@ -36,6 +59,7 @@ impl fmt::Display for CacheType {
         f.write_str(match self {
             CacheType::F32 => "f32",
             CacheType::F16 => "f16",
+            CacheType::Q8_0 => "q8_0",
         })
     }
 }
@@ -47,8 +71,9 @@ impl FromStr for CacheType {
         match text {
             "f32" => Ok(CacheType::F32),
             "f16" => Ok(CacheType::F16),
+            "q8_0" => Ok(CacheType::Q8_0),
             _ => Err(Error::usage(format!(
-                "'{text}' is no type of cache; one of f32, f16"
+                "'{text}' is no type of cache; one of f32, f16, q8_0"
             ))),
         }
     }
@@ -82,6 +107,8 @@ enum Rows {
     F32(Vec<f32>),
     /// The bits of half-precision floats.
     F16(Vec<u16>),
+    /// Whole blocks.
+    Q8_0(Vec<u8>),
 }
 
 impl Rows {
@@ -89,6 +116,7 @@ impl Rows {
         match cache_type {
             CacheType::F32 => Rows::F32(vec![0.0; len]),
             CacheType::F16 => Rows::F16(vec![0; len]),
+            CacheType::Q8_0 => Rows::Q8_0(vec![0; cache_type.row_bytes(len)]),
         }
     }
 
@@ -100,13 +128,21 @@ impl Rows {
                 let rows: &mut [f16] = rows[range].reinterpret_cast_mut();
                 rows.convert_from_f32_slice(values);
             }
+            Rows::Q8_0(rows) => {
+                let [start, end] = [range.start, range.end].map(|at| CacheType::Q8_0.row_bytes(at));
+                quant::quantize(DType::Q8_0, values, &mut rows[start..end]);
+            }
         }
     }
 }
 
 impl KvCache {
     /// Reserves room for `capacity` positions. Pages that are never written cost nothing.
+    ///
+    /// # Panics
+    /// For a type that [`CacheType::check`] refuses.
     pub fn new(config: &DecoderConfig, cache_type: CacheType, capacity: usize) -> Self {
+        assert!(cache_type.check(config).is_ok());
         let layer = || LayerCache {
             keys: Rows::zeros(cache_type, capacity * config.kv_dim()),
             values: Rows::zeros(cache_type, capacity * config.kv_dim()),
@@ -123,9 +159,9 @@ impl KvCache {
 
     /// Bytes that `capacity` positions take.
     pub fn bytes(config: &DecoderConfig, cache_type: CacheType, capacity: usize) -> u64 {
-        2 * cache_type.value_bytes() as u64
+        2 * cache_type.row_bytes(config.head_dim()) as u64
             * config.n_layers as u64
-            * config.kv_dim() as u64
+            * config.n_kv_heads as u64
             * capacity as u64
     }
 
@@ -186,17 +222,20 @@ impl LayerCache {
 
     fn heads<'a>(&self, rows: &'a Rows) -> StoredHeads<'a> {
         match rows {
-            Rows::F32(rows) => StoredHeads::F32(self.view(rows)),
-            Rows::F16(rows) => StoredHeads::F16(self.view(rows.reinterpret_cast())),
+            Rows::F32(rows) => StoredHeads::F32(self.view(rows, self.head_dim)),
+            Rows::F16(rows) => StoredHeads::F16(self.view(rows.reinterpret_cast(), self.head_dim)),
+            Rows::Q8_0(rows) => {
+                StoredHeads::Q8_0(self.view(bytemuck::cast_slice(rows), self.head_dim / UNIT))
+            }
         }
     }
 
-    fn view<'a, T>(&self, data: &'a [T]) -> Heads<'a, T> {
+    fn view<'a, T>(&self, data: &'a [T], row_stride: usize) -> Heads<'a, T> {
         Heads {
             data,
             offset: 0,
-            head_stride: self.capacity * self.head_dim,
-            row_stride: self.head_dim,
+            head_stride: self.capacity * row_stride,
+            row_stride,
         }
     }
 }

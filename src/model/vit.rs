@@ -158,7 +158,7 @@ impl Block {
             values: columns(2 * width).into(),
             n_keys: config.n_tokens(),
             causal_start: None,
-            int8_scores: self.qkv.weight.is_quantized(),
+            in_integers: self.qkv.weight.is_quantized(),
         };
         attention.forward(compute, attended);
         let attended = input.prepare(compute, attended, width);

@@ -7,6 +7,7 @@ use half::f16;
 use crate::kernels::attention::{Head, HeadRows, Scratch, Stored, TILE_QUERIES, attend};
 use crate::kernels::tiles::Tiles;
 use crate::ops::Compute;
+use crate::quant::BlockQ8_0;
 
 thread_local! {
     /// Buffers of this thread; they grow to a constant size once.
@@ -56,6 +57,8 @@ pub enum StoredHeads<'a> {
     F32(Heads<'a, f32>),
     /// Rounded to half precision.
     F16(Heads<'a, f16>),
+    /// Blocks of 32 small integers; offsets and strides count blocks.
+    Q8_0(Heads<'a, BlockQ8_0>),
 }
 
 impl<'a> StoredHeads<'a> {
@@ -63,6 +66,7 @@ impl<'a> StoredHeads<'a> {
         match self {
             StoredHeads::F32(heads) => Stored::F32(heads.head(index)),
             StoredHeads::F16(heads) => Stored::F16(heads.head(index)),
+            StoredHeads::Q8_0(heads) => Stored::Q8_0(heads.head(index)),
         }
     }
 }
@@ -92,8 +96,8 @@ pub struct Attention<'a> {
     pub n_keys: usize,
     /// With `Some(start)`, query `i` sees the keys up to and including `start + i`.
     pub causal_start: Option<usize>,
-    /// Whether batches of queries compute scores in 8-bit integers.
-    pub int8_scores: bool,
+    /// Whether batches of queries are computed in 8-bit and 16-bit integers.
+    pub in_integers: bool,
 }
 
 impl Attention<'_> {
@@ -117,7 +121,7 @@ impl Attention<'_> {
                     n_keys: self.n_keys,
                     causal_start: self.causal_start,
                     scale,
-                    int8_scores: self.int8_scores,
+                    in_integers: self.in_integers,
                 };
                 SCRATCH.with_borrow_mut(|scratch| {
                     attend(compute.isa, inputs, &mut tile, scratch);

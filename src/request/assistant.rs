@@ -1,21 +1,21 @@
 //! An open model file, and the checks that a request must pass before work starts.
 
 use std::path::Path;
-#[cfg(feature = "constrain")]
-use std::sync::OnceLock;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use sha2::{Digest, Sha256};
 
 use super::picture::Preparation;
 use super::run::{Plan, Run};
 use super::{Answer, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason};
+use crate::capacity;
 #[cfg(feature = "constrain")]
 use crate::constrain::{Grammars, Guide};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Identity, names};
 use crate::image::{Aspect, Exif};
 use crate::model::Model;
+use crate::model::kv_cache::CacheType;
 use crate::model::visual_config::VisualConfig;
 use crate::ops::Compute;
 use crate::prompt::{Part, Segment, Template, tokenize, tokenize_raw};
@@ -41,6 +41,8 @@ pub struct Assistant {
     grammars: OnceLock<Grammars>,
     /// What opening took.
     pub(super) timings: Timings,
+    /// Positions of a request that does not say how many, once one has asked.
+    default_context: OnceLock<usize>,
 }
 
 impl Assistant {
@@ -88,7 +90,17 @@ impl Assistant {
             #[cfg(feature = "constrain")]
             grammars: OnceLock::new(),
             timings: Timings::default(),
+            default_context: OnceLock::new(),
         })
+    }
+
+    /// Decides how keys and values are kept; in the model's own way unless this is called.
+    ///
+    /// # Errors
+    /// As [`Model::set_cache_type`].
+    pub fn set_cache_type(&mut self, cache_type: CacheType) -> Result<()> {
+        self.default_context = OnceLock::new();
+        self.model.set_cache_type(cache_type)
     }
 
     /// The model.
@@ -274,13 +286,14 @@ impl Assistant {
             .ok_or_else(|| Error::input("this model has no image branch; ask it without a picture"))
     }
 
-    /// The context of a request that asks for `wanted`, in positions.
+    /// The context of a request that asks for `wanted`, in positions; of one that asks for nothing,
+    /// what the model was trained with, or less where memory is short.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::Kind::Usage) where no memory could hold it.
     pub fn context(&self, wanted: Option<usize>) -> Result<usize> {
-        let trained = self.model.config().decoder.max_position_embeddings;
-        let context = wanted.unwrap_or(trained);
+        let default = || capacity::default_context(&self.model);
+        let context = wanted.unwrap_or_else(|| *self.default_context.get_or_init(default));
         check_context(context)?;
         Ok(context)
     }

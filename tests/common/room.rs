@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use owl2_convert::checkpoint::Checkpoint;
 use serde_json::Value;
 
-use crate::checkpoints;
+use crate::{checkpoints, machine};
 
 /// A directory with model files, in which the program runs.
 pub struct Room(tempfile::TempDir);
@@ -34,7 +34,7 @@ impl Room {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_owl2"));
+        let mut command = machine::program(env!("CARGO_BIN_EXE_owl2"));
         command.current_dir(self.0.path()).args(args);
         command
     }

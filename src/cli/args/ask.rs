@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::image::Aspect;
+use crate::model::kv_cache::CacheType;
 
 /// One question, several, or a chat.
 #[derive(Debug, Args)]
@@ -142,9 +143,15 @@ pub(in crate::cli) struct RunningArgs {
     #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 
-    /// Room for prompt, pictures and answer, in tokens [default: as the model was trained with]
+    /// Room for prompt, pictures and answer, in tokens [default: as the model was trained with, or
+    /// less where memory is short]
     #[arg(short, long, value_name = "N")]
     pub ctx_size: Option<usize>,
+
+    /// How keys and values are kept: q8_0 takes little more than half of the memory of f16 [default:
+    /// f16, or f32 where the weights are]
+    #[arg(long, value_name = "f32|f16|q8_0")]
+    pub cache_type: Option<CacheType>,
 
     /// Draft up to N tokens, 7 at most, from what was said already and verify them together; the
     /// answer is the same, sooner where it repeats something. 0 is off [default: as many as pay]

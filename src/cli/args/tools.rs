@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
+use crate::board::Board;
+
 /// Arguments of `owl2 info`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InfoArgs {
@@ -16,6 +18,10 @@ pub(in crate::cli) struct InfoArgs {
     /// Context for which the memory is counted [default: as the model was trained with]
     #[arg(short, long, value_name = "N")]
     pub ctx_size: Option<usize>,
+
+    /// Model the times that a machine would take, from its data sheet
+    #[arg(long, value_name = "pi4|pi5|m1|m2")]
+    pub board: Option<Board>,
 
     /// Print one JSON object
     #[arg(long)]

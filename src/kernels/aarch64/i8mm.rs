@@ -4,12 +4,16 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use half::f16;
+
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT_LANES};
+use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
 
-use crate::kernels::aarch64::{BYTES, DotProd, I8mm, LANES, nibbles};
+use crate::kernels::aarch64::{
+    BYTES, DotProd, I8mm, LANES, PAIRED_ROWS, load_paired_rows, load_zeros, nibbles,
+};
 
 /// Adds the products of two rows of 8 bytes in `a` with two in `b` to `sums: [2, 2]`: an intrinsic
 /// that Rust does not have yet.
@@ -29,16 +33,126 @@ fn smmla(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     sums
 }
 
+/// The instruction that adds the products of eight columns of two rows with those of two tokens.
+macro_rules! smmla {
+    ($sums:literal, $rows:literal, $tokens:literal) => {
+        concat!(
+            "smmla v", $sums, ".4s, v", $rows, ".16b, v", $tokens, ".16b"
+        )
+    };
+}
+
 impl I8mm {
-    /// Products summed four at a time.
+    /// Adds products to `sums`, four to a lane.
     #[inline(always)]
-    fn dot_register(self, weights: int8x16_t, activations: int8x16_t) -> int32x4_t {
-        DotProd(()).dot_register(weights, activations)
+    fn add_register(
+        self,
+        sums: int32x4_t,
+        weights: int8x16_t,
+        activations: int8x16_t,
+    ) -> int32x4_t {
+        DotProd(()).add_register(sums, weights, activations)
     }
 }
 
+impl I8mm {
+    /// Adds the products of eight columns.
+    ///
+    /// # Safety
+    /// `[PAIRED_ROWS][8]` weights and `[V][LANES][8]` activations must be readable.
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep the sums in registers"
+    )]
+    #[inline(always)]
+    unsafe fn add_eight<const R: usize, const V: usize>(
+        self,
+        weights: *const u8,
+        activations: *const i8,
+        mut sums: [[int32x4_t; V]; R],
+    ) -> [[int32x4_t; V]; R] {
+        // SAFETY: the caller vouches for the bytes, `self` for NEON and products of matrices.
+        unsafe {
+            let w = load_paired_rows(weights);
+            for v in 0..V {
+                for half in 0..2 {
+                    let tokens = vld1q_s8(activations.add((2 * v + half) * BYTES));
+                    for i in 0..R / 2 {
+                        let sum = &mut sums[2 * i + half][v];
+                        *sum = smmla(*sum, w[i], tokens);
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    /// [`I8mm::add_eight`] for a full tile: what most time is spent on. The registers are chosen by
+    /// hand because loads of several take neighbouring ones. Moves both pointers on.
+    ///
+    /// # Safety
+    /// As [`I8mm::add_eight`].
+    #[inline(always)]
+    unsafe fn add_full_eight<const R: usize, const V: usize>(
+        self,
+        weights: &mut *const u8,
+        activations: &mut *const i8,
+        mut sums: [[int32x4_t; V]; R],
+    ) -> [[int32x4_t; V]; R] {
+        assert!(R == PAIRED_ROWS && V == 2);
+        // SAFETY: the caller vouches for the bytes, `self` for NEON and products of matrices.
+        unsafe {
+            asm!(
+                "ld1 {{v4.16b, v5.16b, v6.16b}}, [{weights}], #48",
+                "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{activations}], #64",
+                smmla!(20, 4, 0),
+                smmla!(24, 5, 0),
+                smmla!(28, 6, 0),
+                smmla!(22, 4, 1),
+                smmla!(26, 5, 1),
+                smmla!(30, 6, 1),
+                smmla!(21, 4, 2),
+                smmla!(25, 5, 2),
+                smmla!(29, 6, 2),
+                smmla!(23, 4, 3),
+                smmla!(27, 5, 3),
+                smmla!(31, 6, 3),
+                weights = inout(reg) *weights,
+                activations = inout(reg) *activations,
+                inout("v20") sums[0][0],
+                inout("v21") sums[0][1],
+                inout("v22") sums[1][0],
+                inout("v23") sums[1][1],
+                inout("v24") sums[2][0],
+                inout("v25") sums[2][1],
+                inout("v26") sums[3][0],
+                inout("v27") sums[3][1],
+                inout("v28") sums[4][0],
+                inout("v29") sums[4][1],
+                inout("v30") sums[5][0],
+                inout("v31") sums[5][1],
+                out("v0") _,
+                out("v1") _,
+                out("v2") _,
+                out("v3") _,
+                out("v4") _,
+                out("v5") _,
+                out("v6") _,
+                options(readonly, nostack, preserves_flags)
+            );
+        }
+        sums
+    }
+}
+
+/// Sums of [`Int8::dot_group`] at `[2 * i + half][v]` are those of rows `2 * i` and `2 * i + 1` with
+/// tokens `2 * half` and `2 * half + 1` of register `v`: row by row, as the instruction makes them.
 impl Int8 for I8mm {
     common!();
+
+    const TILE_ROWS: usize = PAIRED_ROWS;
+    const COLUMNS: usize = 8;
+    const PANEL_COLUMNS: usize = 8;
 
     #[allow(
         clippy::needless_range_loop,
@@ -53,44 +167,70 @@ impl Int8 for I8mm {
         stride: usize,
         mut sums: [[int32x4_t; V]; R],
     ) -> [[int32x4_t; V]; R] {
-        const { assert!(R.is_multiple_of(2)) };
-        assert!(kind.len.is_multiple_of(8));
+        assert!(R == PAIRED_ROWS);
+        assert!(kind.len.is_multiple_of(Self::COLUMNS));
         // SAFETY: the caller vouches for the bytes, `self` for NEON and products of matrices.
         unsafe {
-            // Of rows `2 * i` and `2 * i + 1` of the weights, in the places of those rows, with
-            // tokens 0 and 1, and with 2 and 3, of each register.
-            let mut products = [[vdupq_n_s32(0); V]; R];
-            for first in (0..kind.len).step_by(8) {
-                let a = activations.add(first / 4 * stride);
-                let tokens: [[int8x16_t; 2]; V] = std::array::from_fn(|v| {
-                    // Four columns, and the next four, of four tokens.
-                    let a = a.add(v * BYTES).cast::<i32>();
-                    let (a, b) = (vld1q_s32(a), vld1q_s32(a.byte_add(stride)));
-                    [vzip1q_s32(a, b), vzip2q_s32(a, b)].map(|pair| vreinterpretq_s8_s32(pair))
-                });
-                for i in 0..R / 2 {
-                    let row = |r: usize| vld1_s8(weights.add(r * kind.len + first).cast());
-                    let w = vcombine_s8(row(2 * i), row(2 * i + 1));
-                    for v in 0..V {
-                        for half in 0..2 {
-                            let sum = &mut products[2 * i + half][v];
-                            *sum = smmla(*sum, w, tokens[v][half]);
-                        }
-                    }
+            let n_steps = kind.len / Self::COLUMNS;
+            if V == 2 && stride == 2 * V * BYTES {
+                let (mut weights, mut activations) = (weights, activations);
+                for _ in 0..n_steps {
+                    sums = self.add_full_eight(&mut weights, &mut activations, sums);
+                }
+            } else {
+                for step in 0..n_steps {
+                    let weights = weights.add(step * R / 2 * BYTES);
+                    sums = self.add_eight(weights, activations.add(step * stride), sums);
                 }
             }
-            for r in 0..R {
-                for v in 0..V {
-                    let first = vreinterpretq_s64_s32(products[r / 2 * 2][v]);
-                    let second = vreinterpretq_s64_s32(products[r / 2 * 2 + 1][v]);
-                    let of_row = match r % 2 {
-                        0 => vzip1q_s64(first, second),
-                        _ => vzip2q_s64(first, second),
-                    };
-                    sums[r][v] = vaddq_s32(sums[r][v], vreinterpretq_s32_s64(of_row));
-                }
-            }
-            sums
         }
+        sums
+    }
+
+    #[inline(always)]
+    fn zero_tile<const R: usize, const V: usize>(self) -> [[int32x4_t; V]; R] {
+        // SAFETY: `self` proves NEON.
+        unsafe { load_zeros() }
+    }
+
+    #[inline(always)]
+    unsafe fn row_value(self, from: *const f32, stride: usize, row: usize) -> float32x4_t {
+        // SAFETY: the caller vouches for the floats, of which there are pairs; `self` for NEON.
+        unsafe {
+            let from = from.add(row / 2 * 2 * stride);
+            vcombine_f32(vld1_dup_f32(from), vld1_dup_f32(from.add(stride)))
+        }
+    }
+
+    #[inline(always)]
+    fn token_values(self, row: usize, values: float32x4_t) -> float32x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe {
+            let values = vreinterpretq_f64_f32(values);
+            vreinterpretq_f32_f64(match row % 2 {
+                0 => vdupq_laneq_f64::<0>(values),
+                _ => vdupq_laneq_f64::<1>(values),
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn by_rows<const R: usize, const V: usize>(
+        self,
+        sums: [[float32x4_t; V]; R],
+    ) -> [[float32x4_t; V]; R] {
+        std::array::from_fn(|r| {
+            std::array::from_fn(|v| {
+                // SAFETY: `self` proves NEON.
+                unsafe {
+                    let first = vreinterpretq_f64_f32(sums[r / 2 * 2][v]);
+                    let second = vreinterpretq_f64_f32(sums[r / 2 * 2 + 1][v]);
+                    vreinterpretq_f32_f64(match r % 2 {
+                        0 => vzip1q_f64(first, second),
+                        _ => vzip2q_f64(first, second),
+                    })
+                }
+            })
+        })
     }
 }

@@ -8,8 +8,8 @@ use crate::kernels::Isa;
 use crate::kernels::activations::{self, Layout};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::formats::Q8_0;
-use crate::kernels::gemm::{PanelTile, TileWidth, dot_tile};
-use crate::kernels::int8::{HALF, Int8, Int8Op, UNIT};
+use crate::kernels::gemm::{PanelTile, TileWidth, dot_tile, padded, place};
+use crate::kernels::int8::{CHUNK_UNITS, HALF, Int8, Int8Op, UNIT};
 
 /// Quantized queries and a block of quantized keys; a buffer that each thread keeps.
 #[derive(Debug, Default)]
@@ -24,12 +24,10 @@ pub struct Quantized {
 /// A block of keys.
 #[derive(Debug, Default)]
 struct Keys {
-    /// `[tiles, units, rows, 32]` integers.
+    /// `[tiles, units, rows, 32]` integers, [`place`] says in which order.
     weights: AlignedFloats,
-    /// `[tiles, units, rows]`.
+    /// `[tiles, chunks, rows, units]`.
     scales: AlignedFloats,
-    /// As many zeros: minimums that there are none of.
-    mins: AlignedFloats,
 }
 
 /// Queries side by side in a tile.
@@ -109,10 +107,8 @@ impl Int8Op for PackKeys<'_, '_> {
         let rows = I::TILE_ROWS;
         let n_padded = (self.keys.len() / self.head_dim).next_multiple_of(rows);
         self.packed.weights.resize(n_padded * self.head_dim / 4);
-        self.packed.scales.resize(n_padded * n_units);
-        self.packed.mins.resize(n_padded * n_units);
-        let (weights, _) =
-            bytemuck::cast_slice_mut::<f32, i8>(&mut self.packed.weights).as_chunks_mut::<HALF>();
+        self.packed.scales.resize(n_padded * padded(n_units));
+        let weights = bytemuck::cast_slice_mut::<f32, [i8; 4]>(&mut self.packed.weights);
         for (index, key) in self.keys.chunks_exact(self.head_dim).enumerate() {
             for (unit, halves) in key
                 .as_chunks::<HALF>()
@@ -122,14 +118,16 @@ impl Int8Op for PackKeys<'_, '_> {
                 .iter()
                 .enumerate()
             {
-                let at = (index / rows * n_units + unit) * rows + index % rows;
+                let (tile, row) = (index / rows, index % rows);
+                let chunk = tile * padded(n_units) / CHUNK_UNITS + unit / CHUNK_UNITS;
+                let first = (tile * n_units + unit) * rows;
                 let scale = isa.largest(halves) / 127.0;
                 let inverse = if scale > f32::MIN_POSITIVE {
                     1.0 / scale
                 } else {
                     0.0
                 };
-                self.packed.scales[at] = scale;
+                self.packed.scales[(chunk * rows + row) * CHUNK_UNITS + unit % CHUNK_UNITS] = scale;
                 for (half, values) in halves.iter().enumerate() {
                     let (mut quants, _) = isa.quantize(values, inverse);
                     if I::UNSIGNED_WEIGHTS {
@@ -137,7 +135,11 @@ impl Int8Op for PackKeys<'_, '_> {
                             *quant ^= i8::MIN;
                         }
                     }
-                    weights[2 * at + half] = quants;
+                    for (i, four) in quants.as_chunks().0.iter().enumerate() {
+                        let column = half * HALF + 4 * i;
+                        let at = first * UNIT + place::<I>(UNIT, rows, row, column);
+                        weights[at / 4] = *four;
+                    }
                 }
             }
         }
@@ -172,14 +174,13 @@ pub fn score<I: Int8, const R: usize, const V: usize>(isa: I, work: KeyScores) {
     let n_units = work.layout.n_cols / UNIT;
     let weights: &[u8] = bytemuck::cast_slice(&work.keys.weights);
     let tiles = weights.chunks_exact(R * n_units * UNIT);
-    let scales = work.keys.scales.chunks_exact(R * n_units);
-    let mins = work.keys.mins.chunks_exact(R * n_units);
+    let scales = work.keys.scales.chunks_exact(R * padded(n_units));
     let scores = work.scores.chunks_mut(R * work.stride);
-    for (((weights, scales), mins), scores) in tiles.zip(scales).zip(mins).zip(scores) {
+    for ((weights, scales), scores) in tiles.zip(scales).zip(scores) {
         let keys = PanelTile {
             weights,
             scales,
-            mins,
+            mins: &[],
         };
         dot_tile::<I, Q8_0, R, V>(isa, keys, queries, 0, [0.0; R], scores, work.stride);
     }

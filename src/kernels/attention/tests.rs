@@ -69,17 +69,17 @@ fn matches_the_definition() {
                 n_keys,
                 causal_start,
                 scale,
-                int8_scores: false,
+                in_integers: false,
             };
             let levels = Isa::available().into_iter();
-            for (isa, int8_scores) in levels.flat_map(|isa| [(isa, false), (isa, true)]) {
+            for (isa, in_integers) in levels.flat_map(|isa| [(isa, false), (isa, true)]) {
                 let head = Head {
-                    int8_scores,
+                    in_integers,
                     ..head
                 };
                 // Queries and keys are within 1/254 of their largest values; a score is a sum of
                 // many such errors, and values are up to 2.
-                let tolerance = if int8_scores { 0.05 } else { 5e-5 };
+                let tolerance = if in_integers { 0.05 } else { 5e-5 };
                 let out = run(isa, head, n_queries, head_dim);
                 for (i, got) in out.chunks(head_dim).enumerate() {
                     let n_visible = causal_start.map_or(n_keys, |start| start + i + 1);
@@ -112,7 +112,7 @@ fn half_precision_is_what_it_rounds_to() {
         values: Stored::F16(rows(&v, head_dim)),
         n_keys,
         causal_start: Some(n_keys - n_queries),
-        int8_scores: false,
+        in_integers: false,
         scale: 0.2,
     };
     let full = Head {
@@ -127,6 +127,44 @@ fn half_precision_is_what_it_rounds_to() {
 }
 
 #[test]
+fn blocks_of_integers_are_what_they_stand_for() {
+    let (head_dim, n_queries, n_keys) = (64, 20, 90);
+    let q = values(n_queries * head_dim, 1);
+    let blocks = |seed| -> Vec<BlockQ8_0> {
+        let mut bytes = vec![0; n_keys * head_dim / 32 * 34];
+        quant::quantize(DType::Q8_0, &values(n_keys * head_dim, seed), &mut bytes);
+        bytemuck::cast_slice(&bytes).to_vec()
+    };
+    let floats = |blocks: &[BlockQ8_0]| -> Vec<f32> {
+        let mut floats = vec![0.0; n_keys * head_dim];
+        quant::dequantize(DType::Q8_0, bytemuck::cast_slice(blocks), &mut floats);
+        floats
+    };
+    let (k, v) = (blocks(2), blocks(3));
+    let (k_floats, v_floats) = (floats(&k), floats(&v));
+    for n_queries in [1, n_queries] {
+        let blocks = Head {
+            queries: rows(&q, head_dim),
+            keys: Stored::Q8_0(rows(&k, head_dim / 32)),
+            values: Stored::Q8_0(rows(&v, head_dim / 32)),
+            n_keys,
+            causal_start: Some(n_keys - n_queries),
+            in_integers: false,
+            scale: 0.2,
+        };
+        let full = Head {
+            keys: Stored::F32(rows(&k_floats, head_dim)),
+            values: Stored::F32(rows(&v_floats, head_dim)),
+            ..blocks
+        };
+        for isa in Isa::available() {
+            let got = run(isa, blocks, n_queries, head_dim);
+            assert_eq!(got, run(isa, full, n_queries, head_dim), "{isa}");
+        }
+    }
+}
+
+#[test]
 fn a_query_does_not_depend_on_its_neighbours() {
     let (head_dim, n_queries) = (64, 150);
     let q = values(n_queries * head_dim, 1);
@@ -136,7 +174,7 @@ fn a_query_does_not_depend_on_its_neighbours() {
         values: Stored::F32(rows(&q, head_dim)),
         n_keys: n_queries,
         causal_start: Some(0),
-        int8_scores: false,
+        in_integers: false,
         scale: 0.1,
     };
     for isa in Isa::available() {

@@ -3,6 +3,8 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
@@ -11,6 +13,7 @@ use crate::kernels::x86::Avx512;
 use crate::kernels::x86::registers::{six_bits, with_sum};
 
 impl Int8 for Avx512 {
+    const FAST_I16: bool = true;
     const UNSIGNED_WEIGHTS: bool = true;
     const LANES: usize = 16;
     const TILE_VECTORS: usize = 2;
@@ -68,6 +71,12 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_f16(self, from: *const f16) -> __m512 {
+        // SAFETY: the caller vouches for the halves, `self` for AVX-512.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+
+    #[inline(always)]
     unsafe fn store_f32(self, to: *mut f32, values: __m512) {
         // SAFETY: the caller vouches for the floats, `self` for AVX-512.
         unsafe { _mm512_storeu_ps(to, values) }
@@ -100,6 +109,18 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn store_i32(self, to: *mut i32, values: __m512i) {
+        // SAFETY: the caller vouches for the integers, `self` for AVX-512.
+        unsafe { _mm512_storeu_si512(to.cast(), values) }
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, value: i32) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_set1_epi32(value) }
+    }
+
+    #[inline(always)]
     fn zero_i32(self) -> __m512i {
         // SAFETY: `self` proves AVX-512.
         unsafe { _mm512_setzero_si512() }
@@ -127,6 +148,29 @@ impl Int8 for Avx512 {
     fn to_f32(self, a: __m512i) -> __m512 {
         // SAFETY: `self` proves AVX-512.
         unsafe { _mm512_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    fn round(self, a: __m512) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_cvtps_epi32(a) }
+    }
+
+    #[inline(always)]
+    fn pack_i16(self, lower: __m512i, upper: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe {
+            /// Every other 16 bits.
+            const UPPER: __mmask32 = 0xaaaa_aaaa;
+
+            _mm512_mask_blend_epi16(UPPER, lower, _mm512_slli_epi32::<16>(upper))
+        }
+    }
+
+    #[inline(always)]
+    fn dot_i16(self, sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512 VNNI.
+        unsafe { _mm512_dpwssd_epi32(sum, a, b) }
     }
 
     #[inline(always)]
@@ -255,7 +299,7 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn store_halves(self, to: [*mut u8; 4], pair: __m512i) {
+    unsafe fn store_halves(self, to: [*mut u8; 4], _: usize, pair: __m512i) {
         // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
         unsafe {
             _mm_storeu_si128(to[0].cast(), _mm512_castsi512_si128(pair));
@@ -271,7 +315,7 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
-    fn dot_pair(self, _: u32, weights: __m512i, activations: __m512i) -> __m512 {
+    fn dot_pair(self, _: Group, weights: __m512i, activations: __m512i) -> __m512 {
         // SAFETY: `self` proves AVX-512 VNNI.
         unsafe {
             let zero = _mm512_setzero_si512();

@@ -3,6 +3,8 @@
 
 use std::arch::x86_64::*;
 
+use half::f16;
+
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
@@ -24,12 +26,19 @@ impl AvxVnni {
 }
 
 impl Int8 for AvxVnni {
+    const FAST_I16: bool = true;
     const UNSIGNED_WEIGHTS: bool = true;
     const TILE_VECTORS: usize = 1;
     const TILE_ROWS: usize = 6;
     common!();
     pairs_256!();
     lanes_256!();
+
+    #[inline(always)]
+    fn dot_i16(self, sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: `self` proves AVX-VNNI.
+        unsafe { _mm256_dpwssd_avx_epi32(sum, a, b) }
+    }
 
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {

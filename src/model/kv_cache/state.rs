@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 use std::ops::Range;
 
-use super::{KvCache, LayerCache, Rows};
+use super::{CacheType, KvCache, LayerCache, Rows};
 
 impl KvCache {
     /// Bytes of one position.
@@ -50,11 +50,7 @@ impl KvCache {
 impl LayerCache {
     /// Bytes of one row of one head.
     fn row_bytes(&self) -> usize {
-        let value_bytes = match self.keys {
-            Rows::F32(_) => size_of::<f32>(),
-            Rows::F16(_) => size_of::<u16>(),
-        };
-        self.head_dim * value_bytes
+        self.keys.cache_type().row_bytes(self.head_dim)
     }
 
     /// The bytes of each head's first `len` rows.
@@ -69,10 +65,19 @@ impl LayerCache {
 }
 
 impl Rows {
+    fn cache_type(&self) -> CacheType {
+        match self {
+            Rows::F32(_) => CacheType::F32,
+            Rows::F16(_) => CacheType::F16,
+            Rows::Q8_0(_) => CacheType::Q8_0,
+        }
+    }
+
     fn bytes(&self) -> &[u8] {
         match self {
             Rows::F32(rows) => bytemuck::cast_slice(rows),
             Rows::F16(rows) => bytemuck::cast_slice(rows),
+            Rows::Q8_0(rows) => rows,
         }
     }
 
@@ -80,6 +85,7 @@ impl Rows {
         match self {
             Rows::F32(rows) => bytemuck::cast_slice_mut(rows),
             Rows::F16(rows) => bytemuck::cast_slice_mut(rows),
+            Rows::Q8_0(rows) => rows,
         }
     }
 }
