@@ -307,7 +307,8 @@ fn info_models_a_board_and_says_that_it_does() {
 
 #[test]
 fn heads_that_no_block_fits_are_not_kept_in_blocks() {
-    let room = Room::with_model();
+    let room = Room::new();
+    std::fs::write(room.path("m.gguf"), tiny::file(&tiny::config(), 1)).unwrap();
     let args = ["-m", "m.gguf", "-p", "hello", "--cache-type", "q8_0"];
     room.fails(&args, 2, &["--cache-type", "f16"]);
 }

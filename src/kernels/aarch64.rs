@@ -384,12 +384,11 @@ macro_rules! common {
             weights: [uint8x16_t; 4],
             activations: [uint8x16_t; 4],
         ) -> [float32x4_t; 4] {
-            // SAFETY: `self` proves NEON.
-            let w: [int8x16_t; 4] =
-                std::array::from_fn(|i| unsafe { vreinterpretq_s8_u8(weights[i]) });
-            // SAFETY: `self` proves NEON.
-            let a: [int8x16_t; 4] =
-                std::array::from_fn(|i| unsafe { vreinterpretq_s8_u8(activations[i]) });
+            let signed = |bytes: [uint8x16_t; 4]| {
+                // SAFETY: `self` proves NEON.
+                bytes.map(|bytes| unsafe { vreinterpretq_s8_u8(bytes) })
+            };
+            let (w, a) = (signed(weights), signed(activations));
             let lower = self.add_register(self.zero_i32(), w[0], a[0]);
             let upper = self.add_register(self.zero_i32(), w[2], a[2]);
             let (lower, upper, rest) = if kind.len == UNIT {
