@@ -254,6 +254,14 @@ fn a_conversation_can_be_saved_and_gone_on_with() {
         let said = chat.says("/load bad.json");
         assert!(said.contains(wanted), "{content}: {said}");
     }
+    // A pipe would keep its reader waiting for ever.
+    let made = std::process::Command::new("mkfifo")
+        .arg(room.path("pipe.png"))
+        .status();
+    assert!(made.unwrap().success());
+    let pipe = r#"{"messages": [{"role": "user", "text": "x", "images": ["pipe.png"]}, {"role": "assistant", "text": ""}]}"#;
+    std::fs::write(room.path("bad.json"), pipe).unwrap();
+    assert!(chat.says("/load bad.json").contains("no ordinary file"));
     // What could not be loaded has changed nothing.
     assert!(chat.says("/images").contains("gray.png (turn 1)"));
     chat.leave();

@@ -19,6 +19,9 @@ use owl2::{Error, Result};
 
 use crate::checkpoint::TensorSource;
 
+/// Problems that an error lists; a configuration alone can make tens of thousands.
+const MAX_LISTED: usize = 30;
+
 /// Whole names: these have no `.weight` in the checkpoint.
 const NAMES: [(&str, &str); 4] = [
     (
@@ -302,10 +305,15 @@ impl Check<'_> {
         if self.problems.is_empty() {
             return Ok(());
         }
+        let listed = &self.problems[..self.problems.len().min(MAX_LISTED)];
+        let more = match self.problems.len() - listed.len() {
+            0 => String::new(),
+            n => format!("\n  and {n} more"),
+        };
         Err(Error::model(format!(
-            "{} tensors of the checkpoint do not fit its configuration:\n  {}",
+            "{} tensors of the checkpoint do not fit its configuration:\n  {}{more}",
             self.problems.len(),
-            self.problems.join("\n  ")
+            listed.join("\n  ")
         )))
     }
 }
