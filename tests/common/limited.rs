@@ -53,5 +53,5 @@ pub fn peak_mib() -> i64 {
     } else {
         1 << 10
     };
-    usage.max_rss() * unit >> 20
+    (usage.max_rss() * unit) >> 20
 }
