@@ -7,8 +7,8 @@
 //!
 //! The system is given no advice on how the map will be read. Weights are read from one end to the
 //! other once a token, so where the file is larger than the memory its own reading ahead does best:
-//! announcing sequential or random reading, or all of it at once, made answers take 1.5 to 4 times as
-//! long (a file of 4.8 GiB in 3 GiB). Where it fits, advice changes nothing.
+//! announcing sequential or random reading, or all of it at once, made answers take 1.5 to over 4 times as
+//! long (a file of 4.8 GiB in 3 GiB).
 #![allow(unsafe_code)]
 
 use std::fs::{File, Metadata};

@@ -325,7 +325,7 @@ fn unpack_row<I: Int8, F: Format, const R: usize>(
             CHUNK_UNITS => usize::MAX,
             _ => n_units,
         };
-        let unpack = |pair: usize| {
+        for pair in first / 2..(first + n_in_chunk).div_ceil(2) {
             // A pair without a second unit has the first one twice, which goes where it was.
             let second = (2 * pair + 1).min(end - 1);
             let halves = [4 * pair, 4 * pair + 1, 2 * second, 2 * second + 1];
@@ -334,11 +334,6 @@ fn unpack_row<I: Int8, F: Format, const R: usize>(
                 let integers = F::pair(isa, row.as_ptr(), pair, end);
                 isa.store_halves(halves.map(half_at), R * I::PANEL_COLUMNS, integers);
             }
-        };
-        if n_in_chunk == CHUNK_UNITS {
-            (0..CHUNK_UNITS / 2).for_each(|i| unpack(first / 2 + i));
-        } else {
-            (0..n_in_chunk.div_ceil(2)).for_each(|i| unpack(first / 2 + i));
         }
     }
 }
