@@ -1,7 +1,7 @@
 //! Sums of values, weighted by a softmax, in 16-bit integers: two products in the place of one.
 //!
 //! Weights are at most 1 and get 13 bits, values get 12 and a scale for each block of keys: then
-//! the sums of a block's products, of at most [`MAX_BLOCK_KEYS`], fit 32 bits.
+//! the sums of a block's products, of at most 64, fit 32 bits.
 #![allow(unsafe_code)]
 
 use crate::kernels::Isa;
