@@ -143,8 +143,7 @@ pub(in crate::cli) struct RunningArgs {
     #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 
-    /// Room for prompt, pictures and answer, in tokens [default: as the model was trained with, or
-    /// less where memory is short]
+    /// Room for prompt, pictures and answer, in tokens [default: as trained, if memory allows]
     #[arg(short, long, value_name = "N")]
     pub ctx_size: Option<usize>,
 
