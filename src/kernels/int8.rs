@@ -156,8 +156,7 @@ pub trait Int8: Copy + Send + Sync {
     /// [`Int8::row_value`], [`Int8::token_values`] and [`Int8::by_rows`] follow.
     ///
     /// # Safety
-    /// `weights: [R][kind.len]`, in the order that `place` of [`gemm`](super::gemm) says, must be readable,
-    /// and of `activations` `[V][LANES][COLUMNS]` at each of `kind.len / COLUMNS` multiples of
+    /// `weights: [kind.len / PANEL_COLUMNS][R][PANEL_COLUMNS]` must be readable, and of `activations` `[V][LANES][COLUMNS]` at each of `kind.len / COLUMNS` multiples of
     /// `stride`.
     unsafe fn dot_group<const R: usize, const V: usize>(
         self,

@@ -143,14 +143,13 @@ pub(in crate::cli) struct RunningArgs {
     #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 
-    /// Room for prompt, pictures and answer, in tokens [default: as the model was trained with, or
-    /// less where memory is short]
+    /// Room for prompt, pictures and answer, in tokens [default: as trained, if memory allows]
     #[arg(short, long, value_name = "N")]
     pub ctx_size: Option<usize>,
 
-    /// How keys and values are kept: q8_0 takes little more than half of the memory of f16 [default:
-    /// f16, or f32 where the weights are]
-    #[arg(long, value_name = "f32|f16|q8_0")]
+    /// How keys and values are kept: f32, f16, or q8_0 in little more than half of the memory of
+    /// f16 [default: f16, or f32 where the weights are]
+    #[arg(long, value_name = "TYPE")]
     pub cache_type: Option<CacheType>,
 
     /// Draft up to N tokens, 7 at most, from what was said already and verify them together; the
