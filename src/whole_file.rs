@@ -29,7 +29,7 @@ pub(crate) fn temporary_beside(target: &Path) -> Result<NamedTempFile> {
         _ => Path::new("."),
     };
     let failed = |e| Error::io("cannot create a file in this directory", directory, e);
-    remove_stale(directory).map_err(failed)?;
+    remove_stale(directory);
     let file = tempfile::Builder::new()
         .prefix(PREFIX)
         .suffix(SUFFIX)
@@ -42,19 +42,20 @@ pub(crate) fn temporary_beside(target: &Path) -> Result<NamedTempFile> {
     }
 }
 
-/// Removes what killed processes left unfinished.
-fn remove_stale(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
+/// Removes what killed processes left unfinished. A directory may be written to but not listed, a
+/// file belong to somebody else, or another process be quicker: then it stays or is gone already,
+/// which is no reason not to write.
+fn remove_stale(directory: &Path) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries {
         let name = entry.file_name();
         let is_ours = name
             .to_str()
             .is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
         if is_ours && is_stale(&entry.path()) {
-            fs::remove_file(entry.path())?;
+            fs::remove_file(entry.path()).ok();
         }
     }
-    Ok(())
 }
 
 /// Whether nobody writes to an unfinished file any more. One that cannot be examined is somebody
@@ -102,6 +103,25 @@ mod tests {
         write(&directory.path().join("file"), |out| out.write_all(b"x")).unwrap();
         assert!(!stale.1.exists());
         assert!(fresh.1.exists() && held.1.exists() && other.1.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_removed_does_not_keep_others_from_writing() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let directory = tempfile::tempdir().unwrap();
+        // To be removed like a file, but it is none.
+        fs::create_dir(directory.path().join(".owl2-a.part")).unwrap();
+        symlink("nowhere", directory.path().join(".owl2-b.part")).unwrap();
+        let hidden = directory.path().join("hidden");
+        fs::create_dir(&hidden).unwrap();
+        fs::set_permissions(&hidden, fs::Permissions::from_mode(0o300)).unwrap();
+        for target in [directory.path().join("file"), hidden.join("file")] {
+            write(&target, |out| out.write_all(b"x")).unwrap();
+            assert_eq!(fs::read(target).unwrap(), b"x");
+        }
+        fs::set_permissions(&hidden, fs::Permissions::from_mode(0o700)).unwrap();
     }
 
     #[test]
