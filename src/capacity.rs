@@ -1,8 +1,7 @@
 //! How much memory there is, and whether a context fits it: asked before work starts, because an
 //! allocation that fails in the middle of it would end the process.
 //!
-//! Linux tells what is available, what a control group (version 2) allows, and the limit of the
-//! address space; macOS what is available. Elsewhere only the allocator is asked.
+//! Linux tells what is available, what a control group allows, and the limit of the address space; macOS what is available. Elsewhere only the allocator is asked.
 
 use std::fs;
 use std::path::Path;
@@ -52,11 +51,14 @@ pub fn check(model: &Model, n_positions: usize) -> Result<()> {
 /// What a model larger than the memory leaves is nothing, but it can be read again from the disk,
 /// and keys and values cannot. So a quarter of the memory is theirs at any rate.
 pub fn default_context(model: &Model) -> usize {
+    default_context_on(Path::new("/"), model)
+}
+
+fn default_context_on(root: &Path, model: &Model) -> usize {
     /// What is left of a context that is cut short is a multiple of this, and no less.
     const STEP: usize = 256;
 
     let trained = model.config().decoder.max_position_embeddings;
-    let root = Path::new("/");
     let beside_model = |free: u64| free.saturating_sub(model.file_bytes()).max(free / 4);
     let limits = [physical(root).map(beside_model), address_space(root)];
     let Some(room) = limits.into_iter().flatten().min() else {
@@ -167,25 +169,59 @@ fn free_on_macos() -> Option<u64> {
     Some((pages? * sysctl::number("hw.pagesize")?).min(total))
 }
 
-/// What the control group of this process, and each one around it, still allows.
+/// What the control groups of this process, and those around them, still allow.
 fn control_groups(root: &Path) -> Option<u64> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let mounted = root.join("sys/fs/cgroup");
-    let group = mounted.join(group);
-    let around = group
-        .ancestors()
-        .take_while(|path| path.starts_with(&mounted));
-    around.filter_map(control_group).min()
+    let of_line = |line: &str| {
+        // Number, controllers, path (cgroups(7)).
+        let mut parts = line.splitn(3, ':').skip(1);
+        let version = match parts.next()? {
+            "" => &VERSION_2,
+            "memory" => &VERSION_1,
+            _ => return None,
+        };
+        let mounted = root.join(version.mounted);
+        let group = mounted.join(parts.next()?.trim_start_matches('/'));
+        let around = group
+            .ancestors()
+            .take_while(|path| path.starts_with(&mounted));
+        around.filter_map(|group| version.left(group)).min()
+    };
+    groups.lines().filter_map(of_line).min()
 }
 
-fn control_group(group: &Path) -> Option<u64> {
-    let read = |name: &str| fs::read_to_string(group.join(name)).ok();
-    let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
-    let stat = read("memory.stat")?;
-    let cached = field(&stat, "inactive_file")? + field(&stat, "active_file")?;
-    let used = number("memory.current")?.saturating_sub(cached);
-    Some(number("memory.max")?.saturating_sub(used))
+/// How a version of control groups tells of memory.
+struct ControlGroups {
+    mounted: &'static str,
+    limit: &'static str,
+    used: &'static str,
+    /// Of `memory.stat`: pages of files, which can be read again, in this group and those in it.
+    cached: [&'static str; 2],
+}
+
+const VERSION_2: ControlGroups = ControlGroups {
+    mounted: "sys/fs/cgroup",
+    limit: "memory.max",
+    used: "memory.current",
+    cached: ["inactive_file ", "active_file "],
+};
+const VERSION_1: ControlGroups = ControlGroups {
+    mounted: "sys/fs/cgroup/memory",
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    cached: ["total_inactive_file ", "total_active_file "],
+};
+
+impl ControlGroups {
+    /// What one group still allows, if it has a limit.
+    fn left(&self, group: &Path) -> Option<u64> {
+        let read = |name: &str| fs::read_to_string(group.join(name)).ok();
+        let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
+        let stat = read("memory.stat")?;
+        let [inactive, active] = self.cached.map(|name| field(&stat, name));
+        let used = number(self.used)?.saturating_sub(inactive? + active?);
+        Some(number(self.limit)?.saturating_sub(used))
+    }
 }
 
 /// What the limit of the address space leaves.
@@ -228,14 +264,17 @@ mod tests {
         assert_eq!(human_bytes(5 << 30), "5.0 GiB");
     }
 
+    /// Writes a file of a made up system.
+    fn write_below(root: &Path, name: &str, text: &str) {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
     #[test]
     fn the_narrowest_limit_counts() {
         let root = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| {
-            let path = root.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
+        let write = |name: &str, text: &str| write_below(root.path(), name, text);
         assert_eq!(available(root.path()), None);
         write(
             "proc/meminfo",
@@ -261,5 +300,56 @@ mod tests {
             "anon 1\ninactive_file 40000\nactive_file 10000\n",
         );
         assert_eq!(available(root.path()), Some(100_000));
+
+        // Version 1 beside it, of which the group around this one has no limit to speak of.
+        write(
+            "sys/fs/cgroup/memory/other/memory.limit_in_bytes",
+            "90000\n",
+        );
+        write(
+            "sys/fs/cgroup/memory/other/memory.usage_in_bytes",
+            "50000\n",
+        );
+        let stat = "inactive_file 1\ntotal_inactive_file 20000\ntotal_active_file 0\n";
+        write("sys/fs/cgroup/memory/other/memory.stat", stat);
+        write(
+            "sys/fs/cgroup/memory/memory.limit_in_bytes",
+            "9223372036854771712\n",
+        );
+        write("sys/fs/cgroup/memory/memory.usage_in_bytes", "90000\n");
+        write("sys/fs/cgroup/memory/memory.stat", stat);
+        assert_eq!(available(root.path()), Some(60_000));
+    }
+
+    #[cfg(feature = "tiny")]
+    #[test]
+    fn a_context_that_nobody_chose_fits_beside_the_model() {
+        use crate::ops::Compute;
+
+        let gguf = crate::builtin::open().unwrap();
+        let compute = Compute::new(std::num::NonZeroUsize::MIN).unwrap();
+        let model = Model::new(&gguf, compute).unwrap();
+        let trained = model.config().decoder.max_position_embeddings;
+        let whole = Session::bytes(&model, trained);
+        let context = |free: u64| {
+            let root = tempfile::tempdir().unwrap();
+            let meminfo = format!("MemAvailable: {} kB\n", free >> 10);
+            write_below(root.path(), "proc/meminfo", &meminfo);
+            default_context_on(root.path(), &model)
+        };
+        assert_eq!(context(model.file_bytes() + whole + 1024), trained);
+        assert_eq!(context_notice(&model, trained), None);
+        let shorter = context(model.file_bytes() + whole * 3 / 4);
+        assert!(shorter.is_multiple_of(256) && (256..trained).contains(&shorter));
+        assert!(Session::bytes(&model, shorter) <= whole * 3 / 4);
+        let notice = context_notice(&model, shorter).unwrap();
+        assert!(
+            notice.contains(&format!("{shorter} positions, not {trained}")),
+            "{notice}"
+        );
+        // A model that does not fit leaves a quarter; there is always some context.
+        assert!(context(model.file_bytes() / 2) >= 256);
+        assert_eq!(context(1 << 20), 256);
+        assert_eq!(default_context_on(Path::new("/nowhere"), &model), trained);
     }
 }
