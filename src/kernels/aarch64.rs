@@ -13,8 +13,6 @@ use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LA
 
 /// Tokens side by side in a register.
 const LANES: usize = 4;
-/// Rows of a tile where eight columns of two rows share a register.
-const PAIRED_ROWS: usize = 6;
 /// Bytes of a register.
 const BYTES: usize = 16;
 
@@ -544,56 +542,8 @@ macro_rules! common {
 // After the macros that they use.
 mod dotprod;
 mod i8mm;
-
-/// Zeros to begin a tile with, four registers by one load each. Setting a register to zero takes a
-/// turn of the units that multiply, which are what everything waits for; loading does not.
-///
-/// # Safety
-/// The processor must have NEON.
-#[inline(always)]
-unsafe fn load_zeros<const R: usize, const V: usize>() -> [[int32x4_t; V]; R] {
-    static ZEROS: [i32; 4 * LANES] = [0; 4 * LANES];
-
-    // SAFETY: the processor has NEON.
-    let mut tile = [[unsafe { vdupq_n_s32(0) }; V]; R];
-    if R == PAIRED_ROWS && V == 2 {
-        // SAFETY: it reads the four registers that there are. It does not claim to be pure, lest the
-        // compiler load once and copy.
-        unsafe {
-            asm!(
-                "ld1 {{v20.4s, v21.4s, v22.4s, v23.4s}}, [{zeros}]",
-                "ld1 {{v24.4s, v25.4s, v26.4s, v27.4s}}, [{zeros}]",
-                "ld1 {{v28.4s, v29.4s, v30.4s, v31.4s}}, [{zeros}]",
-                zeros = in(reg) &raw const ZEROS,
-                out("v20") tile[0][0],
-                out("v21") tile[0][1],
-                out("v22") tile[1][0],
-                out("v23") tile[1][1],
-                out("v24") tile[2][0],
-                out("v25") tile[2][1],
-                out("v26") tile[3][0],
-                out("v27") tile[3][1],
-                out("v28") tile[4][0],
-                out("v29") tile[4][1],
-                out("v30") tile[5][0],
-                out("v31") tile[5][1],
-                options(readonly, nostack, preserves_flags)
-            );
-        }
-    }
-    tile
-}
-
-/// Eight columns of each row of a tile.
-///
-/// # Safety
-/// The processor must have NEON, and the rows be readable.
-#[inline(always)]
-unsafe fn load_paired_rows(from: *const u8) -> [int8x16_t; PAIRED_ROWS / 2] {
-    // SAFETY: as above.
-    let int8x16x3_t(a, b, c) = unsafe { vld1q_s8_x3(from.cast()) };
-    [a, b, c]
-}
+mod neon;
+mod paired;
 
 /// Lower and upper nibbles of each byte.
 ///
@@ -603,81 +553,4 @@ unsafe fn load_paired_rows(from: *const u8) -> [int8x16_t; PAIRED_ROWS / 2] {
 unsafe fn nibbles(bytes: uint8x16_t) -> (uint8x16_t, uint8x16_t) {
     // SAFETY: as above.
     unsafe { (vandq_u8(bytes, vdupq_n_u8(0x0f)), vshrq_n_u8::<4>(bytes)) }
-}
-
-impl Neon {
-    /// Adds products to `sums`, four to a lane.
-    #[inline(always)]
-    fn add_register(
-        self,
-        sums: int32x4_t,
-        weights: int8x16_t,
-        activations: int8x16_t,
-    ) -> int32x4_t {
-        // SAFETY: `self` proves NEON.
-        unsafe {
-            let lower = vmull_s8(vget_low_s8(weights), vget_low_s8(activations));
-            let upper = vmull_high_s8(weights, activations);
-            // Two products of whole bytes fit 16 bits: activations reach 127, not 128.
-            vpadalq_s16(sums, vpaddq_s16(lower, upper))
-        }
-    }
-}
-
-impl Int8 for Neon {
-    common!();
-
-    const TILE_ROWS: usize = 4;
-
-    #[allow(
-        clippy::needless_range_loop,
-        reason = "constant bounds keep the sums in registers"
-    )]
-    #[inline(always)]
-    unsafe fn dot_group<const R: usize, const V: usize>(
-        self,
-        kind: Group,
-        weights: *const u8,
-        activations: *const i8,
-        stride: usize,
-        mut sums: [[int32x4_t; V]; R],
-    ) -> [[int32x4_t; V]; R] {
-        // SAFETY: the caller vouches for the bytes, `self` for NEON.
-        unsafe {
-            // Sums of pairs stay below 2^15: 2 * 15 * 127 fits eight times, 2 * 32 * 127 four
-            // times and 2 * 128 * 127 once.
-            let steps_per_sum = match kind.bits {
-                4 => 8,
-                6 => 4,
-                _ => 1,
-            };
-            let mut first = 0;
-            while first < kind.len / 4 {
-                // Of tokens 0 and 1, and of 2 and 3.
-                let mut lower = [[vdupq_n_s16(0); V]; R];
-                let mut upper = lower;
-                for step in first..(first + steps_per_sum).min(kind.len / 4) {
-                    let a: [int8x16_t; V] = std::array::from_fn(|v| {
-                        vld1q_s8(activations.add(step * stride + v * BYTES))
-                    });
-                    for r in 0..R {
-                        let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
-                        let w = vreinterpretq_s8_s32(vdupq_n_s32(w.read_unaligned()));
-                        for v in 0..V {
-                            lower[r][v] = vmlal_s8(lower[r][v], vget_low_s8(w), vget_low_s8(a[v]));
-                            upper[r][v] = vmlal_high_s8(upper[r][v], w, a[v]);
-                        }
-                    }
-                }
-                for r in 0..R {
-                    for v in 0..V {
-                        let pairs = vpaddq_s16(lower[r][v], upper[r][v]);
-                        sums[r][v] = vpadalq_s16(sums[r][v], pairs);
-                    }
-                }
-                first += steps_per_sum;
-            }
-            sums
-        }
-    }
 }

@@ -11,9 +11,8 @@ use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
 
-use crate::kernels::aarch64::{
-    BYTES, DotProd, LANES, PAIRED_ROWS, load_paired_rows, load_zeros, nibbles,
-};
+use crate::kernels::aarch64::paired::{PAIRED_ROWS, load_paired_rows, load_zeros};
+use crate::kernels::aarch64::{BYTES, DotProd, LANES, nibbles};
 
 /// Adds the products of `a` and `b` to `sums`, four to a lane: an intrinsic that Rust does not have
 /// yet.
