@@ -112,7 +112,11 @@ mod tests {
 
         let directory = tempfile::tempdir().unwrap();
         // To be removed like a file, but it is none.
-        fs::create_dir(directory.path().join(".owl2-a.part")).unwrap();
+        let old = directory.path().join(".owl2-a.part");
+        fs::create_dir(&old).unwrap();
+        let an_hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+        File::open(&old).unwrap().set_modified(an_hour_ago).unwrap();
+        assert!(is_stale(&old));
         symlink("nowhere", directory.path().join(".owl2-b.part")).unwrap();
         let hidden = directory.path().join("hidden");
         fs::create_dir(&hidden).unwrap();
