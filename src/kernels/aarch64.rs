@@ -2,14 +2,9 @@
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;
-use std::arch::{asm, is_aarch64_feature_detected};
+use std::arch::is_aarch64_feature_detected;
 
-use half::f16;
-
-use crate::kernels::attention::scores::{KeyScores, score};
-use crate::kernels::formats::Format;
-use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::int8::Int8Op;
 
 /// Tokens side by side in a register.
 const LANES: usize = 4;
