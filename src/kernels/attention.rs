@@ -209,14 +209,13 @@ pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
     assert!(tile.rows().len() <= TILE_QUERIES);
     let head_dim = tile.cols().len();
     let block = (BLOCK_FLOATS / head_dim).clamp(1, MAX_BLOCK_KEYS);
-    // Batches compute whole groups of keys; those that are not there are left out afterwards.
-    let padded_block = block.next_multiple_of(KEY_GROUPS);
-    scratch.keys.resize(padded_block * head_dim);
-    scratch.values.resize(block * head_dim);
     if tile.rows().len() <= MAX_SINGLE_QUERIES {
-        scratch.weights.resize(block);
-        rows::attend(isa, head, block, tile, scratch);
+        rows::attend(isa, head, block, tile, &mut scratch.keys);
     } else {
+        // Whole groups of keys are computed; those that are not there are left out afterwards.
+        let padded_block = block.next_multiple_of(KEY_GROUPS);
+        scratch.keys.resize(padded_block * head_dim);
+        scratch.values.resize(block * head_dim);
         isa.run(AttendBatch {
             isa,
             head,

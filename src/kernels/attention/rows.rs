@@ -7,7 +7,8 @@ use half::f16;
 use pulp::{Simd, WithSimd};
 
 use crate::kernels::Isa;
-use crate::kernels::attention::{Head, HeadRows, Scratch, Stored};
+use crate::kernels::aligned::AlignedFloats;
+use crate::kernels::attention::{Head, HeadRows, MAX_BLOCK_KEYS, Stored};
 use crate::kernels::float;
 use crate::kernels::int8::{Int8, Int8Op};
 use crate::kernels::tiles::Tile;
@@ -15,15 +16,17 @@ use crate::kernels::tiles::Tile;
 /// The most lanes of a register.
 const MAX_LANES: usize = 16;
 
-/// Computes all rows of `tile`, keys in blocks of `block`.
-pub(super) fn attend(isa: Isa, head: Head, block: usize, tile: &mut Tile, scratch: &mut Scratch) {
+/// Computes all rows of `tile`, keys in blocks of `block`. `copied` is for rows that cannot be used
+/// as they are stored.
+pub(super) fn attend(
+    isa: Isa,
+    head: Head,
+    block: usize,
+    tile: &mut Tile,
+    copied: &mut AlignedFloats,
+) {
     let head_dim = tile.cols().len();
-    let Scratch {
-        keys: copied_keys,
-        values: copied_values,
-        weights,
-        ..
-    } = scratch;
+    let mut weights = [0.0; MAX_BLOCK_KEYS];
     for query in tile.rows() {
         let q = head.queries.row(query, head_dim);
         let out = tile.row_mut(query);
@@ -34,24 +37,13 @@ pub(super) fn attend(isa: Isa, head: Head, block: usize, tile: &mut Tile, scratc
         };
         let n_visible = head.n_visible(query);
         for first in (0..n_visible).step_by(block) {
-            let n_keys = block.min(n_visible - first);
-            let weights = &mut weights[..n_keys];
+            let weights = &mut weights[..block.min(n_visible - first)];
             match &head.keys {
-                Stored::F16(keys) => isa.run_int8(Scores {
-                    q,
-                    keys: keys.from(first),
-                    scale: head.scale,
-                    scores: weights,
-                }),
-                stored => {
-                    let copied = &mut copied_keys[..n_keys * head_dim];
-                    stored.copy_to(isa, first, head_dim, copied);
-                    isa.run_int8(Scores {
-                        q,
-                        keys: HeadRows::contiguous(copied, head_dim),
-                        scale: head.scale,
-                        scores: weights,
-                    });
+                Stored::F32(keys) => score(isa, q, keys.from(first), head.scale, weights),
+                Stored::F16(keys) => score(isa, q, keys.from(first), head.scale, weights),
+                Stored::Q8_0(_) => {
+                    let keys = copy(isa, &head.keys, first, weights.len(), head_dim, copied);
+                    score(isa, q, keys, head.scale, weights);
                 }
             }
             let shrink = isa.run(Weigh {
@@ -59,27 +51,51 @@ pub(super) fn attend(isa: Isa, head: Head, block: usize, tile: &mut Tile, scratc
                 so_far: &mut so_far,
             });
             match &head.values {
-                Stored::F16(values) => isa.run_int8(AddValues {
-                    weights,
-                    values: values.from(first),
-                    shrink,
-                    out,
-                }),
-                stored => {
-                    let copied = &mut copied_values[..n_keys * head_dim];
-                    stored.copy_to(isa, first, head_dim, copied);
-                    isa.run_int8(AddValues {
-                        weights,
-                        values: HeadRows::contiguous(copied, head_dim),
-                        shrink,
-                        out,
-                    });
+                Stored::F32(values) => add(isa, weights, values.from(first), shrink, out),
+                Stored::F16(values) => add(isa, weights, values.from(first), shrink, out),
+                Stored::Q8_0(_) => {
+                    let values = copy(isa, &head.values, first, weights.len(), head_dim, copied);
+                    add(isa, weights, values, shrink, out);
                 }
             }
         }
         let inverse = 1.0 / so_far.sum;
         out.iter_mut().for_each(|x| *x *= inverse);
     }
+}
+
+/// `n` rows from row `first` on as floats.
+fn copy<'a>(
+    isa: Isa,
+    stored: &Stored,
+    first: usize,
+    n: usize,
+    head_dim: usize,
+    copied: &'a mut AlignedFloats,
+) -> HeadRows<'a> {
+    copied.resize(n * head_dim);
+    stored.copy_to(isa, first, head_dim, copied);
+    HeadRows::contiguous(copied, head_dim)
+}
+
+/// `scores[key] = q . keys[key] * scale`.
+fn score<T: Element>(isa: Isa, q: &[f32], keys: HeadRows<T>, scale: f32, scores: &mut [f32]) {
+    isa.run_int8(Scores {
+        q,
+        keys,
+        scale,
+        scores,
+    });
+}
+
+/// `out = out * shrink + sum of weights[key] * values[key]`.
+fn add<T: Element>(isa: Isa, weights: &[f32], values: HeadRows<T>, shrink: f32, out: &mut [f32]) {
+    isa.run_int8(AddValues {
+        weights,
+        values,
+        shrink,
+        out,
+    });
 }
 
 /// What a key or value is made of.
@@ -119,7 +135,7 @@ impl Element for f16 {
     }
 }
 
-/// `scores[key] = q . keys[key] * scale`.
+/// [`score`], to be compiled for an instruction set.
 struct Scores<'a, 'b, T> {
     q: &'a [f32],
     keys: HeadRows<'a, T>,
@@ -215,7 +231,7 @@ impl WithSimd for Weigh<'_, '_> {
     }
 }
 
-/// `out = out * shrink + sum of weights[key] * values[key]`.
+/// [`add`], to be compiled for an instruction set.
 struct AddValues<'a, 'b, T> {
     weights: &'a [f32],
     values: HeadRows<'a, T>,
