@@ -17,17 +17,21 @@ program=${CARGO_TARGET_DIR:-target}/$target/release/examples/one_product
 work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
 
-# loops NAME N: writes each loop, up to its branch back, that has N instructions NAME
+# loops NAME N: writes each innermost loop, up to its branch back, that has N instructions NAME
 loops() {
   "${tools}llvm-objdump" -d --no-show-raw-insn --mattr=+all "$program" | awk -v name="$1" -v n="$2" -v out="$work" '
     /^ *[0-9a-f]+:/ {
       address = $1; sub(":", "", address); at[address] = ++lines
       text = $0; sub(/^ *[0-9a-f]+:[ \t]*/, "", text); sub(/ <.*/, "", text); line[lines] = text
-      if (text ~ /^b\.ne/ && match(text, /0x[0-9a-f]+/)) {
+      if (text ~ /^(b\.|cbn?z|tbn?z)/ && match(text, /0x[0-9a-f]+$/)) {
         start = at[substr(text, RSTART + 2)]
         if (start) {
+          back[lines] = start
           found = 0
-          for (i = start; i < lines; i++) if (line[i] ~ "^" name) found++
+          for (i = start; i < lines; i++) {
+            if (line[i] ~ "^" name) found++
+            if (back[i] >= start) found = -n
+          }
           if (found == n) {
             file = out "/" name "." ++files
             for (i = start; i < lines; i++) print line[i] > file
@@ -45,7 +49,8 @@ cycles() {
 }
 
 # A round is 32 columns of 6 rows and 8 tokens: 12 blocks of 32 by 4 outputs. `units` are the
-# multiplications that the model starts in a cycle. Formats with minimums have longer loops.
+# multiplications that the model starts in a cycle. Formats with minimums (Q4_K) have longer loops, with
+# a scale for each 16 columns (Q6_K) the longest.
 printf '%-8s %-14s %13s %8s %18s %6s\n' loop model instructions cycles "per 32 x 4" share
 measure() {
   local name=$1 n=$2 cpu=$3 units=$4 file took

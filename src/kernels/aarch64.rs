@@ -48,6 +48,7 @@ token!(I8mm, "neon,dotprod,i8mm", "neon", "dotprod", "i8mm");
 macro_rules! common {
     () => {
         const FAST_I16: bool = false;
+        const SCALES_BY_GROUP: bool = true;
         const UNSIGNED_WEIGHTS: bool = false;
         const LANES: usize = LANES;
         const TILE_VECTORS: usize = 2;
@@ -539,6 +540,7 @@ mod dotprod;
 mod i8mm;
 mod neon;
 mod paired;
+mod scales;
 
 /// Lower and upper nibbles of each byte.
 ///

@@ -14,29 +14,18 @@ use std::ops::Range;
 
 use crate::gguf::DType;
 use crate::kernels::activations::{BATCH_BLOCK_UNITS as BLOCK_UNITS, Layout, View};
-use crate::kernels::aligned::AlignedFloats;
-use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
-use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT};
+use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0};
+use crate::kernels::gemm::panel::{ChunkValues, Panel, PanelTile, padded, unpack};
+use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
+
+pub mod panel;
 
 /// Bytes of unpacked weights that share the second-level cache with a tile of tokens.
 const PANEL_BYTES: usize = 288 * 1024;
 /// Floats of a cache line.
 const LINE: usize = 16;
-
-/// Unpacked weight rows, and what comes of them; a buffer that each thread keeps.
-#[derive(Debug, Default)]
-pub struct Panel {
-    /// `[tiles, groups, rows, group]` integers.
-    weights: AlignedFloats,
-    /// `[tiles, chunks, rows, groups]`.
-    scales: AlignedFloats,
-    /// `[tiles, chunks, rows, units]`, of a format that has any.
-    mins: AlignedFloats,
-    /// `[tiles, rows, width]`: products with a tile of tokens.
-    products: AlignedFloats,
-}
 
 /// A batch of quantized tokens, in records of the width that the instruction set wants.
 #[derive(Clone, Copy, Debug)]
@@ -244,145 +233,6 @@ impl Products<'_> {
     }
 }
 
-/// Unpacks `rows` of the weights into tiles of `R` rows. A last tile that is not full repeats the
-/// last row.
-#[inline(always)]
-fn unpack<I: Int8, F: Format, const R: usize>(
-    isa: I,
-    weight: WeightView,
-    rows: Range<usize>,
-    panel: &mut Panel,
-) {
-    let n_padded = padded(weight.n_cols / UNIT);
-    let n_tiles = rows.len().div_ceil(R);
-    panel.weights.resize(n_tiles * R * weight.n_cols / 4);
-    panel
-        .scales
-        .resize(n_tiles * R * n_padded * F::GROUPS_PER_UNIT);
-    let n_mins = if F::HAS_MINS { n_padded } else { 0 };
-    panel.mins.resize(n_tiles * R * n_mins);
-    let row_bytes = weight.bytes_per_row();
-    assert!(rows.end * row_bytes <= weight.bytes.len());
-
-    for index in 0..n_tiles * R {
-        let (tile, r) = (index / R, index % R);
-        let row = (rows.start + index).min(rows.end - 1);
-        let bytes = &weight.bytes[row * row_bytes..(row + 1) * row_bytes];
-        let unpacked = bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights);
-        let part = |len: usize| tile * R * len..(tile + 1) * R * len;
-        let tile = PanelTileMut {
-            weights: &mut unpacked[part(weight.n_cols)],
-            scales: &mut panel.scales[part(n_padded * F::GROUPS_PER_UNIT)],
-            mins: &mut panel.mins[part(n_mins)],
-        };
-        unpack_row::<I, F, R>(isa, bytes, r, tile);
-    }
-}
-
-/// `n_units`, and what completes a chunk.
-#[inline(always)]
-pub(super) fn padded(n_units: usize) -> usize {
-    n_units.next_multiple_of(CHUNK_UNITS)
-}
-
-/// Unpacks one row to row `r` of a tile of a panel.
-#[inline(always)]
-fn unpack_row<I: Int8, F: Format, const R: usize>(
-    isa: I,
-    row: &[u8],
-    r: usize,
-    tile: PanelTileMut,
-) {
-    let n_units = tile.weights.len() / (R * UNIT);
-    let n_padded = padded(n_units);
-    assert!(tile.weights.len() == n_units * R * UNIT);
-    assert!(tile.scales.len() == n_padded * F::GROUPS_PER_UNIT * R);
-    assert!(!F::HAS_MINS || tile.mins.len() == n_padded * R);
-    assert!(r < R && row.len() == n_units * UNIT / F::DTYPE.block_len() * F::DTYPE.block_bytes());
-    let weights = tile.weights.as_mut_ptr();
-    let scales = tile.scales.as_chunks_mut::<CHUNK_UNITS>().0;
-    let mins = tile.mins.as_chunks_mut::<CHUNK_UNITS>().0;
-    // Where half `half` of the row's columns, counted in halves of units, goes.
-    let half_at = |half: usize| {
-        let group = half * HALF / F::GROUP;
-        let within = half * HALF % F::GROUP;
-        weights.wrapping_add(group * R * F::GROUP + place::<I>(F::GROUP, R, r, within))
-    };
-    for first in (0..n_units).step_by(CHUNK_UNITS) {
-        prefetch_ahead::<I, F>(isa, row, first);
-        let n_in_chunk = CHUNK_UNITS.min(n_units - first);
-        // SAFETY: these are units of the row.
-        let chunk = unsafe { F::scales(isa, row.as_ptr(), first, n_in_chunk) };
-        let index = first / CHUNK_UNITS * R + r;
-        for i in 0..F::GROUPS_PER_UNIT {
-            scales[index * F::GROUPS_PER_UNIT + i] = isa.eight_values(chunk.groups[i]);
-        }
-        if F::HAS_MINS {
-            mins[index] = isa.eight_values(chunk.mins);
-        }
-        // A whole chunk needs no thought about where the row ends.
-        let end = match n_in_chunk {
-            CHUNK_UNITS => usize::MAX,
-            _ => n_units,
-        };
-        for pair in first / 2..(first + n_in_chunk).div_ceil(2) {
-            // A pair without a second unit has the first one twice, which goes where it was.
-            let second = (2 * pair + 1).min(end - 1);
-            let halves = [4 * pair, 4 * pair + 1, 2 * second, 2 * second + 1];
-            // SAFETY: these are units of the row, and the tile has room for all of them.
-            unsafe {
-                let integers = F::pair(isa, row.as_ptr(), pair, end);
-                isa.store_halves(halves.map(half_at), R * I::PANEL_COLUMNS, integers);
-            }
-        }
-    }
-}
-
-/// Where a weight lies in a group of `len` columns of a panel's tile of `n_rows`:
-/// `[len / PANEL_COLUMNS, n_rows, PANEL_COLUMNS]`.
-#[inline(always)]
-pub(super) fn place<I: Int8>(len: usize, n_rows: usize, row: usize, column: usize) -> usize {
-    let together = I::PANEL_COLUMNS.min(len);
-    (column / together * n_rows + row) * together + column % together
-}
-
-/// One tile of a panel, to be written to.
-struct PanelTileMut<'a> {
-    /// `[groups, R, group]`, [`place`] says in which order.
-    weights: &'a mut [u8],
-    /// `[chunks, R, groups]`.
-    scales: &'a mut [f32],
-    /// `[chunks, R, units]`.
-    mins: &'a mut [f32],
-}
-
-/// One tile of a panel.
-#[derive(Clone, Copy)]
-pub(super) struct PanelTile<'a> {
-    /// `[groups, R, group]`, [`place`] says in which order.
-    pub weights: &'a [u8],
-    /// `[chunks, R, groups]`.
-    pub scales: &'a [f32],
-    /// `[chunks, R, units]`, of a format that has any.
-    pub mins: &'a [f32],
-}
-
-impl<'a> PanelTile<'a> {
-    #[inline(always)]
-    fn new<F: Format, const R: usize>(panel: &'a Panel, index: usize, n_units: usize) -> Self {
-        let part = |len: usize| index * len..(index + 1) * len;
-        let weights: &[u8] = bytemuck::cast_slice(&panel.weights);
-        PanelTile {
-            weights: &weights[part(R * n_units * UNIT)],
-            scales: &panel.scales[part(R * padded(n_units) * F::GROUPS_PER_UNIT)],
-            mins: match F::HAS_MINS {
-                true => &panel.mins[part(R * padded(n_units))],
-                false => &[],
-            },
-        }
-    }
-}
-
 /// The products of `R` rows with `V` registers of tokens from lane `first_lane` of a record on,
 /// over all columns, to those lanes of `products`, whose `R` rows are `stride` apart.
 #[allow(
@@ -522,12 +372,16 @@ impl Operands<'_> {
                     self.start::<I, F, R, V>(isa, unit, g),
                 );
                 let groups_per_chunk = CHUNK_UNITS * F::GROUPS_PER_UNIT;
-                let chunk = unit / CHUNK_UNITS * R * groups_per_chunk;
-                let scales = panel.scales.as_ptr().add(chunk + group % groups_per_chunk);
+                let values = ChunkValues::new::<I>(R, groups_per_chunk);
+                let at = values.at(unit / CHUNK_UNITS, 0, group % groups_per_chunk);
+                let scales = panel.scales.as_ptr().add(at);
                 for r in 0..R {
-                    let scale = isa.row_value(scales, groups_per_chunk, r);
+                    let scale = isa.row_value(scales, values.row_stride, r);
                     for v in 0..V {
-                        let sum = isa.to_f32(sums[r][v]);
+                        let sum = match has_offset::<I, F>() {
+                            true => isa.to_f32(sums[r][v]),
+                            false => isa.sum_to_f32(sums[r][v]),
+                        };
                         totals[r][v] = isa.mul_add(sum, scale, totals[r][v]);
                     }
                 }
@@ -537,10 +391,11 @@ impl Operands<'_> {
                     let at = unit * width + first_lane + v * I::LANES;
                     isa.load_f32(tokens.unit_sums.as_ptr().add(at))
                 });
-                let chunk = unit / CHUNK_UNITS * R * CHUNK_UNITS;
-                let mins = panel.mins.as_ptr().add(chunk + unit % CHUNK_UNITS);
+                let values = ChunkValues::new::<I>(R, CHUNK_UNITS);
+                let at = values.at(unit / CHUNK_UNITS, 0, unit % CHUNK_UNITS);
+                let mins = panel.mins.as_ptr().add(at);
                 for (r, totals) in totals.iter_mut().enumerate() {
-                    let min = isa.row_value(mins, CHUNK_UNITS, r);
+                    let min = isa.row_value(mins, values.row_stride, r);
                     for (total, sum) in totals.iter_mut().zip(sums) {
                         *total = isa.neg_mul_add(min, isa.token_values(r, sum), *total);
                     }
@@ -562,8 +417,8 @@ impl Operands<'_> {
         unit: usize,
         group: usize,
     ) -> [[I::I32; V]; R] {
-        if !I::UNSIGNED_WEIGHTS || F::OFFSET == 0 {
-            return isa.zero_tile();
+        if !has_offset::<I, F>() {
+            return isa.zero_sums();
         }
         let width = I::TILE_VECTORS * I::LANES;
         let of_tokens = std::array::from_fn(|v| {
@@ -581,4 +436,10 @@ impl Operands<'_> {
         });
         [of_tokens; R]
     }
+}
+
+/// Whether unpacked weights still have an offset in them.
+#[inline(always)]
+const fn has_offset<I: Int8, F: Format>() -> bool {
+    I::UNSIGNED_WEIGHTS && F::OFFSET != 0
 }

@@ -59,6 +59,9 @@ pub trait Int8: Copy + Send + Sync {
     const TILE_ROWS: usize;
     /// Whether [`Int8::dot_i16`] takes less time than two of [`Int8::mul_add`].
     const FAST_I16: bool;
+    /// Whether the rows of a tile are multiplied with their scales out of one register, which
+    /// therefore should lie side by side; if not, each row's is read and broadcast at once.
+    const SCALES_BY_GROUP: bool = false;
     /// Columns of a token that stay together in a batch: as many as a product takes at once.
     const COLUMNS: usize = 4;
     /// Columns of a weight row that stay together in a panel, or all of its group.
@@ -122,10 +125,15 @@ pub trait Int8: Copy + Send + Sync {
     fn zero_i32(self) -> Self::I32;
     /// The same integer in every lane.
     fn splat_i32(self, value: i32) -> Self::I32;
-    /// Zeros to begin the sums of a tile with.
+    /// What the sums of a tile begin with where they begin with zero, for [`Int8::sum_to_f32`].
     #[inline(always)]
-    fn zero_tile<const R: usize, const V: usize>(self) -> [[Self::I32; V]; R] {
+    fn zero_sums<const R: usize, const V: usize>(self) -> [[Self::I32; V]; R] {
         [[self.zero_i32(); V]; R]
+    }
+    /// Sums that began with [`Int8::zero_sums`], below 2^22 in size, as floats.
+    #[inline(always)]
+    fn sum_to_f32(self, sum: Self::I32) -> Self::F32 {
+        self.to_f32(sum)
     }
     /// The same float in every lane.
     fn splat_f32(self, value: f32) -> Self::F32;
@@ -170,7 +178,8 @@ pub trait Int8: Copy + Send + Sync {
     /// What row `row` of a tile is multiplied with, of values `stride` apart from `from` on.
     ///
     /// # Safety
-    /// There must be [`Int8::TILE_ROWS`] such floats, and `row` be below that.
+    /// There must be [`Int8::TILE_ROWS`] such floats, `row` be below that, and the stride be 1 with
+    /// [`Int8::SCALES_BY_GROUP`].
     #[inline(always)]
     unsafe fn row_value(self, from: *const f32, stride: usize, row: usize) -> Self::F32 {
         // SAFETY: the caller vouches for the floats.

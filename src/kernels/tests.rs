@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::Isa;
 use super::activations::{self, Layout};
-use super::gemm::{Gemm, GemmTile, Panel, PanelRows, TileWidth, TokenTiles};
+use super::gemm::panel::Panel;
+use super::gemm::{Gemm, GemmTile, PanelRows, TileWidth, TokenTiles};
 use super::gemv::{self, Gemv};
 use super::matmul::WeightView;
 use super::tiles::Tiles;

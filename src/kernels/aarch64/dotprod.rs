@@ -11,7 +11,8 @@ use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
 
-use crate::kernels::aarch64::paired::{PAIRED_ROWS, load_paired_rows, load_zeros};
+use crate::kernels::aarch64::paired::{PAIRED_ROWS, load_paired_rows, load_zero_sums, sum_to_f32};
+use crate::kernels::aarch64::scales::broadcast_row;
 use crate::kernels::aarch64::{BYTES, DotProd, LANES, nibbles};
 
 /// Adds the products of `a` and `b` to `sums`, four to a lane: an intrinsic that Rust does not have
@@ -239,8 +240,20 @@ impl Int8 for DotProd {
     }
 
     #[inline(always)]
-    fn zero_tile<const R: usize, const V: usize>(self) -> [[int32x4_t; V]; R] {
+    unsafe fn row_value(self, from: *const f32, _: usize, row: usize) -> float32x4_t {
+        // SAFETY: the caller vouches for the floats, `self` for NEON.
+        unsafe { broadcast_row(from, row) }
+    }
+
+    #[inline(always)]
+    fn zero_sums<const R: usize, const V: usize>(self) -> [[int32x4_t; V]; R] {
         // SAFETY: `self` proves NEON.
-        unsafe { load_zeros() }
+        unsafe { load_zero_sums() }
+    }
+
+    #[inline(always)]
+    fn sum_to_f32(self, sum: int32x4_t) -> float32x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe { sum_to_f32(sum) }
     }
 }

@@ -11,7 +11,8 @@ use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
 
-use crate::kernels::aarch64::paired::{PAIRED_ROWS, load_paired_rows, load_zeros};
+use crate::kernels::aarch64::paired::{PAIRED_ROWS, load_paired_rows, load_zero_sums, sum_to_f32};
+use crate::kernels::aarch64::scales::load_rows_with;
 use crate::kernels::aarch64::{BYTES, DotProd, I8mm, LANES, nibbles};
 
 /// Adds the products of two rows of 8 bytes in `a` with two in `b` to `sums: [2, 2]`: an intrinsic
@@ -187,17 +188,27 @@ impl Int8 for I8mm {
     }
 
     #[inline(always)]
-    fn zero_tile<const R: usize, const V: usize>(self) -> [[int32x4_t; V]; R] {
+    fn zero_sums<const R: usize, const V: usize>(self) -> [[int32x4_t; V]; R] {
         // SAFETY: `self` proves NEON.
-        unsafe { load_zeros() }
+        unsafe { load_zero_sums() }
     }
 
     #[inline(always)]
-    unsafe fn row_value(self, from: *const f32, stride: usize, row: usize) -> float32x4_t {
-        // SAFETY: the caller vouches for the floats, of which there are pairs; `self` for NEON.
+    fn sum_to_f32(self, sum: int32x4_t) -> float32x4_t {
+        // SAFETY: `self` proves NEON.
+        unsafe { sum_to_f32(sum) }
+    }
+
+    #[inline(always)]
+    unsafe fn row_value(self, from: *const f32, _: usize, row: usize) -> float32x4_t {
+        // SAFETY: the caller vouches for the floats, `self` for NEON.
         unsafe {
-            let from = from.add(row / 2 * 2 * stride);
-            vcombine_f32(vld1_dup_f32(from), vld1_dup_f32(from.add(stride)))
+            let values = load_rows_with(from, row);
+            // Those of two rows, twice each.
+            match row / 2 % 2 {
+                0 => vzip1q_f32(values, values),
+                _ => vzip2q_f32(values, values),
+            }
         }
     }
 

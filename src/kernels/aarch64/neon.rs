@@ -11,6 +11,7 @@ use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
 
+use crate::kernels::aarch64::scales::broadcast_row;
 use crate::kernels::aarch64::{BYTES, LANES, Neon, nibbles};
 
 impl Neon {
@@ -87,5 +88,11 @@ impl Int8 for Neon {
             }
             sums
         }
+    }
+
+    #[inline(always)]
+    unsafe fn row_value(self, from: *const f32, _: usize, row: usize) -> float32x4_t {
+        // SAFETY: the caller vouches for the floats, `self` for NEON.
+        unsafe { broadcast_row(from, row) }
     }
 }

@@ -8,7 +8,8 @@ use crate::kernels::Isa;
 use crate::kernels::activations::{self, Layout};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::formats::Q8_0;
-use crate::kernels::gemm::{PanelTile, TileWidth, dot_tile, padded, place};
+use crate::kernels::gemm::panel::{ChunkValues, PanelTile, padded, place};
+use crate::kernels::gemm::{TileWidth, dot_tile};
 use crate::kernels::int8::{CHUNK_UNITS, HALF, Int8, Int8Op, UNIT};
 
 /// Quantized queries and a block of quantized keys; a buffer that each thread keeps.
@@ -108,6 +109,7 @@ impl Int8Op for PackKeys<'_, '_> {
         let n_padded = (self.keys.len() / self.head_dim).next_multiple_of(rows);
         self.packed.weights.resize(n_padded * self.head_dim / 4);
         self.packed.scales.resize(n_padded * padded(n_units));
+        let scale_places = ChunkValues::new::<I>(rows, CHUNK_UNITS);
         let weights = bytemuck::cast_slice_mut::<f32, [i8; 4]>(&mut self.packed.weights);
         for (index, key) in self.keys.chunks_exact(self.head_dim).enumerate() {
             for (unit, halves) in key
@@ -120,6 +122,7 @@ impl Int8Op for PackKeys<'_, '_> {
             {
                 let (tile, row) = (index / rows, index % rows);
                 let chunk = tile * padded(n_units) / CHUNK_UNITS + unit / CHUNK_UNITS;
+                let at = scale_places.at(chunk, row, unit % CHUNK_UNITS);
                 let first = (tile * n_units + unit) * rows;
                 let scale = isa.largest(halves) / 127.0;
                 let inverse = if scale > f32::MIN_POSITIVE {
@@ -127,7 +130,7 @@ impl Int8Op for PackKeys<'_, '_> {
                 } else {
                     0.0
                 };
-                self.packed.scales[(chunk * rows + row) * CHUNK_UNITS + unit % CHUNK_UNITS] = scale;
+                self.packed.scales[at] = scale;
                 for (half, values) in halves.iter().enumerate() {
                     let (mut quants, _) = isa.quantize(values, inverse);
                     if I::UNSIGNED_WEIGHTS {
