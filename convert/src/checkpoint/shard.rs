@@ -55,7 +55,11 @@ impl Shard {
 
     /// Fills `out` from byte `offset` on.
     pub(crate) fn read_at(&self, out: &mut [u8], offset: u64) -> Result<()> {
-        read_exact_at(&self.file, out, offset).map_err(|e| Error::io("cannot read", &self.path, e))
+        let read = read_exact_at(&self.file, out, offset).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::new(e.kind(), "the file ends too early"),
+            _ => e,
+        });
+        read.map_err(|e| Error::io("cannot read", &self.path, e))
     }
 
     /// A second handle, for readers that want a stream.
