@@ -299,16 +299,20 @@ macro_rules! pairs_256 {
             pair: usize,
             sum: [__m256; 2],
         ) -> [__m256; 2] {
-            std::array::from_fn(|i| {
-                let first = (2 * pair + i) * groups_per_unit;
+            let first = 2 * pair * groups_per_unit;
+            let units = scales[first..first + 2 * groups_per_unit].chunks_exact(groups_per_unit);
+            let mut sum = sum;
+            // No closure, which might not be compiled for AVX2.
+            for ((sum, products), scales) in sum.iter_mut().zip(products).zip(units) {
                 // SAFETY: `self` proves AVX2 and FMA.
                 unsafe {
-                    let lower = _mm256_set1_ps(scales[first]);
-                    let upper = _mm256_set1_ps(scales[first + groups_per_unit - 1]);
+                    let lower = _mm256_set1_ps(scales[0]);
+                    let upper = _mm256_set1_ps(scales[groups_per_unit - 1]);
                     let scale = _mm256_blend_ps::<0b1111_0000>(lower, upper);
-                    _mm256_fmadd_ps(products[i], scale, sum[i])
+                    *sum = _mm256_fmadd_ps(products, scale, *sum);
                 }
-            })
+            }
+            sum
         }
 
         #[inline(always)]
