@@ -38,6 +38,16 @@ pub trait Format {
     /// `row` must point to a row of `n_units`, and the first unit must be one of them.
     unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair;
 
+    /// [`Format::pair`] for a product with [`Int8::scale_block`]'s scales, if it has minimums.
+    ///
+    /// # Safety
+    /// As [`Format::pair`].
+    #[inline(always)]
+    unsafe fn scaled_pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair {
+        // SAFETY: passed on.
+        unsafe { Self::pair(isa, row, pair, n_units) }
+    }
+
     /// The scales of the chunk of a row that starts at unit `first` and has `n_units`. Those of
     /// units that are not there may be any.
     ///
@@ -66,7 +76,7 @@ pub enum Q6_K {}
 /// chunk is too long for the processor to look that far by itself.
 #[inline(always)]
 pub fn prefetch_ahead<I: Int8, F: Format>(isa: I, row: &[u8], first: usize) {
-    const AHEAD_BYTES: usize = 4096;
+    const AHEAD_BYTES: usize = 8192;
     const LINE_BYTES: usize = 64;
 
     let unit_bytes = F::DTYPE.block_bytes() * UNIT / F::DTYPE.block_len();
@@ -165,6 +175,16 @@ impl Format for Q4_0 {
 /// Bytes of a Q4_K block: two half floats, 12 bytes of scales and minimums, 128 of nibbles.
 const Q4_K_BYTES: usize = 144;
 
+/// Where the nibbles of a pair of units are.
+///
+/// # Safety
+/// `row` must point to a row that has the pair.
+#[inline(always)]
+unsafe fn q4_k_nibbles(row: *const u8, pair: usize) -> *const u8 {
+    // SAFETY: as above.
+    unsafe { row.add(pair / 4 * Q4_K_BYTES + 16 + pair % 4 * UNIT) }
+}
+
 impl Format for Q4_K {
     const DTYPE: DType = DType::Q4_K;
     const GROUP: usize = 32;
@@ -175,7 +195,13 @@ impl Format for Q4_K {
     #[inline(always)]
     unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, _: usize) -> I::Pair {
         // SAFETY: the row has this block; either unit has half of 32 bytes.
-        unsafe { isa.load_split_nibbles(row.add(pair / 4 * Q4_K_BYTES + 16 + pair % 4 * UNIT)) }
+        unsafe { isa.load_split_nibbles(q4_k_nibbles(row, pair)) }
+    }
+
+    #[inline(always)]
+    unsafe fn scaled_pair<I: Int8>(isa: I, row: *const u8, pair: usize, _: usize) -> I::Pair {
+        // SAFETY: likewise.
+        unsafe { isa.load_split_bytes(q4_k_nibbles(row, pair)) }
     }
 
     #[inline(always)]

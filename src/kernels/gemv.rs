@@ -143,26 +143,10 @@ fn add_chunk<I: Int8, F: Format, const T: usize>(
     mut sums: Sums<I, T>,
 ) -> Sums<I, T> {
     prefetch_ahead::<I, F>(isa, row, first);
-    // SAFETY: the row has all units that the tokens have.
-    let weights = unsafe { F::scales(isa, row.as_ptr(), first, n_units) };
-    let mut scales = [isa.chunk_scales(weights.groups); T];
+    let mut scales = [isa.chunk_scales([isa.splat_eight(0.0); 2]); T];
     for t in 0..T {
-        let of_token = TokenChunk::new::<F>(isa, &tokens[t], first..first + n_units);
-        let groups = [
-            isa.mul_eight(weights.groups[0], of_token.scales[0]),
-            isa.mul_eight(weights.groups[1], of_token.scales[1]),
-        ];
-        let excess = &mut sums.excess[t];
-        if F::HAS_MINS {
-            let mins = isa.mul_eight(weights.mins, of_token.scales[0]);
-            *excess = isa.mul_add_eight(mins, of_token.sums[0], *excess);
-        } else if I::UNSIGNED_WEIGHTS {
-            *excess = isa.mul_add_eight(groups[0], of_token.sums[0], *excess);
-            if F::GROUPS_PER_UNIT == 2 {
-                *excess = isa.mul_add_eight(groups[1], of_token.sums[1], *excess);
-            }
-        }
-        scales[t] = isa.chunk_scales(groups);
+        (scales[t], sums.excess[t]) =
+            scale_chunk::<I, F>(isa, row, &tokens[t], first..first + n_units, sums.excess[t]);
     }
     let n_pairs = n_units.div_ceil(2);
     for pair in (0..n_pairs).step_by(2) {
@@ -187,6 +171,47 @@ fn add_chunk<I: Int8, F: Format, const T: usize>(
     sums
 }
 
+/// The scales of a chunk of a row times those of a token, and `excess` plus what the products are too
+/// large by.
+#[inline(always)]
+fn scale_chunk<I: Int8, F: Format>(
+    isa: I,
+    row: &[u8],
+    token: &View,
+    units: Range<usize>,
+    excess: I::Eight,
+) -> (I::ChunkScales, I::Eight) {
+    if F::HAS_MINS {
+        // The chunk is a block.
+        assert!(units.len() == CHUNK_UNITS && F::DTYPE.block_len() == CHUNK_UNITS * UNIT);
+        let block = units.start / CHUNK_UNITS * F::DTYPE.block_bytes();
+        // SAFETY: the row has all units that the tokens have, and these are some of them.
+        return unsafe {
+            isa.scale_block(
+                row.as_ptr().add(block),
+                token.scales.as_ptr().add(units.start),
+                token.unit_sums.as_ptr().add(units.start),
+                excess,
+            )
+        };
+    }
+    // SAFETY: the row has all units that the tokens have.
+    let weights = unsafe { F::scales(isa, row.as_ptr(), units.start, units.len()) };
+    let of_token = TokenChunk::new::<F>(isa, token, units);
+    let groups = [
+        isa.mul_eight(weights.groups[0], of_token.scales[0]),
+        isa.mul_eight(weights.groups[1], of_token.scales[1]),
+    ];
+    let mut excess = excess;
+    if I::UNSIGNED_WEIGHTS {
+        excess = isa.mul_add_eight(groups[0], of_token.sums[0], excess);
+        if F::GROUPS_PER_UNIT == 2 {
+            excess = isa.mul_add_eight(groups[1], of_token.sums[1], excess);
+        }
+    }
+    (isa.chunk_scales(groups), excess)
+}
+
 /// What a token has for each group of a chunk.
 struct TokenChunk<I: Int8> {
     scales: [I::Eight; 2],
@@ -200,7 +225,7 @@ impl<I: Int8> TokenChunk<I> {
         let zero = isa.splat_eight(0.0);
         if F::GROUPS_PER_UNIT == 2 {
             // The chunk is whole, since only blocks of 256 have such groups.
-            let scales = load_padded(isa, &token.scales[units.clone()]);
+            let scales = load_units(isa, token.scales, &units);
             let sums = &token.sums[2 * units.start..][..2 * CHUNK_UNITS];
             let offset = isa.splat_eight(-f32::from(F::OFFSET));
             // SAFETY: these are sixteen integers.
@@ -216,8 +241,8 @@ impl<I: Int8> TokenChunk<I> {
                 sums: [isa.mul_eight(lower, offset), isa.mul_eight(upper, offset)],
             };
         }
-        let scales = load_padded(isa, &token.scales[units.clone()]);
-        let sums = load_padded(isa, &token.unit_sums[units]);
+        let scales = load_units(isa, token.scales, &units);
+        let sums = load_units(isa, token.unit_sums, &units);
         let sums = match F::OFFSET {
             0 => sums,
             offset => isa.mul_eight(sums, isa.splat_eight(f32::from(offset))),
@@ -258,7 +283,7 @@ fn add_pair<I: Int8, F: Format, const T: usize>(
     let units = [first + 2 * pair, (first + 2 * pair + 1).min(n_units - 1)];
     // SAFETY: the row has these units, and so has each token.
     unsafe {
-        let integers = F::pair(isa, row.as_ptr(), first / 2 + pair, n_units);
+        let integers = F::scaled_pair(isa, row.as_ptr(), first / 2 + pair, n_units);
         let kind = Group {
             len: F::GROUP,
             bits: F::BITS,
@@ -273,19 +298,18 @@ fn add_pair<I: Int8, F: Format, const T: usize>(
     }
 }
 
-/// Values of a chunk, zeros where it has fewer.
+/// The values of a chunk's units, which must be there; zeros where it has fewer.
 #[inline(always)]
-fn load_padded<I: Int8>(isa: I, values: &[f32]) -> I::Eight {
+fn load_units<I: Int8>(isa: I, values: &[f32], units: &Range<usize>) -> I::Eight {
+    if units.len() == CHUNK_UNITS {
+        debug_assert!(units.end <= values.len());
+        // SAFETY: `dot_row` has checked that there are values for all units.
+        return unsafe { isa.load_eight(values.as_ptr().add(units.start)) };
+    }
     let mut padded = [0.0; CHUNK_UNITS];
-    let values = match values.first_chunk() {
-        Some(whole) => whole,
-        None => {
-            padded[..values.len()].copy_from_slice(values);
-            &padded
-        }
-    };
+    padded[..units.len()].copy_from_slice(&values[units.clone()]);
     // SAFETY: an array of eight.
-    unsafe { isa.load_eight(values.as_ptr()) }
+    unsafe { isa.load_eight(padded.as_ptr()) }
 }
 
 #[inline(always)]

@@ -236,6 +236,16 @@ pub trait Int8: Copy + Send + Sync {
     /// # Safety
     /// [`UNIT`] bytes must be readable at `from`.
     unsafe fn load_split_nibbles(self, from: *const u8) -> Self::Pair;
+    /// [`Int8::load_split_nibbles`] for [`Int8::scale_block`], with weights of the second unit that
+    /// may be as much larger as its scales are smaller.
+    ///
+    /// # Safety
+    /// [`UNIT`] bytes must be readable at `from`.
+    #[inline(always)]
+    unsafe fn load_split_bytes(self, from: *const u8) -> Self::Pair {
+        // SAFETY: passed on.
+        unsafe { self.load_split_nibbles(from) }
+    }
     /// Loads two units, adjacent ones, and keeps the lower or the upper nibbles of their bytes.
     ///
     /// # Safety
@@ -339,6 +349,30 @@ pub trait Int8: Copy + Send + Sync {
                 self.load_eight_i8(scales.as_ptr().cast()),
                 self.load_eight_i8(mins.as_ptr().cast()),
             ]
+        }
+    }
+    /// The scales of a block of [`DType::Q4_K`](crate::gguf::DType::Q4_K) times those of a token,
+    /// for [`Int8::add_scaled`]; and `excess` plus its minimums times the token's scales and sums.
+    ///
+    /// # Safety
+    /// There must be a block at `block`, and eight floats at `scales` and `sums`.
+    #[inline(always)]
+    unsafe fn scale_block(
+        self,
+        block: *const u8,
+        scales: *const f32,
+        sums: *const f32,
+        excess: Self::Eight,
+    ) -> (Self::ChunkScales, Self::Eight) {
+        // SAFETY: the caller vouches for all of them.
+        unsafe {
+            let [scale, min] = self.load_two_f16(block);
+            let [integers, mins] = self.load_six_bits(block.add(4));
+            let of_token = self.load_eight(scales);
+            let scales = self.mul_eight(self.mul_eight(integers, scale), of_token);
+            let mins = self.mul_eight(self.mul_eight(mins, min), of_token);
+            let excess = self.mul_add_eight(mins, self.load_eight(sums), excess);
+            (self.chunk_scales([scales, self.splat_eight(0.0)]), excess)
         }
     }
     /// The same float eight times.

@@ -254,6 +254,55 @@ impl Int8 for Avx512 {
         }
     }
 
+    /// The upper nibbles stay where they are: 16 times as large.
+    #[inline(always)]
+    unsafe fn load_split_bytes(self, from: *const u8) -> __m512i {
+        // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
+        unsafe {
+            let bytes = _mm512_broadcast_i64x4(_mm256_loadu_si256(from.cast()));
+            let lower = _mm512_castsi256_si512(_mm256_set1_epi8(0x0f));
+            let nibbles = _mm512_inserti64x4::<1>(lower, _mm256_set1_epi8(0xf0_u8 as i8));
+            _mm512_and_si512(bytes, nibbles)
+        }
+    }
+
+    /// Scales in the lower half of registers, minimums in the upper half.
+    #[inline(always)]
+    unsafe fn scale_block(
+        self,
+        block: *const u8,
+        scales: *const f32,
+        sums: *const f32,
+        excess: __m256,
+    ) -> (__m512, __m256) {
+        // SAFETY: the caller vouches for all that is read, `self` for AVX-512.
+        unsafe {
+            let head = _mm512_broadcast_i32x4(_mm_loadu_si128(block.cast()));
+            let integers = _mm512_cvtepi32_ps(six_bits_of(head));
+            // The block's two factors, eight times each.
+            let halves = _mm256_shuffle_epi8(
+                _mm512_castsi512_si256(head),
+                _mm256_set_epi64x(
+                    0x0302_0302_0302_0302,
+                    0x0302_0302_0302_0302,
+                    0x0100_0100_0100_0100,
+                    0x0100_0100_0100_0100,
+                ),
+            );
+            let of_block = _mm512_mul_ps(integers, _mm512_cvtph_ps(halves));
+            // What makes up for `load_split_bytes`, exactly.
+            let part = _mm512_setr_ps(
+                1.0, SIXTEENTH, 1.0, SIXTEENTH, 1.0, SIXTEENTH, 1.0, SIXTEENTH, 1.0, 1.0, 1.0, 1.0,
+                1.0, 1.0, 1.0, 1.0,
+            );
+            let of_token = _mm512_broadcast_f32x8(_mm256_loadu_ps(scales));
+            let products = _mm512_mul_ps(_mm512_mul_ps(of_block, part), of_token);
+            let mins = _mm512_extractf32x8_ps::<1>(products);
+            let excess = _mm256_fmadd_ps(mins, _mm256_loadu_ps(sums), excess);
+            (products, excess)
+        }
+    }
+
     #[inline(always)]
     unsafe fn load_half_bytes<const UPPER: bool>(self, from: *const u8) -> __m512i {
         // SAFETY: the caller vouches for the bytes, `self` for AVX-512.
@@ -430,6 +479,54 @@ unsafe fn transpose_16(rows: [__m512; 16]) -> [__m512; 16] {
             columns[8 + i] = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
         }
         columns
+    }
+}
+
+const SIXTEENTH: f32 = 1.0 / 16.0;
+
+/// The scales and minimums of a Q4_K block, integers of 6 bits, given its first 16 bytes four times.
+/// The first four of either are the lower bits of a byte; the other four have their lower bits in one
+/// of the last four bytes, and the upper ones on top of those bytes.
+///
+/// # Safety
+/// The processor must have AVX-512.
+#[inline(always)]
+unsafe fn six_bits_of(head: __m512i) -> __m512i {
+    /// Lanes with byte `LOW`, and byte `HIGH` over it.
+    const fn bytes(low: u8, high: u8) -> i32 {
+        i32::from_le_bytes([low, high, 0x80, 0x80])
+    }
+    /// Zeros.
+    const NONE: u8 = 0x80;
+
+    // SAFETY: as above.
+    unsafe {
+        let order = _mm512_setr_epi32(
+            bytes(4, NONE),
+            bytes(5, NONE),
+            bytes(6, NONE),
+            bytes(7, NONE),
+            bytes(12, 4),
+            bytes(13, 5),
+            bytes(14, 6),
+            bytes(15, 7),
+            bytes(8, NONE),
+            bytes(9, NONE),
+            bytes(10, NONE),
+            bytes(11, NONE),
+            bytes(12, 8),
+            bytes(13, 9),
+            bytes(14, 10),
+            bytes(15, 11),
+        );
+        let lanes = _mm512_shuffle_epi8(head, order);
+        let shift = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4);
+        let mask = _mm512_setr_epi32(
+            63, 63, 63, 63, 15, 15, 15, 15, 63, 63, 63, 63, 15, 15, 15, 15,
+        );
+        let lower = _mm512_and_si512(_mm512_srlv_epi32(lanes, shift), mask);
+        let upper = _mm512_and_si512(_mm512_srli_epi32::<10>(lanes), _mm512_set1_epi32(0x30));
+        _mm512_or_si512(lower, upper)
     }
 }
 
