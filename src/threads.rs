@@ -35,6 +35,11 @@ impl Threads {
         self.count
     }
 
+    /// Which worker this thread is; the first one where it is none.
+    pub fn current(&self) -> usize {
+        self.pool.current_thread_index().unwrap_or(0)
+    }
+
     /// Runs `work` inside the pool. A whole request belongs inside one such call: regions started
     /// by [`Threads::run`] from there neither allocate nor pass through the pool's injection queue,
     /// and the workers stay awake for them.

@@ -3,11 +3,17 @@
 //! Every parallel operation writes through this: a tile's columns of one row are a slice of their
 //! own, no two tiles share an element, and an atomic counter sees to it that no two callers get
 //! the same tile. Threads that are ahead simply take more tiles.
+//!
+//! Tiles may be parted into shares, one for each thread: neighbours in the matrix, so that whoever
+//! begins with its own share reads what belongs to it as one stream.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The most shares; with more threads several have the same one.
+const MAX_SHARES: usize = 16;
 
 /// The tiles of a row-major matrix that have not been handed out yet.
 #[derive(Debug)]
@@ -17,7 +23,9 @@ pub struct Tiles<'a> {
     n_cols: usize,
     tile_rows: usize,
     tile_cols: usize,
-    next: AtomicUsize,
+    n_shares: usize,
+    /// Tiles that were taken of each share.
+    taken: [AtomicUsize; MAX_SHARES],
     matrix: PhantomData<&'a mut [f32]>,
 }
 
@@ -48,7 +56,8 @@ impl<'a> Tiles<'a> {
             n_cols,
             tile_rows,
             tile_cols,
-            next: AtomicUsize::new(0),
+            n_shares: 1,
+            taken: [const { AtomicUsize::new(0) }; MAX_SHARES],
             matrix: PhantomData,
         }
     }
@@ -58,13 +67,29 @@ impl<'a> Tiles<'a> {
         Self::new(matrix, n_cols, tile_rows, n_cols)
     }
 
-    /// The next tile, row by row of tiles, or `None` when all are taken.
+    /// Parts the tiles into shares for `n_threads`.
+    pub fn shared_among(self, n_threads: usize) -> Self {
+        Tiles {
+            n_shares: n_threads.clamp(1, MAX_SHARES),
+            ..self
+        }
+    }
+
+    /// The next tile of any share, row by row of tiles, or `None` when all are taken.
     pub fn take(&self) -> Option<Tile<'_>> {
+        (0..self.n_shares).find_map(|share| self.take_of(share))
+    }
+
+    /// The next tile of a thread's share, or `None` when all of them are taken.
+    pub fn take_of(&self, thread: usize) -> Option<Tile<'_>> {
         let tiles_across = self.n_cols.div_ceil(self.tile_cols);
-        let tiles_down = self.n_rows.div_ceil(self.tile_rows);
+        let n_tiles = tiles_across * self.n_rows.div_ceil(self.tile_rows);
+        let share = thread % self.n_shares;
+        let first = share * n_tiles / self.n_shares;
+        let end = (share + 1) * n_tiles / self.n_shares;
         // The counter publishes no data, so it needs no ordering; whoever joins the threads does.
-        let index = self.next.fetch_add(1, Ordering::Relaxed);
-        if index >= tiles_across * tiles_down {
+        let index = first + self.taken[share].fetch_add(1, Ordering::Relaxed);
+        if index >= end {
             return None;
         }
         let row = index / tiles_across * self.tile_rows;
@@ -127,21 +152,26 @@ mod tests {
             (4, 6, 4, 6),
             (3, 5, 8, 8),
             (0, 4, 2, 2),
+            (2, 50, 1, 1),
         ] {
-            let mut matrix = vec![0.0; n_rows * n_cols];
-            let tiles = Tiles::new(&mut matrix, n_cols, tile_rows, tile_cols);
-            std::thread::scope(|scope| {
-                for _ in 0..3 {
-                    scope.spawn(|| {
-                        while let Some(mut tile) = tiles.take() {
-                            for row in tile.rows() {
-                                tile.row_mut(row).iter_mut().for_each(|x| *x += 1.0);
+            for n_shares in [1, 2, 3, 7, 40] {
+                let mut matrix = vec![0.0; n_rows * n_cols];
+                let tiles = Tiles::new(&mut matrix, n_cols, tile_rows, tile_cols);
+                let tiles = &tiles.shared_among(n_shares);
+                std::thread::scope(|scope| {
+                    for thread in 0..3 {
+                        scope.spawn(move || {
+                            let own = std::iter::from_fn(|| tiles.take_of(thread));
+                            for mut tile in own.chain(std::iter::from_fn(|| tiles.take())) {
+                                for row in tile.rows() {
+                                    tile.row_mut(row).iter_mut().for_each(|x| *x += 1.0);
+                                }
                             }
-                        }
-                    });
-                }
-            });
-            assert!(matrix.iter().all(|&x| x == 1.0), "{n_rows}x{n_cols}");
+                        });
+                    }
+                });
+                assert!(matrix.iter().all(|&x| x == 1.0), "{n_rows}x{n_cols}");
+            }
         }
     }
 }

@@ -18,9 +18,8 @@ use crate::kernels::tiles::{Tile, Tiles};
 use crate::ops::{Compute, Floats};
 use crate::quant;
 
-/// The most weight rows that a thread takes at a time where a few tokens are computed. They are
-/// read as one stream, and a stream is slow to start.
-const MAX_ROWS_AT_A_TIME: usize = 128;
+/// The most weight rows that a thread takes at a time where a few tokens are computed.
+const MAX_ROWS_AT_A_TIME: usize = 64;
 
 thread_local! {
     /// Weights unpacked by this thread; it grows to a constant size once.
@@ -253,14 +252,22 @@ impl Compute {
             assert!(projection.tokens.end <= input.n_tokens());
             let tile_rows = input.tile_rows(self, weight);
             let n_tokens = projection.tokens.len().max(1);
+            let tiles = Tiles::new(projection.y, weight.n_rows, n_tokens, tile_rows);
             Work {
                 linear: projection.linear,
                 tokens: projection.tokens,
                 accumulate: projection.accumulate,
-                tiles: Tiles::new(projection.y, weight.n_rows, n_tokens, tile_rows),
+                tiles: tiles.shared_among(self.threads.count()),
             }
         });
         self.threads.run(|| {
+            // Its own share of each, which it reads as one stream; then what others have left.
+            let thread = self.threads.current();
+            for work in &work {
+                while let Some(mut tile) = work.tiles.take_of(thread) {
+                    self.project_tile(input, work, &mut tile);
+                }
+            }
             for work in &work {
                 while let Some(mut tile) = work.tiles.take() {
                     self.project_tile(input, work, &mut tile);
