@@ -79,20 +79,31 @@ pub struct View<'a> {
 /// Quantizes tokens `x: [n, n_cols]`, `n` at most the layout's width, to a record. Tokens that
 /// are missing become zeros.
 pub fn quantize(isa: Isa, layout: Layout, x: &[f32], record: &mut [f32]) {
+    quantize_strided(isa, layout, x, layout.n_cols, record);
+}
+
+/// [`quantize`] for tokens that are `stride` apart.
+pub fn quantize_strided(isa: Isa, layout: Layout, x: &[f32], stride: usize, record: &mut [f32]) {
     let Layout { width, n_cols } = layout;
-    let n_tokens = x.len() / n_cols;
-    assert!(n_tokens <= width && x.len() == n_tokens * n_cols);
+    let n_tokens = x.len() / stride;
+    assert!(n_cols <= stride && n_tokens <= width && x.len() == n_tokens * stride);
     assert!(n_cols.is_multiple_of(UNIT) && record.len() == layout.record_words());
     if n_tokens < width {
         record.fill(0.0);
     }
-    isa.run_int8(Quantize { layout, x, record });
+    isa.run_int8(Quantize {
+        layout,
+        x,
+        stride,
+        record,
+    });
 }
 
 /// [`quantize`], to be compiled for an instruction set.
 struct Quantize<'a, 'b> {
     layout: Layout,
     x: &'a [f32],
+    stride: usize,
     record: &'b mut [f32],
 }
 
@@ -107,7 +118,7 @@ impl Int8Op for Quantize<'_, '_> {
         let block_units = self.layout.block_units();
         for first in (0..n_cols / UNIT).step_by(block_units) {
             let columns = first * UNIT..n_cols.min((first + block_units) * UNIT);
-            for (token, row) in self.x.chunks_exact(n_cols).enumerate() {
+            for (token, row) in self.x.chunks_exact(self.stride).enumerate() {
                 // Rows are far apart, so the processor does not see what comes next.
                 for line in (0..block_units * UNIT).step_by(LINE) {
                     isa.prefetch(row.as_ptr().wrapping_add(columns.end + line).cast());

@@ -40,19 +40,20 @@ impl WeightView<'_> {
     }
 }
 
-/// Computes one tile of `y: [n_tokens, n_rows]` from `x: [n_tokens, n_cols]` and an optional
-/// `bias: [n_rows]`, added to what `y` holds where `accumulate` says so. The tile spans all
-/// tokens and at most [`TILE_ROWS`] columns.
+/// Computes one tile of `y: [n_tokens, n_rows]` from `x: [n_tokens, n_cols]`, whose rows are
+/// `stride` apart, and an optional `bias: [n_rows]`, added to what `y` holds where `accumulate`
+/// says so. The tile spans all tokens and at most [`TILE_ROWS`] columns.
 pub fn matmul(
     isa: Isa,
     weight: WeightView,
     bias: Option<&[f32]>,
     x: &[f32],
+    stride: usize,
     accumulate: bool,
     tile: &mut Tile,
 ) {
-    assert!(tile.cols().len() <= TILE_ROWS);
-    assert_eq!(x.len(), tile.rows().len() * weight.n_cols);
+    assert!(tile.cols().len() <= TILE_ROWS && weight.n_cols <= stride);
+    assert_eq!(x.len(), tile.rows().len() * stride);
     for token in tile.rows() {
         let cols = tile.cols();
         let y = tile.row_mut(token);
@@ -65,12 +66,18 @@ pub fn matmul(
                 .for_each(|(y, bias)| *y += bias);
         }
     }
-    isa.run(MatmulTile { weight, x, tile });
+    isa.run(MatmulTile {
+        weight,
+        x,
+        stride,
+        tile,
+    });
 }
 
 struct MatmulTile<'a, 'b, 'c> {
     weight: WeightView<'a>,
     x: &'a [f32],
+    stride: usize,
     tile: &'b mut Tile<'c>,
 }
 
@@ -97,9 +104,21 @@ impl WithSimd for MatmulTile<'_, '_, '_> {
                 quant::dequantize(dtype, &bytes[at..at + slice_bytes], &mut out[..len]);
             }
             if S::REGISTER_COUNT >= 32 {
-                sweep_tokens::<S, 4>(simd, &panel, self.x, n_cols, start..start + len, self.tile);
+                sweep_tokens::<S, 4>(
+                    simd,
+                    &panel,
+                    (self.x, self.stride),
+                    start..start + len,
+                    self.tile,
+                );
             } else {
-                sweep_tokens::<S, 2>(simd, &panel, self.x, n_cols, start..start + len, self.tile);
+                sweep_tokens::<S, 2>(
+                    simd,
+                    &panel,
+                    (self.x, self.stride),
+                    start..start + len,
+                    self.tile,
+                );
             }
         }
     }
@@ -116,12 +135,11 @@ fn bytes_of(dtype: DType, n: usize) -> usize {
 fn sweep_tokens<S: Simd, const T: usize>(
     simd: S,
     panel: &[[f32; SLICE]; TILE_ROWS],
-    x: &[f32],
-    n_cols: usize,
+    (x, stride): (&[f32], usize),
     cols: std::ops::Range<usize>,
     tile: &mut Tile,
 ) {
-    let token_slice = |token: usize| &x[token * n_cols + cols.start..token * n_cols + cols.end];
+    let token_slice = |token: usize| &x[token * stride..][cols.clone()];
     let n_tokens = tile.rows().len();
     let in_full = n_tokens - n_tokens % T;
     for token in (0..in_full).step_by(T) {
@@ -226,7 +244,7 @@ mod tests {
         let n_tokens = x.len() / weight.n_cols;
         let tiles = Tiles::new(&mut y, n_rows, n_tokens, TILE_ROWS);
         while let Some(mut tile) = tiles.take() {
-            matmul(isa, weight, bias, x, false, &mut tile);
+            matmul(isa, weight, bias, x, weight.n_cols, false, &mut tile);
         }
         y
     }

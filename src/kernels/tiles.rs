@@ -21,6 +21,8 @@ pub struct Tiles<'a> {
     data: *mut f32,
     n_rows: usize,
     n_cols: usize,
+    /// Distance of one row to the next.
+    stride: usize,
     tile_rows: usize,
     tile_cols: usize,
     n_shares: usize,
@@ -37,7 +39,7 @@ unsafe impl Sync for Tiles<'_> {}
 #[derive(Debug)]
 pub struct Tile<'a> {
     data: *mut f32,
-    n_cols: usize,
+    stride: usize,
     /// The matrix's rows that it covers.
     rows: Range<usize>,
     /// The matrix's columns that it covers.
@@ -48,12 +50,24 @@ pub struct Tile<'a> {
 impl<'a> Tiles<'a> {
     /// Splits `matrix: [n_rows, n_cols]` into tiles of at most `tile_rows` by `tile_cols`.
     pub fn new(matrix: &'a mut [f32], n_cols: usize, tile_rows: usize, tile_cols: usize) -> Self {
-        assert!(n_cols > 0 && tile_rows > 0 && tile_cols > 0);
-        assert!(matrix.len().is_multiple_of(n_cols));
+        Self::strided(matrix, n_cols, n_cols, tile_rows, tile_cols)
+    }
+
+    /// Likewise for rows of `n_cols` that are `stride` apart.
+    pub fn strided(
+        matrix: &'a mut [f32],
+        stride: usize,
+        n_cols: usize,
+        tile_rows: usize,
+        tile_cols: usize,
+    ) -> Self {
+        assert!(n_cols > 0 && n_cols <= stride && tile_rows > 0 && tile_cols > 0);
+        assert!(matrix.len().is_multiple_of(stride));
         Tiles {
             data: matrix.as_mut_ptr(),
-            n_rows: matrix.len() / n_cols,
+            n_rows: matrix.len() / stride,
             n_cols,
+            stride,
             tile_rows,
             tile_cols,
             n_shares: 1,
@@ -96,7 +110,7 @@ impl<'a> Tiles<'a> {
         let col = index % tiles_across * self.tile_cols;
         Some(Tile {
             data: self.data,
-            n_cols: self.n_cols,
+            stride: self.stride,
             rows: row..(row + self.tile_rows).min(self.n_rows),
             cols: col..(col + self.tile_cols).min(self.n_cols),
             matrix: PhantomData,
@@ -124,7 +138,7 @@ impl Tile<'_> {
         // makes sure that only one of its rows is borrowed at a time.
         unsafe {
             std::slice::from_raw_parts_mut(
-                self.data.add(row * self.n_cols + self.cols.start),
+                self.data.add(row * self.stride + self.cols.start),
                 self.cols.len(),
             )
         }
@@ -135,8 +149,8 @@ impl Tile<'_> {
     #[inline(always)]
     pub fn square_mut(&mut self, row: usize, col: usize, len: usize) -> (*mut f32, usize) {
         assert!(row + len <= self.rows.len() && col + len <= self.cols.len());
-        let start = (self.rows.start + row) * self.n_cols + self.cols.start + col;
-        (self.data.wrapping_add(start), self.n_cols)
+        let start = (self.rows.start + row) * self.stride + self.cols.start + col;
+        (self.data.wrapping_add(start), self.stride)
     }
 }
 
@@ -155,8 +169,10 @@ mod tests {
             (2, 50, 1, 1),
         ] {
             for n_shares in [1, 2, 3, 7, 40] {
-                let mut matrix = vec![0.0; n_rows * n_cols];
-                let tiles = Tiles::new(&mut matrix, n_cols, tile_rows, tile_cols);
+                // Rows that are apart for some, and then what is between them.
+                let stride = n_cols + n_shares % 3;
+                let mut matrix = vec![0.0; n_rows * stride];
+                let tiles = Tiles::strided(&mut matrix, stride, n_cols, tile_rows, tile_cols);
                 let tiles = &tiles.shared_among(n_shares);
                 std::thread::scope(|scope| {
                     for thread in 0..3 {
@@ -170,7 +186,10 @@ mod tests {
                         });
                     }
                 });
-                assert!(matrix.iter().all(|&x| x == 1.0), "{n_rows}x{n_cols}");
+                for (i, &x) in matrix.iter().enumerate() {
+                    let expected = if i % stride < n_cols { 1.0 } else { 0.0 };
+                    assert_eq!(x, expected, "{n_rows}x{n_cols}");
+                }
             }
         }
     }

@@ -37,14 +37,22 @@ struct Block {
 struct Scratch {
     /// `[n, width]`: a normed input, then a block's contribution.
     normed: Vec<f32>,
-    /// `[n, 3 * width]`.
+    /// `[n, 3 * width]`, rows [`apart`].
     qkv: Vec<f32>,
     /// `[n, width]`.
     attended: Vec<f32>,
-    /// `[n, intermediate_size]`.
+    /// `[n, intermediate_size]`, rows [`apart`].
     hidden: Vec<f32>,
     /// The input of a projection, quantized.
     input: InputBuffer,
+}
+
+/// How far rows of so many floats should be apart. At a distance of whole pages, which the usual
+/// widths are, what a product writes of neighbouring tokens would compete for the same few lines of
+/// the caches.
+fn apart(width: usize) -> usize {
+    const CACHE_LINE_FLOATS: usize = 16;
+    width + CACHE_LINE_FLOATS
 }
 
 impl Vit {
@@ -90,9 +98,9 @@ impl Vit {
         let (n, width) = (self.config.n_tokens(), self.config.hidden_size);
         let mut scratch = Scratch {
             normed: vec![0.0; n * width],
-            qkv: vec![0.0; n * 3 * width],
+            qkv: vec![0.0; n * apart(3 * width)],
             attended: vec![0.0; n * width],
-            hidden: vec![0.0; n * self.config.intermediate_size],
+            hidden: vec![0.0; n * apart(self.config.intermediate_size)],
             input: InputBuffer::default(),
         };
         let mut x = self.embed(compute, pixels, observer);
@@ -146,9 +154,10 @@ impl Block {
         } = scratch;
 
         self.attention_norm.forward(compute, x, normed);
-        self.qkv
-            .forward(compute, input.prepare(compute, normed, width), qkv);
-        let columns = |first| Heads::in_columns(qkv, 3 * width, first, head_dim);
+        let placed = input.prepare(compute, normed, width);
+        let stride = apart(3 * width);
+        self.qkv.forward_strided(compute, placed, qkv, stride);
+        let columns = |first| Heads::in_columns(qkv, stride, first, head_dim);
         let attention = Attention {
             n_heads: config.n_heads,
             n_kv_heads: config.n_heads,
@@ -165,13 +174,14 @@ impl Block {
         self.attention_out.add_to(compute, attended, x);
 
         self.mlp_norm.forward(compute, x, normed);
-        let normed = input.prepare(compute, normed, width);
-        self.mlp_up.forward(compute, normed, hidden);
+        let placed = input.prepare(compute, normed, width);
+        let stride = apart(config.intermediate_size);
+        self.mlp_up.forward_strided(compute, placed, hidden, stride);
         match config.hidden_act {
-            Activation::QuickGelu => quick_gelu(compute, hidden, config.intermediate_size),
-            Activation::Gelu => gelu(compute, hidden, config.intermediate_size),
+            Activation::QuickGelu => quick_gelu(compute, hidden, stride),
+            Activation::Gelu => gelu(compute, hidden, stride),
         }
-        let hidden = input.prepare(compute, hidden, config.intermediate_size);
+        let hidden = input.prepare_strided(compute, hidden, stride, config.intermediate_size);
         self.mlp_down.add_to(compute, hidden, x);
     }
 }

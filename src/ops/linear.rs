@@ -106,6 +106,8 @@ pub struct InputBuffer {
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     x: &'a [f32],
+    /// Distance of one row to the next.
+    stride: usize,
     width: usize,
     /// Empty where the width is no multiple of a block; then no quantized weight has it either.
     records: &'a [f32],
@@ -132,8 +134,19 @@ impl InputBuffer {
 
     /// Quantizes `x: [n, width]`. Allocates only where the buffer was never as large.
     pub fn prepare<'a>(&'a mut self, compute: &Compute, x: &'a [f32], width: usize) -> Input<'a> {
-        let n_tokens = x.len() / width;
-        assert_eq!(x.len(), n_tokens * width);
+        self.prepare_strided(compute, x, width, width)
+    }
+
+    /// [`InputBuffer::prepare`] for rows of `width` that are `stride` apart.
+    pub fn prepare_strided<'a>(
+        &'a mut self,
+        compute: &Compute,
+        x: &'a [f32],
+        stride: usize,
+        width: usize,
+    ) -> Input<'a> {
+        let n_tokens = x.len() / stride;
+        assert!(width <= stride && x.len() == n_tokens * stride);
         let tile_width = match n_tokens {
             0..=gemv::MAX_TOKENS => 1,
             _ => compute.isa.run_int8(TileWidth),
@@ -152,9 +165,9 @@ impl InputBuffer {
         }
         let records = &mut self.records[..n_records * record_words];
         let quantize = |index: usize, record: &mut [f32]| {
-            let first = index * tile_width * width;
-            let end = (first + tile_width * width).min(x.len());
-            activations::quantize(compute.isa, layout, &x[first..end], record);
+            let first = index * tile_width * stride;
+            let end = (first + tile_width * stride).min(x.len());
+            activations::quantize_strided(compute.isa, layout, &x[first..end], stride, record);
         };
         if n_records == 1 {
             quantize(0, records);
@@ -169,6 +182,7 @@ impl InputBuffer {
         }
         Input {
             x,
+            stride,
             width,
             records: &self.records[..n_records * record_words],
             layout,
@@ -183,6 +197,8 @@ pub struct Projection<'a> {
     tokens: Range<usize>,
     accumulate: bool,
     y: &'a mut [f32],
+    /// Distance of one row of `y` to the next.
+    stride: usize,
 }
 
 impl Linear {
@@ -194,12 +210,26 @@ impl Linear {
             tokens,
             accumulate: false,
             y,
+            stride: self.weight.n_rows,
         }
     }
 
     /// `y = x W^T + b` for `x: [n, n_in]` and `y: [n, n_out]`.
     pub fn forward(&self, compute: &Compute, x: Input, y: &mut [f32]) {
         compute.project(x, [self.of(0..x.n_tokens(), y)]);
+    }
+
+    /// `y = x W^T + b` for `x: [n, n_in]` and rows of `n_out` in `y` that are `stride` apart.
+    pub fn forward_strided(&self, compute: &Compute, x: Input, y: &mut [f32], stride: usize) {
+        assert_eq!(y.len(), x.n_tokens() * stride);
+        let projection = Projection {
+            linear: self,
+            tokens: 0..x.n_tokens(),
+            accumulate: false,
+            y,
+            stride,
+        };
+        compute.project(x, [projection]);
     }
 
     /// `y += x W^T + b` for `x: [n, n_in]` and `y: [n, n_out]`.
@@ -214,7 +244,7 @@ impl Linear {
 
 impl Input<'_> {
     fn n_tokens(&self) -> usize {
-        self.x.len() / self.width
+        self.x.len() / self.stride
     }
 
     /// Weight rows that a thread takes at a time.
@@ -252,7 +282,8 @@ impl Compute {
             assert!(projection.tokens.end <= input.n_tokens());
             let tile_rows = input.tile_rows(self, weight);
             let n_tokens = projection.tokens.len().max(1);
-            let tiles = Tiles::new(projection.y, weight.n_rows, n_tokens, tile_rows);
+            let (y, stride) = (projection.y, projection.stride);
+            let tiles = Tiles::strided(y, stride, weight.n_rows, n_tokens, tile_rows);
             Work {
                 linear: projection.linear,
                 tokens: projection.tokens,
@@ -281,8 +312,8 @@ impl Compute {
         let bias = work.linear.bias.as_deref();
         let (tokens, accumulate) = (work.tokens.clone(), work.accumulate);
         if is_float(weight.dtype) {
-            let x = &input.x[tokens.start * input.width..tokens.end * input.width];
-            matmul(self.isa, weight, bias, x, accumulate, out);
+            let x = &input.x[tokens.start * input.stride..tokens.end * input.stride];
+            matmul(self.isa, weight, bias, x, input.stride, accumulate, out);
         } else if input.layout.width == 1 {
             self.isa.run_int8(Gemv {
                 weight,
