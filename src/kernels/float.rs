@@ -111,6 +111,26 @@ pub fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + libm::erff(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
+/// What an MLP does to its hidden layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// [`quick_gelu`].
+    QuickGelu,
+    /// [`gelu`].
+    Gelu,
+}
+
+impl Activation {
+    /// Replaces values by what becomes of them.
+    #[inline(always)]
+    pub fn apply(self, values: &mut [f32]) {
+        match self {
+            Activation::QuickGelu => values.iter_mut().for_each(|x| *x = quick_gelu(*x)),
+            Activation::Gelu => values.iter_mut().for_each(|x| *x = gelu(*x)),
+        }
+    }
+}
+
 /// Sum of `f(x)` over `xs`, in an order that does not depend on the processor.
 #[inline(always)]
 fn sum_of(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {

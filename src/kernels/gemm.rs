@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use crate::gguf::DType;
 use crate::kernels::activations::{BATCH_BLOCK_UNITS as BLOCK_UNITS, Layout, View};
+use crate::kernels::float::Activation;
 use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0};
 use crate::kernels::gemm::panel::{ChunkValues, Panel, PanelTile, padded, unpack};
 use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT};
@@ -51,6 +52,8 @@ pub struct GemmTile<'a, 'b, 'c> {
     pub bias: Option<&'a [f32]>,
     /// Whether to add to what `y` holds.
     pub accumulate: bool,
+    /// What is done to `y`, if nothing is added.
+    pub activation: Option<Activation>,
     /// The tile, whose columns are weight rows.
     pub out: &'b mut Tile<'c>,
     /// Where to unpack weights.
@@ -131,9 +134,11 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
         tokens,
         bias,
         accumulate,
+        activation,
         out,
         panel,
     } = work;
+    assert!(activation.is_none() || !accumulate);
     let width = I::TILE_VECTORS * I::LANES;
     assert!(V == I::TILE_VECTORS);
     let n_units = weight.n_cols / UNIT;
@@ -179,6 +184,9 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
             } else {
                 dot_tile::<I, F, R, V>(isa, panel, view, first_lane, biases, products, width);
             }
+        }
+        if let Some(activation) = activation {
+            activation.apply(&mut products);
         }
         let done = Products {
             values: &products,

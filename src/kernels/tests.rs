@@ -102,6 +102,7 @@ impl Weights {
                 tokens: tokens.clone(),
                 bias,
                 accumulate: bias.is_some(),
+                activation: None,
                 out: &mut out,
                 panel: &mut Panel::default(),
             }));

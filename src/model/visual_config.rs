@@ -8,6 +8,7 @@ use crate::gguf::Gguf;
 use crate::gguf::names::{self, visual as key};
 use crate::gguf::write::Metadata;
 use crate::image::{Aspect, Preprocess};
+pub use crate::kernels::float::Activation;
 use crate::model::config::{check_dimension, check_divides, check_epsilon, check_layers};
 
 /// Epsilon of the abstractor's `norm1`, `normk` and `norm2`: plain LayerNorms of the reference,
@@ -65,15 +66,6 @@ pub struct AbstractorConfig {
     pub n_queries: usize,
     /// Epsilon of `ffn_ln` alone; the other norms have [`ABSTRACTOR_NORM_EPS`].
     pub layer_norm_eps: f32,
-}
-
-/// Activation of the ViT's MLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x * sigmoid(1.702 x)`.
-    QuickGelu,
-    /// `x * Phi(x)`, with the error function.
-    Gelu,
 }
 
 impl fmt::Display for Activation {

@@ -2,9 +2,8 @@
 
 use crate::gguf::names::{self, tensor};
 use crate::model::observer::{Observer, Stage};
-use crate::model::visual_config::{Activation, VitConfig};
+use crate::model::visual_config::VitConfig;
 use crate::model::weights::Binder;
-use crate::ops::activation::{gelu, quick_gelu};
 use crate::ops::attention::{Attention, Heads};
 use crate::ops::linear::{InputBuffer, Linear, Matrix};
 use crate::ops::norm::LayerNorm;
@@ -156,7 +155,8 @@ impl Block {
         self.attention_norm.forward(compute, x, normed);
         let placed = input.prepare(compute, normed, width);
         let stride = apart(3 * width);
-        self.qkv.forward_strided(compute, placed, qkv, stride);
+        let qkv_of = self.qkv.of(0..config.n_tokens(), qkv).apart(stride);
+        compute.project(placed, [qkv_of]);
         let columns = |first| Heads::in_columns(qkv, stride, first, head_dim);
         let attention = Attention {
             n_heads: config.n_heads,
@@ -176,11 +176,8 @@ impl Block {
         self.mlp_norm.forward(compute, x, normed);
         let placed = input.prepare(compute, normed, width);
         let stride = apart(config.intermediate_size);
-        self.mlp_up.forward_strided(compute, placed, hidden, stride);
-        match config.hidden_act {
-            Activation::QuickGelu => quick_gelu(compute, hidden, stride),
-            Activation::Gelu => gelu(compute, hidden, stride),
-        }
+        let up = self.mlp_up.of(0..config.n_tokens(), hidden).apart(stride);
+        compute.project(placed, [up.then(config.hidden_act)]);
         let hidden = input.prepare_strided(compute, hidden, stride, config.intermediate_size);
         self.mlp_down.add_to(compute, hidden, x);
     }

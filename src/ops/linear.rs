@@ -9,6 +9,7 @@ use std::ops::Range;
 use crate::gguf::{DType, TensorBytes};
 use crate::kernels::activations::{self, Layout};
 use crate::kernels::aligned::AlignedFloats;
+use crate::kernels::float::Activation;
 use crate::kernels::gemm::panel::Panel;
 use crate::kernels::gemm::{Gemm, GemmTile, PanelRows, TileWidth, TokenTiles};
 use crate::kernels::gemv::{self, Gemv};
@@ -196,19 +197,35 @@ pub struct Projection<'a> {
     linear: &'a Linear,
     tokens: Range<usize>,
     accumulate: bool,
+    activation: Option<Activation>,
     y: &'a mut [f32],
     /// Distance of one row of `y` to the next.
     stride: usize,
 }
 
+impl Projection<'_> {
+    /// With rows of `y` that are `stride` apart.
+    pub fn apart(self, stride: usize) -> Self {
+        Projection { stride, ..self }
+    }
+
+    /// With `y = activation(x W^T + b)`, done while it is at hand.
+    pub fn then(self, activation: Activation) -> Self {
+        Projection {
+            activation: Some(activation),
+            ..self
+        }
+    }
+}
+
 impl Linear {
     /// `y = x W^T + b` for the rows `tokens` of an input, with `y: [tokens, n_out]`.
     pub fn of<'a>(&'a self, tokens: Range<usize>, y: &'a mut [f32]) -> Projection<'a> {
-        assert_eq!(y.len(), tokens.len() * self.weight.n_rows);
         Projection {
             linear: self,
             tokens,
             accumulate: false,
+            activation: None,
             y,
             stride: self.weight.n_rows,
         }
@@ -217,19 +234,6 @@ impl Linear {
     /// `y = x W^T + b` for `x: [n, n_in]` and `y: [n, n_out]`.
     pub fn forward(&self, compute: &Compute, x: Input, y: &mut [f32]) {
         compute.project(x, [self.of(0..x.n_tokens(), y)]);
-    }
-
-    /// `y = x W^T + b` for `x: [n, n_in]` and rows of `n_out` in `y` that are `stride` apart.
-    pub fn forward_strided(&self, compute: &Compute, x: Input, y: &mut [f32], stride: usize) {
-        assert_eq!(y.len(), x.n_tokens() * stride);
-        let projection = Projection {
-            linear: self,
-            tokens: 0..x.n_tokens(),
-            accumulate: false,
-            y,
-            stride,
-        };
-        compute.project(x, [projection]);
     }
 
     /// `y += x W^T + b` for `x: [n, n_in]` and `y: [n, n_out]`.
@@ -270,6 +274,7 @@ struct Work<'a> {
     linear: &'a Linear,
     tokens: Range<usize>,
     accumulate: bool,
+    activation: Option<Activation>,
     tiles: Tiles<'a>,
 }
 
@@ -280,6 +285,10 @@ impl Compute {
             let weight = &projection.linear.weight;
             assert_eq!(weight.n_cols, input.width);
             assert!(projection.tokens.end <= input.n_tokens());
+            assert_eq!(
+                projection.y.len(),
+                projection.tokens.len() * projection.stride
+            );
             let tile_rows = input.tile_rows(self, weight);
             let n_tokens = projection.tokens.len().max(1);
             let (y, stride) = (projection.y, projection.stride);
@@ -288,6 +297,7 @@ impl Compute {
                 linear: projection.linear,
                 tokens: projection.tokens,
                 accumulate: projection.accumulate,
+                activation: projection.activation,
                 tiles: tiles.shared_among(self.threads.count()),
             }
         });
@@ -310,7 +320,13 @@ impl Compute {
     fn project_tile(&self, input: Input, work: &Work, out: &mut Tile) {
         let weight = work.linear.weight.view();
         let bias = work.linear.bias.as_deref();
-        let (tokens, accumulate) = (work.tokens.clone(), work.accumulate);
+        let Work {
+            tokens,
+            accumulate,
+            activation,
+            ..
+        } = work;
+        let (tokens, accumulate, activation) = (tokens.clone(), *accumulate, *activation);
         if is_float(weight.dtype) {
             let x = &input.x[tokens.start * input.stride..tokens.end * input.stride];
             matmul(self.isa, weight, bias, x, input.stride, accumulate, out);
@@ -335,14 +351,70 @@ impl Compute {
                     tokens,
                     bias,
                     accumulate,
+                    activation,
                     out,
                     panel,
                 }));
             });
+            return;
+        }
+        if let Some(activation) = activation {
+            for row in out.rows() {
+                let values = out.row_mut(row);
+                self.isa.run(
+                    #[inline(always)]
+                    || activation.apply(values),
+                );
+            }
         }
     }
 }
 
 fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::map::Bytes;
+    use std::num::NonZeroUsize;
+
+    /// One token, a batch, and weights that are floats: each has a way of its own.
+    #[test]
+    fn rows_lie_apart_and_go_through_the_activation() {
+        let compute = Compute::new(NonZeroUsize::new(2).unwrap()).unwrap();
+        let (n_rows, n_cols, stride) = (75, 64, 80);
+        let some = |i: usize| (i * 7919 % 2003) as f32 / 1000.0 - 1.0;
+        let weights: Vec<f32> = (0..n_rows * n_cols).map(some).collect();
+        for (dtype, n) in [(DType::Q8_0, 1), (DType::Q8_0, 70), (DType::F32, 9)] {
+            let row_bytes = n_cols / dtype.block_len() * dtype.block_bytes();
+            let mut bytes = vec![0; n_rows * row_bytes];
+            quant::quantize(dtype, &weights, &mut bytes);
+            let linear = Linear {
+                weight: Matrix::new(Bytes::from_slice(&bytes).into(), dtype, n_rows, n_cols),
+                bias: None,
+            };
+            let x: Vec<f32> = (0..n * n_cols).map(|i| some(i + 5)).collect();
+            let mut wide = vec![f32::NAN; n * (n_cols + 3)];
+            for (wide, x) in wide.chunks_mut(n_cols + 3).zip(x.chunks(n_cols)) {
+                wide[..n_cols].copy_from_slice(x);
+            }
+            let mut buffers = [InputBuffer::default(), InputBuffer::default()];
+            let [first, second] = &mut buffers;
+
+            let mut plain = vec![0.0; n * n_rows];
+            linear.forward(&compute, first.prepare(&compute, &x, n_cols), &mut plain);
+            let mut apart = vec![7.0; n * stride];
+            let input = second.prepare_strided(&compute, &wide, n_cols + 3, n_cols);
+            let projection = linear.of(0..n, &mut apart).apart(stride);
+            compute.project(input, [projection.then(Activation::QuickGelu)]);
+
+            Activation::QuickGelu.apply(&mut plain);
+            for (apart, plain) in apart.chunks(stride).zip(plain.chunks(n_rows)) {
+                assert_eq!(&apart[..n_rows], plain, "{dtype}, {n} tokens");
+                assert!(apart[n_rows..].iter().all(|&x| x == 7.0));
+            }
+        }
+    }
 }
