@@ -7,7 +7,7 @@ mod limited;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
@@ -178,6 +178,19 @@ fn what_a_killed_converter_leaves_is_removed() {
 /// As where a disk or a network fails in the middle.
 #[test]
 fn a_checkpoint_that_ends_while_it_is_read_leaves_nothing() {
+    // It may be done before it is disturbed, on a machine with much to do; hardly each time.
+    let output = (0..50)
+        .map(|_| convert_what_ends())
+        .find(|output| !output.status.success());
+    let output = output.expect("converted each time");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(5), "{said}");
+    assert!(said.contains("model.safetensors: tensor '"), "{said}");
+    assert!(said.contains("the file ends too early"), "{said}");
+}
+
+/// Converts a checkpoint that is cut short as soon as there is any output, and looks at what is left.
+fn convert_what_ends() -> Output {
     let source = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(root().join("models/tiny/owl2-tiny")).unwrap() {
         let entry = entry.unwrap();
@@ -186,22 +199,19 @@ fn a_checkpoint_that_ends_while_it_is_read_leaves_nothing() {
     let weights = source.path().join("model.safetensors");
     let weights = fs::File::options().write(true).open(weights).unwrap();
     let out = tempfile::tempdir().unwrap();
-    let child = Command::new(PROGRAM)
+    let mut child = Command::new(PROGRAM)
         .current_dir(out.path())
         .arg(source.path())
         .args(["-o", "m.gguf", "--quant", "q4_k", "-t", "1", "--quiet"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Its header was read; of the tensors, the first at most.
-    while fs::read_dir(out.path()).unwrap().next().is_none() {
+    let n_files = || fs::read_dir(out.path()).unwrap().count();
+    while n_files() == 0 && child.try_wait().unwrap().is_none() {
         std::thread::yield_now();
     }
     weights.set_len(1 << 20).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(5), "{said}");
-    assert!(said.contains("model.safetensors: tensor '"), "{said}");
-    assert!(said.contains("the file ends too early"), "{said}");
-    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
+    assert_eq!(n_files(), usize::from(output.status.success()));
+    output
 }

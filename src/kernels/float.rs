@@ -125,8 +125,16 @@ impl Activation {
     #[inline(always)]
     pub fn apply(self, values: &mut [f32]) {
         match self {
-            Activation::QuickGelu => values.iter_mut().for_each(|x| *x = quick_gelu(*x)),
-            Activation::Gelu => values.iter_mut().for_each(|x| *x = gelu(*x)),
+            Activation::QuickGelu => {
+                for x in values {
+                    *x = quick_gelu(*x);
+                }
+            }
+            Activation::Gelu => {
+                for x in values {
+                    *x = gelu(*x);
+                }
+            }
         }
     }
 }

@@ -52,7 +52,7 @@ pub struct GemmTile<'a, 'b, 'c> {
     pub bias: Option<&'a [f32]>,
     /// Whether to add to what `y` holds.
     pub accumulate: bool,
-    /// What is done to `y`, if nothing is added.
+    /// What is done to `y`, only without `accumulate`.
     pub activation: Option<Activation>,
     /// The tile, whose columns are weight rows.
     pub out: &'b mut Tile<'c>,
@@ -140,7 +140,7 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
     } = work;
     assert!(activation.is_none() || !accumulate);
     let width = I::TILE_VECTORS * I::LANES;
-    assert!(V == I::TILE_VECTORS);
+    assert!(V == I::TILE_VECTORS && weight.n_cols.is_multiple_of(F::DTYPE.block_len()));
     let n_units = weight.n_cols / UNIT;
     assert!(weight.n_cols.is_multiple_of(UNIT) && weight.dtype == F::DTYPE);
     let layout = Layout {
@@ -260,6 +260,7 @@ pub(super) fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
     let width = I::TILE_VECTORS * I::LANES;
     let n_units = panel.weights.len() / (R * UNIT);
     let n_padded = padded(n_units);
+    assert!(R == I::TILE_ROWS);
     assert!(panel.weights.len() == n_units * R * UNIT && stride >= width);
     assert!(panel.scales.len() == R * n_padded * F::GROUPS_PER_UNIT);
     assert!(!F::HAS_MINS || panel.mins.len() == R * n_padded);
@@ -367,6 +368,7 @@ impl Operands<'_> {
             len: F::GROUP,
             bits: F::BITS,
         };
+        const { assert!(F::GROUP * 128 * 128 < 1 << 22, "for `sum_to_f32`") };
         // SAFETY: the caller vouches for the unit, hence its groups, the rows and the lanes.
         unsafe {
             for g in 0..F::GROUPS_PER_UNIT {

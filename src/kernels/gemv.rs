@@ -100,6 +100,10 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: &[Vie
         assert!(token.quants.len() == n_units * UNIT && token.scales.len() == n_units);
         assert!(token.sums.len() == 2 * n_units && token.unit_sums.len() == n_units);
     }
+    // What everything below reads without looking.
+    let (block_len, block_bytes) = (F::DTYPE.block_len(), F::DTYPE.block_bytes());
+    assert!((n_units * UNIT).is_multiple_of(block_len));
+    assert!(row.len() == n_units * UNIT / block_len * block_bytes);
     let mut sums = Sums {
         products: [[isa.pair_zero(); 2]; T],
         excess: [isa.splat_eight(0.0); T],
@@ -183,19 +187,15 @@ fn scale_chunk<I: Int8, F: Format>(
 ) -> (I::ChunkScales, I::Eight) {
     if F::HAS_MINS {
         // The chunk is a block.
-        assert!(units.len() == CHUNK_UNITS && F::DTYPE.block_len() == CHUNK_UNITS * UNIT);
-        let block = units.start / CHUNK_UNITS * F::DTYPE.block_bytes();
-        // SAFETY: the row has all units that the tokens have, and these are some of them.
-        return unsafe {
-            isa.scale_block(
-                row.as_ptr().add(block),
-                token.scales.as_ptr().add(units.start),
-                token.unit_sums.as_ptr().add(units.start),
-                excess,
-            )
-        };
+        assert!(F::DTYPE.block_len() == CHUNK_UNITS * UNIT);
+        let start = units.start / CHUNK_UNITS * F::DTYPE.block_bytes();
+        let block = &row[start..start + F::DTYPE.block_bytes()];
+        let scales = &token.scales[units.clone()][..CHUNK_UNITS];
+        let sums = &token.unit_sums[units][..CHUNK_UNITS];
+        // SAFETY: a block, and twice eight floats.
+        return unsafe { isa.scale_block(block.as_ptr(), scales.as_ptr(), sums.as_ptr(), excess) };
     }
-    // SAFETY: the row has all units that the tokens have.
+    // SAFETY: `dot_row` has checked that the row has all units that the tokens have.
     let weights = unsafe { F::scales(isa, row.as_ptr(), units.start, units.len()) };
     let of_token = TokenChunk::new::<F>(isa, token, units);
     let groups = [
@@ -298,18 +298,20 @@ fn add_pair<I: Int8, F: Format, const T: usize>(
     }
 }
 
-/// The values of a chunk's units, which must be there; zeros where it has fewer.
+/// The values of a chunk's units, zeros where it has fewer.
 #[inline(always)]
 fn load_units<I: Int8>(isa: I, values: &[f32], units: &Range<usize>) -> I::Eight {
-    if units.len() == CHUNK_UNITS {
-        debug_assert!(units.end <= values.len());
-        // SAFETY: `dot_row` has checked that there are values for all units.
-        return unsafe { isa.load_eight(values.as_ptr().add(units.start)) };
-    }
+    let values = &values[units.clone()];
     let mut padded = [0.0; CHUNK_UNITS];
-    padded[..units.len()].copy_from_slice(&values[units.clone()]);
+    let values = match values.first_chunk() {
+        Some(whole) => whole,
+        None => {
+            padded[..values.len()].copy_from_slice(values);
+            &padded
+        }
+    };
     // SAFETY: an array of eight.
-    unsafe { isa.load_eight(padded.as_ptr()) }
+    unsafe { isa.load_eight(values.as_ptr()) }
 }
 
 #[inline(always)]

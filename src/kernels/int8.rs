@@ -275,7 +275,7 @@ pub trait Int8: Copy + Send + Sync {
     /// Zeros.
     fn pair_zero(self) -> Self::PairF32;
     /// The products of two units' columns, a few of the same group summed to a lane. Unsigned weights
-    /// have at most `kind.bits`.
+    /// have at most `kind.bits`, but for those of this instruction set's [`Int8::load_split_bytes`].
     fn dot_pair(self, kind: Group, weights: Self::Pair, activations: Self::Pair) -> Self::PairF32;
     /// The scales of a chunk's groups, to be used by [`Int8::add_scaled`].
     fn chunk_scales(self, groups: [Self::Eight; 2]) -> Self::ChunkScales;
@@ -352,7 +352,7 @@ pub trait Int8: Copy + Send + Sync {
         }
     }
     /// The scales of a block of [`DType::Q4_K`](crate::gguf::DType::Q4_K) times those of a token,
-    /// for [`Int8::add_scaled`]; and `excess` plus its minimums times the token's scales and sums.
+    /// for [`Int8::add_scaled`] and weights of [`Int8::load_split_bytes`] alone; and `excess` plus its minimums times the token's scales and sums.
     ///
     /// # Safety
     /// There must be a block at `block`, and eight floats at `scales` and `sums`.

@@ -81,10 +81,11 @@ impl<'a> Tiles<'a> {
         Self::new(matrix, n_cols, tile_rows, n_cols)
     }
 
-    /// Parts the tiles into shares for `n_threads`.
+    /// Parts the tiles, of which none was taken yet, into shares for `n_threads`.
     pub fn shared_among(self, n_threads: usize) -> Self {
         Tiles {
             n_shares: n_threads.clamp(1, MAX_SHARES),
+            taken: [const { AtomicUsize::new(0) }; MAX_SHARES],
             ..self
         }
     }
@@ -102,6 +103,10 @@ impl<'a> Tiles<'a> {
         let first = share * n_tiles / self.n_shares;
         let end = (share + 1) * n_tiles / self.n_shares;
         // The counter publishes no data, so it needs no ordering; whoever joins the threads does.
+        // A share that is empty is only looked at, so that many threads can.
+        if self.taken[share].load(Ordering::Relaxed) >= end - first {
+            return None;
+        }
         let index = first + self.taken[share].fetch_add(1, Ordering::Relaxed);
         if index >= end {
             return None;

@@ -297,11 +297,9 @@ macro_rules! pairs_256 {
             products: [__m256; 2],
             scales: [f32; 2 * CHUNK_UNITS],
             pair: usize,
-            sum: [__m256; 2],
+            mut sum: [__m256; 2],
         ) -> [__m256; 2] {
-            let first = 2 * pair * groups_per_unit;
-            let units = scales[first..first + 2 * groups_per_unit].chunks_exact(groups_per_unit);
-            let mut sum = sum;
+            let units = scales[2 * pair * groups_per_unit..].chunks_exact(groups_per_unit);
             // No closure, which might not be compiled for AVX2.
             for ((sum, products), scales) in sum.iter_mut().zip(products).zip(units) {
                 // SAFETY: `self` proves AVX2 and FMA.

@@ -36,11 +36,11 @@ struct Block {
 struct Scratch {
     /// `[n, width]`: a normed input, then a block's contribution.
     normed: Vec<f32>,
-    /// `[n, 3 * width]`, rows [`apart`].
+    /// `[n, 3 * width]`, rows [`padded_stride`] apart.
     qkv: Vec<f32>,
     /// `[n, width]`.
     attended: Vec<f32>,
-    /// `[n, intermediate_size]`, rows [`apart`].
+    /// `[n, intermediate_size]`, rows [`padded_stride`] apart.
     hidden: Vec<f32>,
     /// The input of a projection, quantized.
     input: InputBuffer,
@@ -49,7 +49,7 @@ struct Scratch {
 /// How far rows of so many floats should be apart. At a distance of whole pages, which the usual
 /// widths are, what a product writes of neighbouring tokens would compete for the same few lines of
 /// the caches.
-fn apart(width: usize) -> usize {
+fn padded_stride(width: usize) -> usize {
     const CACHE_LINE_FLOATS: usize = 16;
     width + CACHE_LINE_FLOATS
 }
@@ -97,9 +97,9 @@ impl Vit {
         let (n, width) = (self.config.n_tokens(), self.config.hidden_size);
         let mut scratch = Scratch {
             normed: vec![0.0; n * width],
-            qkv: vec![0.0; n * apart(3 * width)],
+            qkv: vec![0.0; n * padded_stride(3 * width)],
             attended: vec![0.0; n * width],
-            hidden: vec![0.0; n * apart(self.config.intermediate_size)],
+            hidden: vec![0.0; n * padded_stride(self.config.intermediate_size)],
             input: InputBuffer::default(),
         };
         let mut x = self.embed(compute, pixels, observer);
@@ -153,10 +153,10 @@ impl Block {
         } = scratch;
 
         self.attention_norm.forward(compute, x, normed);
-        let placed = input.prepare(compute, normed, width);
-        let stride = apart(3 * width);
-        let qkv_of = self.qkv.of(0..config.n_tokens(), qkv).apart(stride);
-        compute.project(placed, [qkv_of]);
+        let quantized = input.prepare(compute, normed, width);
+        let stride = padded_stride(3 * width);
+        let qkv_of = self.qkv.of(0..config.n_tokens(), qkv).with_stride(stride);
+        compute.project(quantized, [qkv_of]);
         let columns = |first| Heads::in_columns(qkv, stride, first, head_dim);
         let attention = Attention {
             n_heads: config.n_heads,
@@ -174,10 +174,13 @@ impl Block {
         self.attention_out.add_to(compute, attended, x);
 
         self.mlp_norm.forward(compute, x, normed);
-        let placed = input.prepare(compute, normed, width);
-        let stride = apart(config.intermediate_size);
-        let up = self.mlp_up.of(0..config.n_tokens(), hidden).apart(stride);
-        compute.project(placed, [up.then(config.hidden_act)]);
+        let quantized = input.prepare(compute, normed, width);
+        let stride = padded_stride(config.intermediate_size);
+        let up = self
+            .mlp_up
+            .of(0..config.n_tokens(), hidden)
+            .with_stride(stride);
+        compute.project(quantized, [up.with_activation(config.hidden_act)]);
         let hidden = input.prepare_strided(compute, hidden, stride, config.intermediate_size);
         self.mlp_down.add_to(compute, hidden, x);
     }

@@ -40,12 +40,12 @@ impl<'a, T> Heads<'a, T> {
 
 impl<'a> Heads<'a> {
     /// Heads side by side in the columns of a matrix with rows of `width`, from column `first` on.
-    pub fn in_columns(data: &'a [f32], width: usize, first: usize, head_dim: usize) -> Self {
+    pub fn in_columns(data: &'a [f32], row_stride: usize, first: usize, head_dim: usize) -> Self {
         Heads {
             data,
             offset: first,
             head_stride: head_dim,
-            row_stride: width,
+            row_stride,
         }
     }
 }

@@ -205,12 +205,12 @@ pub struct Projection<'a> {
 
 impl Projection<'_> {
     /// With rows of `y` that are `stride` apart.
-    pub fn apart(self, stride: usize) -> Self {
+    pub fn with_stride(self, stride: usize) -> Self {
         Projection { stride, ..self }
     }
 
     /// With `y = activation(x W^T + b)`, done while it is at hand.
-    pub fn then(self, activation: Activation) -> Self {
+    pub fn with_activation(self, activation: Activation) -> Self {
         Projection {
             activation: Some(activation),
             ..self
@@ -285,6 +285,7 @@ impl Compute {
             let weight = &projection.linear.weight;
             assert_eq!(weight.n_cols, input.width);
             assert!(projection.tokens.end <= input.n_tokens());
+            assert!(projection.activation.is_none() || !projection.accumulate);
             assert_eq!(
                 projection.y.len(),
                 projection.tokens.len() * projection.stride
@@ -387,13 +388,19 @@ mod tests {
         let (n_rows, n_cols, stride) = (75, 64, 80);
         let some = |i: usize| (i * 7919 % 2003) as f32 / 1000.0 - 1.0;
         let weights: Vec<f32> = (0..n_rows * n_cols).map(some).collect();
-        for (dtype, n) in [(DType::Q8_0, 1), (DType::Q8_0, 70), (DType::F32, 9)] {
+        let bias = Floats::new(Bytes::from_slice(bytemuck::cast_slice(&weights[..n_rows])).into());
+        for (dtype, n, activation) in [
+            (DType::Q8_0, 1, Activation::QuickGelu),
+            (DType::Q8_0, 70, Activation::QuickGelu),
+            (DType::Q8_0, 33, Activation::Gelu),
+            (DType::F32, 9, Activation::Gelu),
+        ] {
             let row_bytes = n_cols / dtype.block_len() * dtype.block_bytes();
             let mut bytes = vec![0; n_rows * row_bytes];
             quant::quantize(dtype, &weights, &mut bytes);
             let linear = Linear {
                 weight: Matrix::new(Bytes::from_slice(&bytes).into(), dtype, n_rows, n_cols),
-                bias: None,
+                bias: bias.clone(),
             };
             let x: Vec<f32> = (0..n * n_cols).map(|i| some(i + 5)).collect();
             let mut wide = vec![f32::NAN; n * (n_cols + 3)];
@@ -407,10 +414,10 @@ mod tests {
             linear.forward(&compute, first.prepare(&compute, &x, n_cols), &mut plain);
             let mut apart = vec![7.0; n * stride];
             let input = second.prepare_strided(&compute, &wide, n_cols + 3, n_cols);
-            let projection = linear.of(0..n, &mut apart).apart(stride);
-            compute.project(input, [projection.then(Activation::QuickGelu)]);
+            let projection = linear.of(0..n, &mut apart).with_stride(stride);
+            compute.project(input, [projection.with_activation(activation)]);
 
-            Activation::QuickGelu.apply(&mut plain);
+            activation.apply(&mut plain);
             for (apart, plain) in apart.chunks(stride).zip(plain.chunks(n_rows)) {
                 assert_eq!(&apart[..n_rows], plain, "{dtype}, {n} tokens");
                 assert!(apart[n_rows..].iter().all(|&x| x == 7.0));

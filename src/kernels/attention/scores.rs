@@ -27,7 +27,7 @@ pub struct Quantized {
 struct Keys {
     /// `[tiles, units, rows, 32]` integers, [`place`] says in which order.
     weights: AlignedFloats,
-    /// `[tiles, chunks, rows, units]`.
+    /// `[tiles, chunks, rows, units]`, or as [`ChunkValues`] says.
     scales: AlignedFloats,
 }
 

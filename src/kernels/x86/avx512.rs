@@ -290,7 +290,7 @@ impl Int8 for Avx512 {
                 ),
             );
             let of_block = _mm512_mul_ps(integers, _mm512_cvtph_ps(halves));
-            // What makes up for `load_split_bytes`, exactly.
+            // What makes up for `load_split_bytes`: exactly, unless a scale is next to nothing.
             let part = _mm512_setr_ps(
                 1.0, SIXTEENTH, 1.0, SIXTEENTH, 1.0, SIXTEENTH, 1.0, SIXTEENTH, 1.0, 1.0, 1.0, 1.0,
                 1.0, 1.0, 1.0, 1.0,
