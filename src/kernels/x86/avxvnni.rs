@@ -9,7 +9,9 @@ use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
-use crate::kernels::x86::registers::{nibbles, part_nibbles, six_bits, transpose_8, with_sum};
+use crate::kernels::x86::registers::{
+    eight_words, nibbles, part_nibbles, six_bits, transpose_8, with_sum,
+};
 
 use crate::kernels::x86::AvxVnni;
 

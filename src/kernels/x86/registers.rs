@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::int8::HALF;
+use crate::kernels::int8::{HALF, read_u16};
 
 /// See [`Int8::load_six_bits`].
 ///
@@ -52,6 +52,25 @@ pub(super) unsafe fn six_bits_from(bytes: __m256i, first: i32, shift: i32) -> __
         let upper = _mm256_and_si256(_mm256_srli_epi32::<10>(lanes), _mm256_set1_epi32(0x30));
         _mm256_cvtepi32_ps(_mm256_or_si256(lower, upper))
     }
+}
+
+/// Eight words, `stride` bytes from one to the next. They are put together in general registers: a
+/// register that is loaded from where eight words were just stored would wait for all of them.
+///
+/// # Safety
+/// `8 * stride` bytes must be readable at `from`, and the processor must have AVX2.
+#[inline(always)]
+pub(super) unsafe fn eight_words(from: *const u8, stride: usize) -> __m128i {
+    let mut halves = [0; 2];
+    for (i, half) in halves.iter_mut().enumerate() {
+        for j in 0..4 {
+            // SAFETY: as above.
+            let word = unsafe { read_u16(from.add((4 * i + j) * stride)) };
+            *half |= i64::from(word) << (16 * j);
+        }
+    }
+    // SAFETY: as above.
+    unsafe { _mm_set_epi64x(halves[1], halves[0]) }
 }
 
 /// Exchanges rows and columns.
