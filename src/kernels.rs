@@ -32,6 +32,10 @@ use int8::{Int8, Int8Op};
 /// Environment variable that forces a lower instruction set, for tests and bug reports.
 pub const ISA_VARIABLE: &str = "OWL2_ISA";
 
+/// Raised when kernels come to compute other numbers on the same instruction set: positions that were
+/// saved before must not be continued with new ones.
+pub const ARITHMETIC: u32 = 2;
+
 /// An instruction set that this processor has.
 #[derive(Clone, Copy, Debug)]
 pub struct Isa(Level);
@@ -39,7 +43,7 @@ pub struct Isa(Level);
 /// Two tokens each: one for the kernels in floats, one for those in integers.
 #[derive(Clone, Copy, Debug)]
 enum Level {
-    Scalar(pulp::Scalar, scalar::Scalar),
+    Scalar(pulp::Scalar, scalar::Scalar<true>),
     #[cfg(target_arch = "x86_64")]
     Avx2(pulp::x86::V3, x86::Avx2),
     #[cfg(target_arch = "x86_64")]
@@ -55,7 +59,8 @@ enum Level {
 }
 
 impl Isa {
-    /// Portable code, which specifies what all others compute.
+    /// Portable code, which specifies what all others compute; but for batches on those without
+    /// [`Int8::WHOLE_BYTES`], whose specification is the same code with other groups of weights.
     pub fn scalar() -> Self {
         Isa(Level::Scalar(pulp::Scalar::new(), scalar::Scalar))
     }

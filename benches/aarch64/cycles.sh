@@ -48,9 +48,9 @@ cycles() {
     -instruction-info=false -resource-pressure=false "$3" | awk '/^Total Cycles/ { print $3 / 200 }'
 }
 
-# A round is 32 columns of 6 rows and 8 tokens: 12 blocks of 32 by 4 outputs. `units` are the
-# multiplications that the model starts in a cycle. Formats with minimums (Q4_K) have longer loops, with
-# a scale for each 16 columns (Q6_K) the longest.
+# A round is 128 columns of 6 rows and 8 tokens: 48 blocks of 32 by 4 outputs, of 8 sdot or 4 smmla
+# each. `units` are the multiplications that the model starts in a cycle. Formats differ in how they
+# are unpacked, not here; attention's scores come of the same loop.
 printf '%-8s %-14s %13s %8s %18s %6s\n' loop model instructions cycles "per 32 x 4" share
 measure() {
   local name=$1 n=$2 cpu=$3 units=$4 file took
@@ -58,10 +58,10 @@ measure() {
   for file in "$work/$name".*; do
     took=$(cycles "$cpu" 8 "$file")
     awk -v name="$name" -v cpu="$cpu" -v n="$n" -v took="$took" -v units="$units" -v lines="$(wc -l <"$file")" \
-      'BEGIN { printf "%-8s %-14s %13d %8.1f %18.2f %5.0f%%\n", name, cpu, lines + 1, took, took / 12, 100 * n / units / took }'
+      'BEGIN { printf "%-8s %-14s %13d %8.1f %18.2f %5.0f%%\n", name, cpu, lines + 1, took, took / 48, 100 * n / units / took }'
   done | sort -u
 }
-measure sdot 96 neoverse-n1 2
-measure sdot 96 apple-m1 3
-measure smmla 48 neoverse-n2 2
-measure smmla 48 apple-m2 3
+measure sdot 384 neoverse-n1 2
+measure sdot 384 apple-m1 3
+measure smmla 192 neoverse-n2 2
+measure smmla 192 apple-m2 3

@@ -11,7 +11,7 @@ use crate::kernels::int8::{HALF, Int8, Int8Op, UNIT};
 /// The most tokens of a record: two registers of 16 lanes.
 pub const MAX_WIDTH: usize = 32;
 /// Units that share a scale where tokens are side by side: each scale costs
-/// [`gemm`](super::gemm) a multiplication of all its sums.
+/// [`gemm`](super::gemm) a multiplication of all its sums. Weights that it regroups have scales as coarse.
 pub const BATCH_BLOCK_UNITS: usize = 4;
 /// Floats of a cache line.
 const LINE: usize = 16;
@@ -38,7 +38,7 @@ impl Layout {
     /// 32-bit words of a record: its parts in the order of [`View`].
     pub fn record_words(self) -> usize {
         let n_units = self.n_cols / UNIT;
-        let per_token = self.n_cols / 4 + 4 * n_units + n_units.div_ceil(self.block_units());
+        let per_token = self.n_cols / 4 + 4 * n_units + 2 * n_units.div_ceil(self.block_units());
         (self.width * per_token).next_multiple_of(16)
     }
 
@@ -50,17 +50,21 @@ impl Layout {
         let (scales, rest) = rest.split_at(self.width * n_units);
         let (sums, rest) = rest.split_at(self.width * 2 * n_units);
         let (unit_sums, rest) = rest.split_at(self.width * n_units);
+        let n_of_blocks = self.width * n_units.div_ceil(self.block_units());
+        let (ratios, rest) = rest.split_at(n_of_blocks);
         View {
             quants: bytemuck::cast_slice(quants),
             scales,
             sums: bytemuck::cast_slice(sums),
             unit_sums,
-            ratios: &rest[..self.width * n_units.div_ceil(self.block_units())],
+            ratios,
+            starts: bytemuck::cast_slice(&rest[..n_of_blocks]),
         }
     }
 }
 
-/// The parts of a record. `width` tokens stand side by side.
+/// The parts of a record. `width` tokens stand side by side. Some kernels
+/// read one kind of sums and some another; one layout serves them all.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     /// `[n_cols / COLUMNS, width, COLUMNS]` integers, [`Int8::COLUMNS`] being those that an
@@ -74,6 +78,8 @@ pub struct View<'a> {
     pub unit_sums: &'a [f32],
     /// `[blocks, width]`: the scale of the block before over that of this one.
     pub ratios: &'a [f32],
+    /// `[blocks, width]`: sums of the integers, times -128.
+    pub starts: &'a [i32],
 }
 
 /// Quantizes tokens `x: [n, n_cols]`, `n` at most the layout's width, to a record. Tokens that
@@ -139,6 +145,7 @@ struct RecordMut<'a> {
     sums: &'a mut [i32],
     unit_sums: &'a mut [f32],
     ratios: &'a mut [f32],
+    starts: &'a mut [i32],
 }
 
 impl<'a> RecordMut<'a> {
@@ -149,7 +156,9 @@ impl<'a> RecordMut<'a> {
         let (quants, rest) = record.split_at_mut(width * n_cols / 4);
         let (scales, rest) = rest.split_at_mut(width * n_units);
         let (sums, rest) = rest.split_at_mut(width * 2 * n_units);
-        let (unit_sums, ratios) = rest.split_at_mut(width * n_units);
+        let (unit_sums, rest) = rest.split_at_mut(width * n_units);
+        let n_blocks = n_units.div_ceil(layout.block_units());
+        let (ratios, starts) = rest.split_at_mut(width * n_blocks);
         RecordMut {
             width,
             block_units: layout.block_units(),
@@ -158,6 +167,7 @@ impl<'a> RecordMut<'a> {
             sums: bytemuck::cast_slice_mut(sums),
             unit_sums,
             ratios,
+            starts: bytemuck::cast_slice_mut(starts),
         }
     }
 
@@ -170,14 +180,18 @@ impl<'a> RecordMut<'a> {
             _ => self.scales[(first - 1) * width + token],
         };
         let Step { scale, inverse } = Step::new(isa.largest(halves), previous);
-        self.ratios[first / self.block_units * width + token] = previous * inverse;
+        let of_block = first / self.block_units * width + token;
+        self.ratios[of_block] = previous * inverse;
+        let mut block_sum = 0;
         for (i, [lower, upper]) in halves.as_chunks().0.iter().enumerate() {
             let unit = first + i;
             let lower_sum = self.write_half(isa, 2 * unit, token, lower, inverse);
             let upper_sum = self.write_half(isa, 2 * unit + 1, token, upper, inverse);
             self.scales[unit * width + token] = scale;
             self.unit_sums[unit * width + token] = (lower_sum + upper_sum) as f32;
+            block_sum += lower_sum + upper_sum;
         }
+        self.starts[of_block] = -128 * block_sum;
     }
 
     /// Quantizes half `half` of a token's columns; returns the sum.
@@ -308,6 +322,27 @@ mod tests {
         for (unit, unit_sum) in view.unit_sums.iter().enumerate() {
             let sum = -(view.sums[2 * unit] + view.sums[2 * unit + 1]);
             assert_eq!(*unit_sum, sum as f32);
+        }
+    }
+
+    #[test]
+    fn products_start_with_what_unsigned_weights_add() {
+        let (width, n_cols) = (8, 160);
+        let layout = Layout { width, n_cols };
+        let x: Vec<f32> = (0..width * n_cols)
+            .map(|i| ((i * 7919) % 2003) as f32 - 900.0)
+            .collect();
+        for isa in Isa::available() {
+            let mut record = vec![0.0; layout.record_words()];
+            quantize(isa, layout, &x, &mut record);
+            let view = layout.view(&record);
+            for token in 0..width {
+                let quants = quants(isa, layout, view, token);
+                for (block, quants) in quants.chunks(BATCH_BLOCK_UNITS * UNIT).enumerate() {
+                    let sum: i32 = quants.iter().map(|&quant| i32::from(quant)).sum();
+                    assert_eq!(view.starts[block * width + token], -128 * sum, "{isa}");
+                }
+            }
         }
     }
 

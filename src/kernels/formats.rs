@@ -26,6 +26,9 @@ pub trait Format {
     const OFFSET: u8;
     /// Bits of an unsigned integer: 4, 6 or 8.
     const BITS: u32;
+    /// The largest size of an integer: of a signed one, or of an unsigned one with minimums. A -128 of
+    /// [`Q8_0`], which no quantizer makes, is more: it may come out wrong, but does no harm.
+    const LARGEST: f32;
     /// Whether there are minimums.
     const HAS_MINS: bool;
     /// Scales of a unit.
@@ -38,6 +41,17 @@ pub trait Format {
     /// `row` must point to a row of `n_units`, and the first unit must be one of them.
     unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair;
 
+    /// [`Format::pair`] as unsigned integers, which are [`Format::OFFSET`] larger.
+    ///
+    /// # Safety
+    /// As [`Format::pair`].
+    unsafe fn unsigned_pair<I: Int8>(
+        isa: I,
+        row: *const u8,
+        pair: usize,
+        n_units: usize,
+    ) -> I::Pair;
+
     /// [`Format::pair`] for a product with [`Int8::scale_block`]'s scales, if it has minimums.
     ///
     /// # Safety
@@ -49,7 +63,7 @@ pub trait Format {
     }
 
     /// The scales of the chunk of a row that starts at unit `first` and has `n_units`. Those of
-    /// units that are not there may be any.
+    /// units that are not there are the last one's again.
     ///
     /// # Safety
     /// `row` must point to a row that has those units.
@@ -112,8 +126,8 @@ unsafe fn scales_before_units<I: Int8>(
             isa.load_eight_f16(from, block_bytes)
         } else {
             let mut bits = [0; CHUNK_UNITS];
-            for (i, bits) in bits[..n_units].iter_mut().enumerate() {
-                *bits = read_u16(from.add(i * block_bytes));
+            for (i, bits) in bits.iter_mut().enumerate() {
+                *bits = read_u16(from.add(i.min(n_units - 1) * block_bytes));
             }
             isa.eight_from_f16(bits)
         }
@@ -129,15 +143,32 @@ impl Format for Q8_0 {
     const GROUP: usize = 32;
     const OFFSET: u8 = 128;
     const BITS: u32 = 8;
+    const LARGEST: f32 = 127.0;
     const HAS_MINS: bool = false;
 
     #[inline(always)]
     unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair {
         let [first, second] = units_of(pair, n_units);
         // SAFETY: the row has these units: 2 bytes of scale, then 32 of integers.
+        let integers = unsafe { isa.load_pair(row.add(first * 34 + 2), row.add(second * 34 + 2)) };
+        match I::UNSIGNED_WEIGHTS {
+            true => isa.to_unsigned(integers),
+            false => integers,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unsigned_pair<I: Int8>(
+        isa: I,
+        row: *const u8,
+        pair: usize,
+        n_units: usize,
+    ) -> I::Pair {
+        let [first, second] = units_of(pair, n_units);
+        // SAFETY: as above.
         unsafe {
             let integers = isa.load_pair(row.add(first * 34 + 2), row.add(second * 34 + 2));
-            isa.from_signed(integers)
+            isa.to_unsigned(integers)
         }
     }
 
@@ -153,16 +184,26 @@ impl Format for Q4_0 {
     const GROUP: usize = 32;
     const OFFSET: u8 = 8;
     const BITS: u32 = 4;
+    const LARGEST: f32 = 8.0;
     const HAS_MINS: bool = false;
 
     #[inline(always)]
     unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair {
+        // SAFETY: passed on.
+        let weights = unsafe { Self::unsigned_pair(isa, row, pair, n_units) };
+        isa.from_unsigned::<{ Q4_0::OFFSET }>(weights)
+    }
+
+    #[inline(always)]
+    unsafe fn unsigned_pair<I: Int8>(
+        isa: I,
+        row: *const u8,
+        pair: usize,
+        n_units: usize,
+    ) -> I::Pair {
         let [first, second] = units_of(pair, n_units);
         // SAFETY: the row has these units: 2 bytes of scale, then 16 of nibbles.
-        unsafe {
-            let weights = isa.load_nibbles(row.add(first * 18 + 2), row.add(second * 18 + 2));
-            isa.from_unsigned::<{ Q4_0::OFFSET }>(weights)
-        }
+        unsafe { isa.load_nibbles(row.add(first * 18 + 2), row.add(second * 18 + 2)) }
     }
 
     #[inline(always)]
@@ -190,10 +231,17 @@ impl Format for Q4_K {
     const GROUP: usize = 32;
     const OFFSET: u8 = 0;
     const BITS: u32 = 4;
+    const LARGEST: f32 = 15.0;
     const HAS_MINS: bool = true;
 
     #[inline(always)]
-    unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, _: usize) -> I::Pair {
+    unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair {
+        // SAFETY: passed on.
+        unsafe { Self::unsigned_pair(isa, row, pair, n_units) }
+    }
+
+    #[inline(always)]
+    unsafe fn unsigned_pair<I: Int8>(isa: I, row: *const u8, pair: usize, _: usize) -> I::Pair {
         // SAFETY: the row has this block; either unit has half of 32 bytes.
         unsafe { isa.load_split_nibbles(q4_k_nibbles(row, pair)) }
     }
@@ -227,13 +275,21 @@ impl Format for Q6_K {
     const GROUP: usize = 16;
     const OFFSET: u8 = 32;
     const BITS: u32 = 6;
+    const LARGEST: f32 = 32.0;
     const HAS_MINS: bool = false;
 
     #[inline(always)]
-    unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, _: usize) -> I::Pair {
+    unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair {
+        // SAFETY: passed on.
+        let weights = unsafe { Self::unsigned_pair(isa, row, pair, n_units) };
+        isa.from_unsigned::<{ Q6_K::OFFSET }>(weights)
+    }
+
+    #[inline(always)]
+    unsafe fn unsigned_pair<I: Int8>(isa: I, row: *const u8, pair: usize, _: usize) -> I::Pair {
         // SAFETY: the row has this block. Of each half of it, the two pairs share 64 bytes of
         // nibbles and 32 bytes of upper bits.
-        let weights = unsafe {
+        unsafe {
             let half = pair / 2 % 2;
             let block = row.add(pair / 4 * Q6_K_BYTES);
             let (nibbles, high) = (block.add(half * 64), block.add(128 + half * UNIT));
@@ -242,8 +298,7 @@ impl Format for Q6_K {
             } else {
                 isa.with_high_bits::<true>(isa.load_half_bytes::<true>(nibbles), high)
             }
-        };
-        isa.from_unsigned::<{ Q6_K::OFFSET }>(weights)
+        }
     }
 
     #[inline(always)]

@@ -6,22 +6,30 @@
 //! Registers hold the same few columns of neighbouring tokens, so a weight is broadcast from
 //! where it was unpacked, and unpacking keeps the order of columns.
 //!
-//! Each output is one sequence of operations, in the order of columns, whatever the tile or the
-//! instruction set: the same bits everywhere.
+//! Where products of whole bytes are as fast as those of fewer bits, unpacking also
+//! [regroups](regrouped) the weights: to 8 bits with a scale for each 128 columns, as tokens have.
+//! Elsewhere they keep the [groups](grouped) of their format, but for those of 8 bits.
+//!
+//! Each output is one sequence of operations, in the order of columns, whatever the tile: the same
+//! bits on all instruction sets of either kind.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
 
 use crate::gguf::DType;
-use crate::kernels::activations::{BATCH_BLOCK_UNITS as BLOCK_UNITS, Layout, View};
+use crate::kernels::activations::Layout;
 use crate::kernels::float::Activation;
 use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0};
-use crate::kernels::gemm::panel::{ChunkValues, Panel, PanelTile, padded, unpack};
-use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT};
+use crate::kernels::gemm::grouped::GroupedRows;
+use crate::kernels::gemm::panel::{Panel, unpack};
+use crate::kernels::gemm::regrouped::{RegroupedRows, is_regrouped};
+use crate::kernels::int8::{Int8, Int8Op, UNIT};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
 
+pub mod grouped;
 pub mod panel;
+pub mod regrouped;
 
 /// Bytes of unpacked weights that share the second-level cache with a tile of tokens.
 const PANEL_BYTES: usize = 288 * 1024;
@@ -178,11 +186,20 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
                 let bias = &bias[first_row..rows.end.min(first_row + R)];
                 biases[..bias.len()].copy_from_slice(bias);
             }
-            let panel = PanelTile::new::<F, R>(panel, index, n_units);
-            if narrow {
-                dot_tile::<I, F, R, 1>(isa, panel, view, first_lane, biases, products, width);
+            if is_regrouped::<I, F>() {
+                let rows = RegroupedRows::new::<R>(panel, index, n_units);
+                if narrow {
+                    rows.dot::<I, R, 1>(isa, view, first_lane, biases, products, width);
+                } else {
+                    rows.dot::<I, R, V>(isa, view, first_lane, biases, products, width);
+                }
             } else {
-                dot_tile::<I, F, R, V>(isa, panel, view, first_lane, biases, products, width);
+                let rows = GroupedRows::new::<F, R>(panel, index, n_units);
+                if narrow {
+                    rows.dot::<I, F, R, 1>(isa, view, first_lane, biases, products);
+                } else {
+                    rows.dot::<I, F, R, V>(isa, view, first_lane, biases, products);
+                }
             }
         }
         if let Some(activation) = activation {
@@ -239,217 +256,4 @@ impl Products<'_> {
             lane += n;
         }
     }
-}
-
-/// The products of `R` rows with `V` registers of tokens from lane `first_lane` of a record on,
-/// over all columns, to those lanes of `products`, whose `R` rows are `stride` apart.
-#[allow(
-    clippy::needless_range_loop,
-    reason = "constant bounds keep the sums in registers"
-)]
-#[inline(always)]
-pub(super) fn dot_tile<I: Int8, F: Format, const R: usize, const V: usize>(
-    isa: I,
-    panel: PanelTile,
-    tokens: View,
-    first_lane: usize,
-    biases: [f32; R],
-    products: &mut [f32],
-    stride: usize,
-) {
-    let width = I::TILE_VECTORS * I::LANES;
-    let n_units = panel.weights.len() / (R * UNIT);
-    let n_padded = padded(n_units);
-    assert!(R == I::TILE_ROWS);
-    assert!(panel.weights.len() == n_units * R * UNIT && stride >= width);
-    assert!(panel.scales.len() == R * n_padded * F::GROUPS_PER_UNIT);
-    assert!(!F::HAS_MINS || panel.mins.len() == R * n_padded);
-    assert!(products.len() >= (R - 1) * stride + width);
-    assert!(first_lane + V * I::LANES <= width);
-    assert!(tokens.quants.len() == n_units * UNIT * width);
-    assert!(tokens.scales.len() == n_units * width && tokens.sums.len() == 2 * n_units * width);
-    assert!(tokens.unit_sums.len() == n_units * width);
-    assert!(tokens.ratios.len() == n_units.div_ceil(BLOCK_UNITS) * width && n_units > 0);
-
-    let operands = Operands {
-        panel,
-        tokens,
-        first_lane,
-    };
-    // In units of the scales of the block at hand: at a new block, all are multiplied with a ratio.
-    let mut totals = [[isa.splat_f32(0.0); V]; R];
-    let n_in_full = n_units - n_units % BLOCK_UNITS;
-    for first in (0..n_in_full).step_by(BLOCK_UNITS) {
-        // SAFETY: the block and its units are below `n_units`; all lengths were just checked.
-        unsafe {
-            totals = operands.begin_block(isa, first, totals);
-            for unit in first..first + BLOCK_UNITS {
-                totals = operands.add_unit::<I, F, R, V>(isa, unit, totals);
-            }
-        }
-    }
-    if n_in_full < n_units {
-        // SAFETY: as above.
-        unsafe {
-            totals = operands.begin_block(isa, n_in_full, totals);
-            for unit in n_in_full..n_units {
-                totals = operands.add_unit::<I, F, R, V>(isa, unit, totals);
-            }
-        }
-    }
-    let totals = isa.by_rows(totals);
-    for v in 0..V {
-        let lane = first_lane + v * I::LANES;
-        // SAFETY: lanes are below `width`, and so are they in `R` rows of products.
-        unsafe {
-            let scales = tokens.scales.as_ptr().add((n_units - 1) * width + lane);
-            let scales = isa.load_f32(scales);
-            for r in 0..R {
-                let product = isa.mul_add(totals[r][v], scales, isa.splat_f32(biases[r]));
-                isa.store_f32(products.as_mut_ptr().add(r * stride + lane), product);
-            }
-        }
-    }
-}
-
-/// The operands of [`dot_tile`], whose lengths it has checked.
-struct Operands<'a> {
-    panel: PanelTile<'a>,
-    tokens: View<'a>,
-    first_lane: usize,
-}
-
-impl Operands<'_> {
-    /// Brings sums to the scales of the block that begins with unit `first`.
-    ///
-    /// # Safety
-    /// There must be such a block, and lanes for `V` registers.
-    #[inline(always)]
-    unsafe fn begin_block<I: Int8, const R: usize, const V: usize>(
-        &self,
-        isa: I,
-        first: usize,
-        mut totals: [[I::F32; V]; R],
-    ) -> [[I::F32; V]; R] {
-        let width = I::TILE_VECTORS * I::LANES;
-        for v in 0..V {
-            let at = first / BLOCK_UNITS * width + self.first_lane + v * I::LANES;
-            // SAFETY: the caller vouches for the block and the lanes.
-            let ratios = unsafe { isa.load_f32(self.tokens.ratios.as_ptr().add(at)) };
-            for (r, totals) in totals.iter_mut().enumerate() {
-                totals[v] = isa.mul(totals[v], isa.token_values(r, ratios));
-            }
-        }
-        totals
-    }
-
-    /// Adds the products of a unit to `totals`.
-    ///
-    /// # Safety
-    /// There must be the unit, `R` rows, and lanes for `V` registers.
-    #[allow(
-        clippy::needless_range_loop,
-        reason = "constant bounds keep the sums in registers"
-    )]
-    #[inline(always)]
-    unsafe fn add_unit<I: Int8, F: Format, const R: usize, const V: usize>(
-        &self,
-        isa: I,
-        unit: usize,
-        mut totals: [[I::F32; V]; R],
-    ) -> [[I::F32; V]; R] {
-        let Operands {
-            panel,
-            tokens,
-            first_lane,
-        } = self;
-        let width = I::TILE_VECTORS * I::LANES;
-        let kind = Group {
-            len: F::GROUP,
-            bits: F::BITS,
-        };
-        const { assert!(F::GROUP * 128 * 128 < 1 << 22, "for `sum_to_f32`") };
-        // SAFETY: the caller vouches for the unit, hence its groups, the rows and the lanes.
-        unsafe {
-            for g in 0..F::GROUPS_PER_UNIT {
-                let group = unit * F::GROUPS_PER_UNIT + g;
-                let quants = group * F::GROUP * width + I::COLUMNS * first_lane;
-                let sums = isa.dot_group::<R, V>(
-                    kind,
-                    panel.weights.as_ptr().add(group * R * F::GROUP),
-                    tokens.quants.as_ptr().add(quants),
-                    I::COLUMNS * width,
-                    self.start::<I, F, R, V>(isa, unit, g),
-                );
-                let groups_per_chunk = CHUNK_UNITS * F::GROUPS_PER_UNIT;
-                let values = ChunkValues::new::<I>(R, groups_per_chunk);
-                let at = values.at(unit / CHUNK_UNITS, 0, group % groups_per_chunk);
-                let scales = panel.scales.as_ptr().add(at);
-                for r in 0..R {
-                    let scale = isa.row_value(scales, values.row_stride, r);
-                    for v in 0..V {
-                        let sum = match has_offset::<I, F>() {
-                            true => isa.to_f32(sums[r][v]),
-                            false => isa.sum_to_f32(sums[r][v]),
-                        };
-                        totals[r][v] = isa.mul_add(sum, scale, totals[r][v]);
-                    }
-                }
-            }
-            if F::HAS_MINS {
-                let sums: [I::F32; V] = std::array::from_fn(|v| {
-                    let at = unit * width + first_lane + v * I::LANES;
-                    isa.load_f32(tokens.unit_sums.as_ptr().add(at))
-                });
-                let values = ChunkValues::new::<I>(R, CHUNK_UNITS);
-                let at = values.at(unit / CHUNK_UNITS, 0, unit % CHUNK_UNITS);
-                let mins = panel.mins.as_ptr().add(at);
-                for (r, totals) in totals.iter_mut().enumerate() {
-                    let min = isa.row_value(mins, values.row_stride, r);
-                    for (total, sum) in totals.iter_mut().zip(sums) {
-                        *total = isa.neg_mul_add(min, isa.token_values(r, sum), *total);
-                    }
-                }
-            }
-        }
-        totals
-    }
-
-    /// What the integer sums of a unit's group `group` begin with: where weights are unsigned, what
-    /// their products with the tokens will exceed those of the true weights by, negated.
-    ///
-    /// # Safety
-    /// As [`Operands::add_unit`].
-    #[inline(always)]
-    unsafe fn start<I: Int8, F: Format, const R: usize, const V: usize>(
-        &self,
-        isa: I,
-        unit: usize,
-        group: usize,
-    ) -> [[I::I32; V]; R] {
-        if !has_offset::<I, F>() {
-            return isa.zero_sums();
-        }
-        let width = I::TILE_VECTORS * I::LANES;
-        let of_tokens = std::array::from_fn(|v| {
-            let at = (2 * unit + group) * width + self.first_lane + v * I::LANES;
-            // SAFETY: the caller vouches for the unit and the lanes. There are sums of each 16
-            // columns, so those of the unit's second half are `width` further on.
-            let sum = unsafe {
-                let sums = self.tokens.sums.as_ptr().add(at);
-                match F::GROUP {
-                    UNIT => isa.add_i32(isa.load_i32(sums), isa.load_i32(sums.add(width))),
-                    _ => isa.load_i32(sums),
-                }
-            };
-            isa.shift_left(sum, F::OFFSET.trailing_zeros())
-        });
-        [of_tokens; R]
-    }
-}
-
-/// Whether unpacked weights still have an offset in them.
-#[inline(always)]
-const fn has_offset<I: Int8, F: Format>() -> bool {
-    I::UNSIGNED_WEIGHTS && F::OFFSET != 0
 }

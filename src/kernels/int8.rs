@@ -4,11 +4,13 @@
 //! 32-bit sums, [`gemm`](super::gemm) with a register's lanes over tokens, [`gemv`](super::gemv)
 //! with its lanes over columns. Whatever an instruction set does best is an implementation of
 //! [`Int8`]; the algorithms are written once over it. Every implementation computes the same
-//! integers, and the same floats in the same order, as [`Scalar`](super::scalar::Scalar).
+//! integers, and the same floats in the same order, as [`Scalar`](super::scalar::Scalar) with the
+//! same [`Int8::WHOLE_BYTES`].
 #![allow(unsafe_code)]
 
 use half::f16;
 
+use crate::kernels::activations::BATCH_BLOCK_UNITS;
 use crate::kernels::attention::scores::KeyScores;
 use crate::kernels::gemm::GemmTile;
 
@@ -20,6 +22,9 @@ pub const HALF: usize = UNIT / 2;
 pub const UNIT_LANES: usize = 8;
 /// Units whose scales are read together: 256 columns, the longest block.
 pub const CHUNK_UNITS: usize = 8;
+
+/// Columns of a batch that share a scale, and of weights that [`gemm`](super::gemm) has regrouped.
+pub const BLOCK: usize = BATCH_BLOCK_UNITS * UNIT;
 
 /// Something to be computed on a chosen instruction set.
 pub trait Int8Op {
@@ -48,9 +53,13 @@ pub struct Group {
     reason = "`self` is the proof, not what is converted"
 )]
 pub trait Int8: Copy + Send + Sync {
-    /// Whether weights are taken as unsigned bytes, with a format's offset still in them; if not,
-    /// the offset is subtracted when they are unpacked.
+    /// Whether weights are taken as unsigned bytes, with a format's offset still in them, or 128 if
+    /// they are regrouped; if not, they are made signed when they are unpacked.
     const UNSIGNED_WEIGHTS: bool;
+    /// Whether weights of 8 bits are multiplied in the time that those of 4 take. Then all weights of a
+    /// batch are [regrouped](super::gemm) to such, which rounds them once more: for formats of fewer
+    /// bits, this chooses between two specifications.
+    const WHOLE_BYTES: bool;
     /// Tokens side by side in a register.
     const LANES: usize;
     /// Registers of tokens side by side in a full tile of [`gemm`](super::gemm).
@@ -59,9 +68,6 @@ pub trait Int8: Copy + Send + Sync {
     const TILE_ROWS: usize;
     /// Whether [`Int8::dot_i16`] takes less time than two of [`Int8::mul_add`].
     const FAST_I16: bool;
-    /// Whether the rows of a tile are multiplied with their scales out of one register, which
-    /// therefore should lie side by side; if not, each row's is read and broadcast at once.
-    const SCALES_BY_GROUP: bool = false;
     /// Columns of a token that stay together in a batch: as many as a product takes at once.
     const COLUMNS: usize = 4;
     /// Columns of a weight row that stay together in a panel, or all of its group.
@@ -79,6 +85,8 @@ pub trait Int8: Copy + Send + Sync {
     type Eight: Copy;
     /// The scales of a chunk's groups.
     type ChunkScales: Copy;
+    /// Sixteen integers of 16 bits: one for each half of a chunk's units.
+    type Words: Copy;
 
     /// Runs `op` compiled for this instruction set.
     fn vectorize<Op: Int8Op>(self, op: Op) -> Op::Output;
@@ -175,15 +183,14 @@ pub trait Int8: Copy + Send + Sync {
         sums: [[Self::I32; V]; R],
     ) -> [[Self::I32; V]; R];
 
-    /// What row `row` of a tile is multiplied with, of values `stride` apart from `from` on.
+    /// What row `row` of a tile is multiplied with, of values side by side from `from` on.
     ///
     /// # Safety
-    /// There must be [`Int8::TILE_ROWS`] such floats, `row` be below that, and the stride be 1 with
-    /// [`Int8::SCALES_BY_GROUP`].
+    /// There must be [`Int8::TILE_ROWS`] such floats, and `row` be below that.
     #[inline(always)]
-    unsafe fn row_value(self, from: *const f32, stride: usize, row: usize) -> Self::F32 {
+    unsafe fn row_value(self, from: *const f32, row: usize) -> Self::F32 {
         // SAFETY: the caller vouches for the floats.
-        self.splat_f32(unsafe { from.add(row * stride).read() })
+        self.splat_f32(unsafe { from.add(row).read() })
     }
 
     /// What the sums of row `row` are multiplied with, given a value for each token.
@@ -263,8 +270,18 @@ pub trait Int8: Copy + Send + Sync {
     ) -> Self::Pair;
     /// Unsigned weights with an offset of `OFFSET` to this instruction set's weights.
     fn from_unsigned<const OFFSET: u8>(self, weights: Self::Pair) -> Self::Pair;
-    /// Signed weights to this instruction set's, whose offset is 128 if they are unsigned.
-    fn from_signed(self, weights: Self::Pair) -> Self::Pair;
+    /// Signed weights to unsigned ones with an offset of 128.
+    fn to_unsigned(self, weights: Self::Pair) -> Self::Pair;
+    /// Unsigned weights `u` of two units to this instruction set's, whose offset is 128 if they are
+    /// unsigned: the upper bytes of `u * factor + offset` in 16 bits, with a factor and an offset
+    /// for each half of the units of pair `pair` of a chunk.
+    fn regroup(
+        self,
+        weights: Self::Pair,
+        pair: usize,
+        factors: Self::Words,
+        offsets: Self::Words,
+    ) -> Self::Pair;
     /// Stores the four halves of two units; of each, what is beyond [`Int8::PANEL_COLUMNS`] goes
     /// `apart` from where it starts.
     ///
@@ -383,6 +400,18 @@ pub trait Int8: Copy + Send + Sync {
     fn mul_eight(self, a: Self::Eight, b: Self::Eight) -> Self::Eight;
     /// `a * b + c`, rounded once.
     fn mul_add_eight(self, a: Self::Eight, b: Self::Eight, c: Self::Eight) -> Self::Eight;
+    /// `a / b`.
+    fn div_eight(self, a: Self::Eight, b: Self::Eight) -> Self::Eight;
+    /// The larger of the sizes of `a` and `b`.
+    fn larger_sizes(self, a: Self::Eight, b: Self::Eight) -> Self::Eight;
+    /// The largest of the first four in their places, that of the other four in theirs.
+    fn largest_of_fours(self, a: Self::Eight) -> Self::Eight;
+    /// The other four in the places of the first four, and these in theirs.
+    fn exchange_fours(self, a: Self::Eight) -> Self::Eight;
+    /// The lower halves of the floats' bits.
+    fn low_words(self, a: [Self::Eight; 2]) -> Self::Words;
+    /// The lower halves of the floats' bits, each twice, side by side.
+    fn low_words_twice(self, a: Self::Eight) -> Self::Words;
     /// The eight.
     fn eight_values(self, a: Self::Eight) -> [f32; 8];
 }

@@ -1,25 +1,27 @@
-//! Portable code: what every instruction set has to compute.
+//! Portable code: what every instruction set has to compute, in either of two ways.
 #![allow(unsafe_code)]
 
 use half::f16;
 
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
+use crate::kernels::gemm::panel::place;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES, read_u16};
 
-/// No vector instructions.
+/// No vector instructions. What [`Int8::WHOLE_BYTES`] decides, it computes either way.
 #[derive(Clone, Copy, Debug)]
-pub struct Scalar;
+pub struct Scalar<const WHOLE_BYTES: bool>;
 
 const LANES: usize = 4;
 
 type Pair = [[u8; UNIT]; 2];
 type Sums = [f32; 2 * UNIT_LANES];
 
-impl Int8 for Scalar {
+impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
     const FAST_I16: bool = false;
     const UNSIGNED_WEIGHTS: bool = false;
+    const WHOLE_BYTES: bool = WHOLE_BYTES;
     const LANES: usize = LANES;
     const TILE_VECTORS: usize = 1;
     const TILE_ROWS: usize = 2;
@@ -29,6 +31,7 @@ impl Int8 for Scalar {
     type PairF32 = Sums;
     type Eight = [f32; 8];
     type ChunkScales = Sums;
+    type Words = [u16; 16];
 
     #[inline(always)]
     fn vectorize<Op: Int8Op>(self, op: Op) -> Op::Output {
@@ -163,8 +166,9 @@ impl Int8 for Scalar {
     ) -> [[[i32; LANES]; V]; R] {
         for column in 0..kind.len {
             for (r, of_row) in sums.iter_mut().enumerate() {
-                // SAFETY: the caller vouches for `[R][kind.len]` weights.
-                let w = unsafe { weights.add(r * kind.len + column).cast::<i8>().read() };
+                let at = place::<Self>(kind.len, R, r, column);
+                // SAFETY: the caller vouches for `R * kind.len` weights.
+                let w = unsafe { weights.add(at).cast::<i8>().read() };
                 for (v, lanes) in of_row.iter_mut().enumerate() {
                     for (lane, sum) in lanes.iter_mut().enumerate() {
                         let at = column / 4 * stride + (v * LANES + lane) * 4 + column % 4;
@@ -254,8 +258,19 @@ impl Int8 for Scalar {
     }
 
     #[inline(always)]
-    fn from_signed(self, weights: Pair) -> Pair {
-        weights
+    fn to_unsigned(self, weights: Pair) -> Pair {
+        weights.map(|unit| unit.map(|weight| weight ^ 0x80))
+    }
+
+    #[inline(always)]
+    fn regroup(self, weights: Pair, pair: usize, factors: [u16; 16], offsets: [u16; 16]) -> Pair {
+        std::array::from_fn(|unit| {
+            std::array::from_fn(|i| {
+                let half = 4 * pair + 2 * unit + i / HALF;
+                let product = u16::from(weights[unit][i]).wrapping_mul(factors[half]);
+                (product.wrapping_add(offsets[half]) >> 8) as u8
+            })
+        })
     }
 
     #[inline(always)]
@@ -359,6 +374,36 @@ impl Int8 for Scalar {
     #[inline(always)]
     fn mul_add_eight(self, a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
         std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+
+    #[inline(always)]
+    fn div_eight(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i] / b[i])
+    }
+
+    #[inline(always)]
+    fn larger_sizes(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i].abs().max(b[i].abs()))
+    }
+
+    #[inline(always)]
+    fn largest_of_fours(self, a: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i / 4 * 4..][..4].iter().copied().fold(0.0, f32::max))
+    }
+
+    #[inline(always)]
+    fn exchange_fours(self, a: [f32; 8]) -> [f32; 8] {
+        std::array::from_fn(|i| a[i ^ 4])
+    }
+
+    #[inline(always)]
+    fn low_words(self, a: [[f32; 8]; 2]) -> [u16; 16] {
+        std::array::from_fn(|i| a[i / 8][i % 8].to_bits() as u16)
+    }
+
+    #[inline(always)]
+    fn low_words_twice(self, a: [f32; 8]) -> [u16; 16] {
+        std::array::from_fn(|i| a[i / 2].to_bits() as u16)
     }
 
     #[inline(always)]

@@ -149,6 +149,36 @@ macro_rules! common {
         }
 
         #[inline(always)]
+        fn div_eight(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe { _mm256_div_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn larger_sizes(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe {
+                let sign = _mm256_set1_ps(-0.0);
+                _mm256_max_ps(_mm256_andnot_ps(sign, a), _mm256_andnot_ps(sign, b))
+            }
+        }
+
+        #[inline(always)]
+        fn largest_of_fours(self, a: __m256) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe {
+                let pairs = _mm256_max_ps(a, _mm256_permute_ps::<0b10_11_00_01>(a));
+                _mm256_max_ps(pairs, _mm256_permute_ps::<0b01_00_11_10>(pairs))
+            }
+        }
+
+        #[inline(always)]
+        fn exchange_fours(self, a: __m256) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe { _mm256_permute2f128_ps::<1>(a, a) }
+        }
+
+        #[inline(always)]
         fn eight_values(self, a: __m256) -> [f32; 8] {
             let mut values = [0.0; 8];
             // SAFETY: the array is as long as the register.
@@ -161,6 +191,7 @@ macro_rules! common {
 // After the macro that it uses.
 mod avx512;
 mod registers;
+mod registers_512;
 
 /// Pairs of units in two registers of 256 bits.
 macro_rules! pairs_256 {
@@ -169,6 +200,7 @@ macro_rules! pairs_256 {
         type PairF32 = [__m256; 2];
         type Eight = __m256;
         type ChunkScales = [f32; 2 * CHUNK_UNITS];
+        type Words = __m256i;
 
         #[inline(always)]
         unsafe fn load_pair(self, first: *const u8, second: *const u8) -> [__m256i; 2] {
@@ -235,7 +267,55 @@ macro_rules! pairs_256 {
         }
 
         #[inline(always)]
-        fn from_signed(self, [first, second]: [__m256i; 2]) -> [__m256i; 2] {
+        fn low_words(self, [a, b]: [__m256; 2]) -> __m256i {
+            // SAFETY: `self` proves AVX2.
+            unsafe {
+                let mask = _mm256_set1_epi32(0xffff);
+                let a = _mm256_and_si256(_mm256_castps_si256(a), mask);
+                let b = _mm256_and_si256(_mm256_castps_si256(b), mask);
+                // Halves of either register take turns.
+                _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b))
+            }
+        }
+
+        #[inline(always)]
+        fn low_words_twice(self, a: __m256) -> __m256i {
+            // SAFETY: `self` proves AVX2.
+            unsafe {
+                let order = _mm256_setr_epi32(
+                    0x0100_0100,
+                    0x0504_0504,
+                    0x0908_0908,
+                    0x0d0c_0d0c,
+                    0x0100_0100,
+                    0x0504_0504,
+                    0x0908_0908,
+                    0x0d0c_0d0c,
+                );
+                _mm256_shuffle_epi8(_mm256_castps_si256(a), order)
+            }
+        }
+
+        #[inline(always)]
+        fn regroup(
+            self,
+            weights: [__m256i; 2],
+            pair: usize,
+            factors: __m256i,
+            offsets: __m256i,
+        ) -> [__m256i; 2] {
+            // SAFETY: `self` proves AVX2.
+            unsafe {
+                let (factors, offsets) = (of_halves(factors, pair), of_halves(offsets, pair));
+                [
+                    regroup_unit(weights[0], factors[0], offsets[0]),
+                    regroup_unit(weights[1], factors[1], offsets[1]),
+                ]
+            }
+        }
+
+        #[inline(always)]
+        fn to_unsigned(self, [first, second]: [__m256i; 2]) -> [__m256i; 2] {
             // SAFETY: `self` proves AVX2.
             unsafe {
                 let offset = _mm256_set1_epi8(i8::MIN);

@@ -14,6 +14,7 @@ use crate::constrain::{Grammars, Guide};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Identity, names};
 use crate::image::{Aspect, Exif};
+use crate::kernels::ARITHMETIC;
 use crate::model::Model;
 use crate::model::kv_cache::CacheType;
 use crate::model::visual_config::VisualConfig;
@@ -170,12 +171,12 @@ impl Assistant {
     }
 
     /// SHA-256 of what computed positions depend on besides the prompt: the model file, the
-    /// instruction set and the type of the cache.
+    /// instruction set, what its kernels compute and the type of the cache.
     pub fn fingerprint(&self) -> [u8; 32] {
         let (isa, cache_type) = (self.model.compute().isa.name(), self.model.cache_type());
         let mut hash = Sha256::new();
         hash.update(self.identity.fingerprint());
-        hash.update(format!("{isa} {cache_type}"));
+        hash.update(format!("{isa} {ARITHMETIC} {cache_type}"));
         hash.finalize().into()
     }
 

@@ -11,9 +11,10 @@ use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
 
+use crate::kernels::aarch64::columns::nibbles;
 use crate::kernels::aarch64::paired::{PAIRED_ROWS, load_paired_rows, load_zero_sums, sum_to_f32};
 use crate::kernels::aarch64::scales::broadcast_row;
-use crate::kernels::aarch64::{BYTES, DotProd, LANES, nibbles};
+use crate::kernels::aarch64::{BYTES, DotProd, LANES};
 
 /// Adds the products of `a` and `b` to `sums`, four to a lane: an intrinsic that Rust does not have
 /// yet.
@@ -209,6 +210,7 @@ unsafe fn load_tokens<const V: usize>(from: *const i8, stride: usize) -> [[int8x
 impl Int8 for DotProd {
     common!();
 
+    const WHOLE_BYTES: bool = true;
     const TILE_ROWS: usize = PAIRED_ROWS;
     const PANEL_COLUMNS: usize = 8;
 
@@ -240,7 +242,7 @@ impl Int8 for DotProd {
     }
 
     #[inline(always)]
-    unsafe fn row_value(self, from: *const f32, _: usize, row: usize) -> float32x4_t {
+    unsafe fn row_value(self, from: *const f32, row: usize) -> float32x4_t {
         // SAFETY: the caller vouches for the floats, `self` for NEON.
         unsafe { broadcast_row(from, row) }
     }

@@ -11,9 +11,10 @@ use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
 
+use crate::kernels::aarch64::columns::nibbles;
 use crate::kernels::aarch64::paired::{PAIRED_ROWS, load_paired_rows, load_zero_sums, sum_to_f32};
 use crate::kernels::aarch64::scales::load_rows_with;
-use crate::kernels::aarch64::{BYTES, DotProd, I8mm, LANES, nibbles};
+use crate::kernels::aarch64::{BYTES, DotProd, I8mm, LANES};
 
 /// Adds the products of two rows of 8 bytes in `a` with two in `b` to `sums: [2, 2]`: an intrinsic
 /// that Rust does not have yet.
@@ -150,6 +151,7 @@ impl I8mm {
 impl Int8 for I8mm {
     common!();
 
+    const WHOLE_BYTES: bool = true;
     const TILE_ROWS: usize = PAIRED_ROWS;
     const COLUMNS: usize = 8;
     const PANEL_COLUMNS: usize = 8;
@@ -200,7 +202,7 @@ impl Int8 for I8mm {
     }
 
     #[inline(always)]
-    unsafe fn row_value(self, from: *const f32, _: usize, row: usize) -> float32x4_t {
+    unsafe fn row_value(self, from: *const f32, row: usize) -> float32x4_t {
         // SAFETY: the caller vouches for the floats, `self` for NEON.
         unsafe {
             let values = load_rows_with(from, row);

@@ -11,8 +11,9 @@ use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
 
+use crate::kernels::aarch64::columns::nibbles;
 use crate::kernels::aarch64::scales::broadcast_row;
-use crate::kernels::aarch64::{BYTES, LANES, Neon, nibbles};
+use crate::kernels::aarch64::{BYTES, LANES, Neon};
 
 impl Neon {
     /// Adds products to `sums`, four to a lane.
@@ -36,6 +37,7 @@ impl Neon {
 impl Int8 for Neon {
     common!();
 
+    const WHOLE_BYTES: bool = false;
     const TILE_ROWS: usize = 4;
 
     #[allow(
@@ -60,38 +62,43 @@ impl Int8 for Neon {
                 6 => 4,
                 _ => 1,
             };
-            let mut first = 0;
-            while first < kind.len / 4 {
-                // Of tokens 0 and 1, and of 2 and 3.
-                let mut lower = [[vdupq_n_s16(0); V]; R];
-                let mut upper = lower;
-                for step in first..(first + steps_per_sum).min(kind.len / 4) {
-                    let a: [int8x16_t; V] = std::array::from_fn(|v| {
-                        vld1q_s8(activations.add(step * stride + v * BYTES))
-                    });
+            // Columns that stay together in the panel.
+            let part = kind.len.min(Self::PANEL_COLUMNS);
+            for first in (0..kind.len).step_by(part) {
+                let weights = weights.add(first * R);
+                let activations = activations.add(first / 4 * stride);
+                for first in (0..part / 4).step_by(steps_per_sum) {
+                    // Of tokens 0 and 1, and of 2 and 3.
+                    let mut lower = [[vdupq_n_s16(0); V]; R];
+                    let mut upper = lower;
+                    for step in first..(first + steps_per_sum).min(part / 4) {
+                        let a: [int8x16_t; V] = std::array::from_fn(|v| {
+                            vld1q_s8(activations.add(step * stride + v * BYTES))
+                        });
+                        for r in 0..R {
+                            let w = weights.add(r * part + 4 * step).cast::<i32>();
+                            let w = vreinterpretq_s8_s32(vdupq_n_s32(w.read_unaligned()));
+                            for v in 0..V {
+                                let (w_low, a_low) = (vget_low_s8(w), vget_low_s8(a[v]));
+                                lower[r][v] = vmlal_s8(lower[r][v], w_low, a_low);
+                                upper[r][v] = vmlal_high_s8(upper[r][v], w, a[v]);
+                            }
+                        }
+                    }
                     for r in 0..R {
-                        let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
-                        let w = vreinterpretq_s8_s32(vdupq_n_s32(w.read_unaligned()));
                         for v in 0..V {
-                            lower[r][v] = vmlal_s8(lower[r][v], vget_low_s8(w), vget_low_s8(a[v]));
-                            upper[r][v] = vmlal_high_s8(upper[r][v], w, a[v]);
+                            let pairs = vpaddq_s16(lower[r][v], upper[r][v]);
+                            sums[r][v] = vpadalq_s16(sums[r][v], pairs);
                         }
                     }
                 }
-                for r in 0..R {
-                    for v in 0..V {
-                        let pairs = vpaddq_s16(lower[r][v], upper[r][v]);
-                        sums[r][v] = vpadalq_s16(sums[r][v], pairs);
-                    }
-                }
-                first += steps_per_sum;
             }
             sums
         }
     }
 
     #[inline(always)]
-    unsafe fn row_value(self, from: *const f32, _: usize, row: usize) -> float32x4_t {
+    unsafe fn row_value(self, from: *const f32, row: usize) -> float32x4_t {
         // SAFETY: the caller vouches for the floats, `self` for NEON.
         unsafe { broadcast_row(from, row) }
     }

@@ -1,16 +1,17 @@
 //! Scores of queries with keys in 8-bit integers: the matrix product of [`gemm`](super::super::gemm)
 //! with a block of keys in the place of weights.
 //!
-//! Keys are quantized as [`Q8_0`] weights are, a scale for each 32 columns.
+//! Keys are quantized with a scale for each [`BLOCK`] of columns, as queries are: for all of a head's,
+//! usually.
 #![allow(unsafe_code)]
 
 use crate::kernels::Isa;
 use crate::kernels::activations::{self, Layout};
 use crate::kernels::aligned::AlignedFloats;
-use crate::kernels::formats::Q8_0;
-use crate::kernels::gemm::panel::{ChunkValues, PanelTile, padded, place};
-use crate::kernels::gemm::{TileWidth, dot_tile};
-use crate::kernels::int8::{CHUNK_UNITS, HALF, Int8, Int8Op, UNIT};
+use crate::kernels::gemm::TileWidth;
+use crate::kernels::gemm::panel::place;
+use crate::kernels::gemm::regrouped::RegroupedRows;
+use crate::kernels::int8::{BLOCK, HALF, Int8, Int8Op, UNIT};
 
 /// Quantized queries and a block of quantized keys; a buffer that each thread keeps.
 #[derive(Debug, Default)]
@@ -27,7 +28,7 @@ pub struct Quantized {
 struct Keys {
     /// `[tiles, units, rows, 32]` integers, [`place`] says in which order.
     weights: AlignedFloats,
-    /// `[tiles, chunks, rows, units]`, or as [`ChunkValues`] says.
+    /// `[tiles, blocks, rows]`.
     scales: AlignedFloats,
 }
 
@@ -104,33 +105,23 @@ impl Int8Op for PackKeys<'_, '_> {
 
     #[inline(always)]
     fn run<I: Int8>(self, isa: I) {
-        let n_units = self.head_dim / UNIT;
         let rows = I::TILE_ROWS;
+        let n_blocks = self.head_dim.div_ceil(BLOCK);
         let n_padded = (self.keys.len() / self.head_dim).next_multiple_of(rows);
         self.packed.weights.resize(n_padded * self.head_dim / 4);
-        self.packed.scales.resize(n_padded * padded(n_units));
-        let scale_places = ChunkValues::new::<I>(rows, CHUNK_UNITS);
+        self.packed.scales.resize(n_padded * n_blocks);
         let weights = bytemuck::cast_slice_mut::<f32, [i8; 4]>(&mut self.packed.weights);
         for (index, key) in self.keys.chunks_exact(self.head_dim).enumerate() {
-            for (unit, halves) in key
-                .as_chunks::<HALF>()
-                .0
-                .as_chunks::<2>()
-                .0
-                .iter()
-                .enumerate()
-            {
-                let (tile, row) = (index / rows, index % rows);
-                let chunk = tile * padded(n_units) / CHUNK_UNITS + unit / CHUNK_UNITS;
-                let at = scale_places.at(chunk, row, unit % CHUNK_UNITS);
-                let first = (tile * n_units + unit) * rows;
+            let (tile, row) = (index / rows, index % rows);
+            for (block, values) in key.chunks(BLOCK).enumerate() {
+                let halves = values.as_chunks::<HALF>().0;
                 let scale = isa.largest(halves) / 127.0;
                 let inverse = if scale > f32::MIN_POSITIVE {
                     1.0 / scale
                 } else {
                     0.0
                 };
-                self.packed.scales[at] = scale;
+                self.packed.scales[(tile * n_blocks + block) * rows + row] = scale;
                 for (half, values) in halves.iter().enumerate() {
                     let (mut quants, _) = isa.quantize(values, inverse);
                     if I::UNSIGNED_WEIGHTS {
@@ -138,10 +129,11 @@ impl Int8Op for PackKeys<'_, '_> {
                             *quant ^= i8::MIN;
                         }
                     }
+                    let column = block * BLOCK + half * HALF;
+                    let start = (tile * self.head_dim + column / UNIT * UNIT) * rows;
                     for (i, four) in quants.as_chunks().0.iter().enumerate() {
-                        let column = half * HALF + 4 * i;
-                        let at = first * UNIT + place::<I>(UNIT, rows, row, column);
-                        weights[at / 4] = *four;
+                        let within = column % UNIT + 4 * i;
+                        weights[(start + place::<I>(UNIT, rows, row, within)) / 4] = *four;
                     }
                 }
             }
@@ -174,17 +166,74 @@ impl Int8Op for Score<'_, '_> {
 #[inline(always)]
 pub fn score<I: Int8, const R: usize, const V: usize>(isa: I, work: KeyScores) {
     let queries = work.layout.view(work.record);
-    let n_units = work.layout.n_cols / UNIT;
+    let n_cols = work.layout.n_cols;
     let weights: &[u8] = bytemuck::cast_slice(&work.keys.weights);
-    let tiles = weights.chunks_exact(R * n_units * UNIT);
-    let scales = work.keys.scales.chunks_exact(R * padded(n_units));
+    let tiles = weights.chunks_exact(R * n_cols);
+    let scales = work.keys.scales.chunks_exact(R * n_cols.div_ceil(BLOCK));
     let scores = work.scores.chunks_mut(R * work.stride);
     for ((weights, scales), scores) in tiles.zip(scales).zip(scores) {
-        let keys = PanelTile {
-            weights,
-            scales,
-            mins: &[],
+        let keys = RegroupedRows { weights, scales };
+        keys.dot::<I, R, V>(isa, queries, 0, [0.0; R], scores, work.stride);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `[keys][queries]`, from all tiles of both.
+    fn scores(isa: Isa, head_dim: usize, queries: &[f32], keys: &[f32]) -> Vec<f32> {
+        let n_queries = queries.len() / head_dim;
+        let n_keys = keys.len() / head_dim;
+        let mut quantized = Quantized::default();
+        quantized.load_queries(isa, head_dim, 0.5, queries.chunks(head_dim));
+        quantized.load_keys(isa, head_dim, keys);
+        let width = tile_width(isa);
+        let stride = width + 3;
+        let mut out = vec![0.0; n_keys * n_queries];
+        for tile in 0..n_queries.div_ceil(width) {
+            // Room for whatever number of keys a tile has.
+            let mut scores = vec![0.0; (n_keys + 16) * stride];
+            quantized.score(isa, head_dim, tile, &mut scores, stride);
+            for (key, scores) in scores.chunks(stride).take(n_keys).enumerate() {
+                for (i, score) in scores[..width].iter().enumerate() {
+                    let query = tile * width + i;
+                    if query < n_queries {
+                        out[key * n_queries + query] = *score;
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn products_of_heads_of_any_width_have_the_same_bits_everywhere() {
+        let values = |n: usize, seed: usize| -> Vec<f32> {
+            (0..n)
+                .map(|i| (((i + seed) * 7919) % 2003) as f32 / 1001.0 - 1.0)
+                .collect()
         };
-        dot_tile::<I, Q8_0, R, V>(isa, keys, queries, 0, [0.0; R], scores, work.stride);
+        for head_dim in [32, 64, 96, 128, 160, 256] {
+            let (queries, keys) = (values(37 * head_dim, 1), values(11 * head_dim, 2));
+            let scalar = scores(Isa::scalar(), head_dim, &queries, &keys);
+            for (key, of_key) in scalar.chunks(37).enumerate() {
+                for (query, score) in of_key.iter().enumerate() {
+                    let pairs = queries[query * head_dim..(query + 1) * head_dim]
+                        .iter()
+                        .zip(&keys[key * head_dim..]);
+                    let exact: f64 = pairs.map(|(q, k)| f64::from(q * 0.5) * f64::from(*k)).sum();
+                    // Either factor is off by up to 1/254, each time another way.
+                    let tolerance = 0.01 * (head_dim as f64).sqrt();
+                    assert!((f64::from(*score) - exact).abs() < tolerance, "{head_dim}");
+                }
+            }
+            for isa in Isa::available() {
+                assert!(
+                    scores(isa, head_dim, &queries, &keys) == scalar,
+                    "{isa} {head_dim}"
+                );
+            }
+        }
     }
 }

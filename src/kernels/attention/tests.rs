@@ -77,7 +77,7 @@ fn matches_the_definition() {
                     in_integers,
                     ..head
                 };
-                // Queries and keys are within 1/254 of their largest values; a score is a sum of
+                // Queries and keys are within 1/254 of the largest of 128 values; a score is a sum of
                 // many such errors, and values are up to 2.
                 let tolerance = if in_integers { 0.05 } else { 5e-5 };
                 let out = run(isa, head, n_queries, head_dim);

@@ -7,10 +7,12 @@ use half::f16;
 
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
+use crate::kernels::gemm::panel::place;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::x86::registers::{
-    eight_words, nibbles, part_nibbles, six_bits, sum_pairs, transpose_8, with_sum,
+    eight_words, nibbles, of_halves, part_nibbles, regroup_unit, six_bits, sum_pairs, transpose_8,
+    with_sum,
 };
 
 use crate::kernels::x86::Avx2;
@@ -37,6 +39,7 @@ impl Avx2 {
 impl Int8 for Avx2 {
     const FAST_I16: bool = false;
     const UNSIGNED_WEIGHTS: bool = true;
+    const WHOLE_BYTES: bool = false;
     const TILE_VECTORS: usize = 1;
     const TILE_ROWS: usize = 6;
     common!();
@@ -71,27 +74,30 @@ impl Int8 for Avx2 {
         // SAFETY: the caller vouches for the bytes, `self` for AVX2.
         unsafe {
             // Sums of pairs stay below 2^15: 2 * 15 * 127 fits eight times, 2 * 63 * 127 twice.
+            // Of whole bytes, either nibble has products of its own.
             let steps_per_sum = match kind.bits {
-                4 => 8,
                 6 => 2,
-                _ => 1,
+                _ => 8,
             };
             let mut first = 0;
             while first < kind.len / 4 {
                 let mut pairs = [[_mm256_setzero_si256(); V]; R];
                 let mut upper_pairs = pairs;
                 for step in first..(first + steps_per_sum).min(kind.len / 4) {
-                    let a: [__m256i; V] = std::array::from_fn(|v| {
-                        _mm256_loadu_si256(activations.add(step * stride + v * 32).cast())
-                    });
+                    let mut a = [_mm256_setzero_si256(); V];
+                    for (v, a) in a.iter_mut().enumerate() {
+                        *a = _mm256_loadu_si256(activations.add(step * stride + v * 32).cast());
+                    }
                     for r in 0..R {
-                        let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
-                        let w = _mm256_set1_epi32(w.read_unaligned());
+                        let w = weights.add(place::<Self>(kind.len, R, r, 4 * step));
+                        let w = _mm256_set1_epi32(w.cast::<i32>().read_unaligned());
                         for v in 0..V {
                             if kind.bits == 8 {
                                 let (lower, upper) = nibbles(w);
-                                pairs[r][v] = _mm256_maddubs_epi16(lower, a[v]);
-                                upper_pairs[r][v] = _mm256_maddubs_epi16(upper, a[v]);
+                                let lower = _mm256_maddubs_epi16(lower, a[v]);
+                                let upper = _mm256_maddubs_epi16(upper, a[v]);
+                                pairs[r][v] = _mm256_add_epi16(pairs[r][v], lower);
+                                upper_pairs[r][v] = _mm256_add_epi16(upper_pairs[r][v], upper);
                             } else {
                                 let products = _mm256_maddubs_epi16(w, a[v]);
                                 pairs[r][v] = _mm256_add_epi16(pairs[r][v], products);

@@ -11,10 +11,18 @@ use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{Group, HALF, Int8, Int8Op, UNIT_LANES};
 use crate::kernels::x86::Avx512;
 use crate::kernels::x86::registers::{six_bits, with_sum};
+use crate::kernels::x86::registers_512::{low_nibbles, pick_words, six_bits_of, transpose_16};
+
+/// Every other byte, from the second on.
+const ODD_BYTES: __mmask64 = 0xaaaa_aaaa_aaaa_aaaa;
+const SIXTEENTH: f32 = 1.0 / 16.0;
+/// A shift by 4 of each of four 16-bit integers.
+const NIBBLE: i64 = 0x0004_0004_0004_0004;
 
 impl Int8 for Avx512 {
     const FAST_I16: bool = true;
     const UNSIGNED_WEIGHTS: bool = true;
+    const WHOLE_BYTES: bool = true;
     const LANES: usize = 16;
     const TILE_VECTORS: usize = 2;
     const TILE_ROWS: usize = 6;
@@ -24,11 +32,12 @@ impl Int8 for Avx512 {
     type PairF32 = __m512;
     type Eight = __m256;
     type ChunkScales = __m512;
+    type Words = __m256i;
     common!();
 
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
-        multiply::<Self, F, 6, 2>(self, tile);
+        multiply::<Self, F, { Self::TILE_ROWS }, 2>(self, tile);
     }
 
     #[inline(always)]
@@ -204,17 +213,22 @@ impl Int8 for Avx512 {
         stride: usize,
         mut sums: [[__m512i; V]; R],
     ) -> [[__m512i; V]; R] {
-        for step in 0..kind.len / 4 {
-            // SAFETY: the caller vouches for the bytes, `self` for AVX-512 VNNI.
-            unsafe {
-                let a: [__m512i; V] = std::array::from_fn(|v| {
-                    _mm512_loadu_si512(activations.add(step * stride + v * 64).cast())
-                });
-                for r in 0..R {
-                    let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
-                    let w = _mm512_set1_epi32(w.read_unaligned());
-                    for v in 0..V {
-                        sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], w, a[v]);
+        let together = kind.len.min(Self::PANEL_COLUMNS);
+        for first in (0..kind.len).step_by(together) {
+            for step in 0..together / 4 {
+                // SAFETY: the caller vouches for the bytes, `self` for AVX-512 VNNI.
+                unsafe {
+                    let activations = activations.add((first / 4 + step) * stride);
+                    let mut a = [_mm512_setzero_si512(); V];
+                    for (v, a) in a.iter_mut().enumerate() {
+                        *a = _mm512_loadu_si512(activations.add(v * 64).cast());
+                    }
+                    for r in 0..R {
+                        let w = weights.add(first * R + r * together + 4 * step);
+                        let w = _mm512_set1_epi32(w.cast::<i32>().read_unaligned());
+                        for v in 0..V {
+                            sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], w, a[v]);
+                        }
                     }
                 }
             }
@@ -342,7 +356,55 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
-    fn from_signed(self, weights: __m512i) -> __m512i {
+    fn low_words(self, [a, b]: [__m256; 2]) -> __m256i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe {
+            // Every other word of either register.
+            let numbers =
+                _mm256_setr_epi16(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+            let (a, b) = (_mm256_castps_si256(a), _mm256_castps_si256(b));
+            _mm256_permutex2var_epi16(a, numbers, b)
+        }
+    }
+
+    #[inline(always)]
+    fn low_words_twice(self, a: __m256) -> __m256i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe {
+            let numbers = _mm256_setr_epi16(0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 12, 12, 14, 14);
+            _mm256_permutexvar_epi16(numbers, _mm256_castps_si256(a))
+        }
+    }
+
+    #[inline(always)]
+    fn regroup(self, weights: __m512i, pair: usize, factors: __m256i, offsets: __m256i) -> __m512i {
+        // SAFETY: `self` proves AVX-512.
+        unsafe {
+            // A quarter of a register for each half of a unit.
+            let quarters = _mm512_set_epi64(
+                0x0003_0003_0003_0003,
+                0x0003_0003_0003_0003,
+                0x0002_0002_0002_0002,
+                0x0002_0002_0002_0002,
+                0x0001_0001_0001_0001,
+                0x0001_0001_0001_0001,
+                0,
+                0,
+            );
+            let numbers = _mm512_add_epi16(quarters, _mm512_set1_epi16(4 * pair as i16));
+            let factors = _mm512_permutexvar_epi16(numbers, _mm512_castsi256_si512(factors));
+            let offsets = _mm512_permutexvar_epi16(numbers, _mm512_castsi256_si512(offsets));
+            // Bytes at even places, then at odd ones; they stay where they are.
+            let even = _mm512_and_si512(weights, _mm512_set1_epi16(0xff));
+            let odd = _mm512_srli_epi16::<8>(weights);
+            let even = _mm512_add_epi16(_mm512_mullo_epi16(even, factors), offsets);
+            let odd = _mm512_add_epi16(_mm512_mullo_epi16(odd, factors), offsets);
+            _mm512_mask_blend_epi8(ODD_BYTES, _mm512_srli_epi16::<8>(even), odd)
+        }
+    }
+
+    #[inline(always)]
+    fn to_unsigned(self, weights: __m512i) -> __m512i {
         // SAFETY: `self` proves AVX-512.
         unsafe { _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN)) }
     }
@@ -423,122 +485,4 @@ impl Int8 for Avx512 {
         unsafe { self.store_f32(lanes.as_mut_ptr(), a) };
         lanes
     }
-}
-
-/// The words at multiples of `stride` bytes that are among the first 64, up to eight.
-///
-/// # Safety
-/// 128 bytes must be readable at `from`, and the processor must have AVX-512.
-#[inline(always)]
-unsafe fn pick_words(from: *const u8, stride: usize) -> __m128i {
-    // SAFETY: as above; words are picked from the registers whatever their numbers.
-    unsafe {
-        let step = (stride / 2) as i16;
-        let numbers = _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7);
-        let numbers = _mm512_castsi128_si512(_mm_mullo_epi16(numbers, _mm_set1_epi16(step)));
-        let lower = _mm512_loadu_si512(from.cast());
-        let upper = _mm512_loadu_si512(from.add(64).cast());
-        _mm512_castsi512_si128(_mm512_permutex2var_epi16(lower, numbers, upper))
-    }
-}
-
-/// Exchanges rows and columns.
-///
-/// # Safety
-/// The processor must have AVX-512.
-#[inline(always)]
-unsafe fn transpose_16(rows: [__m512; 16]) -> [__m512; 16] {
-    // SAFETY: as above.
-    unsafe {
-        // Within quarters of registers, pairs of rows and then pairs of pairs.
-        let mut pairs = rows;
-        for i in (0..16).step_by(2) {
-            pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
-            pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
-        }
-        let mut fours = pairs;
-        for i in 0..8 {
-            let first = i / 2 * 4 + i % 2;
-            let a = _mm512_castps_pd(pairs[first]);
-            let b = _mm512_castps_pd(pairs[first + 2]);
-            fours[2 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-            fours[2 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-        }
-        // Even and odd quarters of eight rows, then of all sixteen.
-        let mut eights = fours;
-        for i in 0..8 {
-            let (half, col) = (i / 4 * 8, i % 4);
-            let (a, b) = (fours[half + col], fours[half + 4 + col]);
-            eights[half + col] = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
-            eights[half + 4 + col] = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
-        }
-        let mut columns = eights;
-        for i in 0..8 {
-            let (a, b) = (eights[i], eights[8 + i]);
-            columns[i] = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
-            columns[8 + i] = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
-        }
-        columns
-    }
-}
-
-const SIXTEENTH: f32 = 1.0 / 16.0;
-
-/// The scales and minimums of a Q4_K block, integers of 6 bits, given its first 16 bytes four times.
-/// The first four of either are the lower bits of a byte; the other four have their lower bits in one
-/// of the last four bytes, and the upper ones on top of those bytes.
-///
-/// # Safety
-/// The processor must have AVX-512.
-#[inline(always)]
-unsafe fn six_bits_of(head: __m512i) -> __m512i {
-    /// Lanes with byte `LOW`, and byte `HIGH` over it.
-    const fn bytes(low: u8, high: u8) -> i32 {
-        i32::from_le_bytes([low, high, 0x80, 0x80])
-    }
-    /// Zeros.
-    const NONE: u8 = 0x80;
-
-    // SAFETY: as above.
-    unsafe {
-        let order = _mm512_setr_epi32(
-            bytes(4, NONE),
-            bytes(5, NONE),
-            bytes(6, NONE),
-            bytes(7, NONE),
-            bytes(12, 4),
-            bytes(13, 5),
-            bytes(14, 6),
-            bytes(15, 7),
-            bytes(8, NONE),
-            bytes(9, NONE),
-            bytes(10, NONE),
-            bytes(11, NONE),
-            bytes(12, 8),
-            bytes(13, 9),
-            bytes(14, 10),
-            bytes(15, 11),
-        );
-        let lanes = _mm512_shuffle_epi8(head, order);
-        let shift = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4);
-        let mask = _mm512_setr_epi32(
-            63, 63, 63, 63, 15, 15, 15, 15, 63, 63, 63, 63, 15, 15, 15, 15,
-        );
-        let lower = _mm512_and_si512(_mm512_srlv_epi32(lanes, shift), mask);
-        let upper = _mm512_and_si512(_mm512_srli_epi32::<10>(lanes), _mm512_set1_epi32(0x30));
-        _mm512_or_si512(lower, upper)
-    }
-}
-
-/// A shift by 4 of each of four 16-bit integers.
-const NIBBLE: i64 = 0x0004_0004_0004_0004;
-
-/// The lower nibble of each byte.
-///
-/// # Safety
-/// The processor must have AVX-512.
-#[inline(always)]
-unsafe fn low_nibbles(bytes: __m512i) -> __m512i {
-    // SAFETY: as above.
-    unsafe { _mm512_and_si512(bytes, _mm512_set1_epi8(0x0f)) }
 }

@@ -10,7 +10,7 @@ use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::x86::registers::{
-    eight_words, nibbles, part_nibbles, six_bits, transpose_8, with_sum,
+    eight_words, nibbles, of_halves, part_nibbles, regroup_unit, six_bits, transpose_8, with_sum,
 };
 
 use crate::kernels::x86::AvxVnni;
@@ -30,6 +30,7 @@ impl AvxVnni {
 impl Int8 for AvxVnni {
     const FAST_I16: bool = true;
     const UNSIGNED_WEIGHTS: bool = true;
+    const WHOLE_BYTES: bool = true;
     const TILE_VECTORS: usize = 1;
     const TILE_ROWS: usize = 6;
     common!();
@@ -65,17 +66,22 @@ impl Int8 for AvxVnni {
         stride: usize,
         mut sums: [[__m256i; V]; R],
     ) -> [[__m256i; V]; R] {
-        for step in 0..kind.len / 4 {
-            // SAFETY: the caller vouches for the bytes, `self` for AVX-VNNI.
-            unsafe {
-                let a: [__m256i; V] = std::array::from_fn(|v| {
-                    _mm256_loadu_si256(activations.add(step * stride + v * 32).cast())
-                });
-                for r in 0..R {
-                    let w = weights.add(r * kind.len + 4 * step).cast::<i32>();
-                    let w = _mm256_set1_epi32(w.read_unaligned());
-                    for v in 0..V {
-                        sums[r][v] = _mm256_dpbusd_avx_epi32(sums[r][v], w, a[v]);
+        let together = kind.len.min(Self::PANEL_COLUMNS);
+        for first in (0..kind.len).step_by(together) {
+            for step in 0..together / 4 {
+                // SAFETY: the caller vouches for the bytes, `self` for AVX-VNNI.
+                unsafe {
+                    let activations = activations.add((first / 4 + step) * stride);
+                    let mut a = [_mm256_setzero_si256(); V];
+                    for (v, a) in a.iter_mut().enumerate() {
+                        *a = _mm256_loadu_si256(activations.add(v * 32).cast());
+                    }
+                    for r in 0..R {
+                        let w = weights.add(first * R + r * together + 4 * step);
+                        let w = _mm256_set1_epi32(w.cast::<i32>().read_unaligned());
+                        for v in 0..V {
+                            sums[r][v] = _mm256_dpbusd_avx_epi32(sums[r][v], w, a[v]);
+                        }
                     }
                 }
             }

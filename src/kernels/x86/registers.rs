@@ -160,3 +160,52 @@ pub(super) unsafe fn sum_pairs(pairs: __m256i) -> __m256i {
     // SAFETY: as above.
     unsafe { _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)) }
 }
+
+/// Of words for each half of a chunk's units, those of the two units of a pair, each in the half of a
+/// register.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+pub(super) unsafe fn of_halves(words: __m256i, pair: usize) -> [__m256i; 2] {
+    // SAFETY: as above.
+    unsafe {
+        // The four words of the pair everywhere, then each of them.
+        let pair = 2 * pair as i32;
+        let numbers = _mm256_setr_epi32(
+            pair,
+            pair + 1,
+            pair,
+            pair + 1,
+            pair,
+            pair + 1,
+            pair,
+            pair + 1,
+        );
+        let four = _mm256_permutevar8x32_epi32(words, numbers);
+        let first = _mm256_set_m128i(_mm_set1_epi16(0x0302), _mm_set1_epi16(0x0100));
+        let second = _mm256_set_m128i(_mm_set1_epi16(0x0706), _mm_set1_epi16(0x0504));
+        [
+            _mm256_shuffle_epi8(four, first),
+            _mm256_shuffle_epi8(four, second),
+        ]
+    }
+}
+
+/// [`Int8::regroup`](crate::kernels::int8::Int8::regroup) for one unit.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+pub(super) unsafe fn regroup_unit(unit: __m256i, factors: __m256i, offsets: __m256i) -> __m256i {
+    // SAFETY: as above.
+    unsafe {
+        // Bytes at even places, then at odd ones; they stay where they are.
+        let even = _mm256_and_si256(unit, _mm256_set1_epi16(0xff));
+        let odd = _mm256_srli_epi16::<8>(unit);
+        let even = _mm256_add_epi16(_mm256_mullo_epi16(even, factors), offsets);
+        let odd = _mm256_add_epi16(_mm256_mullo_epi16(odd, factors), offsets);
+        let odd = _mm256_andnot_si256(_mm256_set1_epi16(0xff), odd);
+        _mm256_or_si256(_mm256_srli_epi16::<8>(even), odd)
+    }
+}

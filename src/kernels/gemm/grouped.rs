@@ -1,0 +1,239 @@
+//! Products with weights that keep the groups of their format: where products of whole bytes take
+//! longer than those of 4 or 6 bits.
+#![allow(unsafe_code)]
+
+use crate::kernels::activations::{BATCH_BLOCK_UNITS as BLOCK_UNITS, View};
+use crate::kernels::formats::Format;
+use crate::kernels::gemm::panel::{Panel, chunk_value, padded};
+use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, UNIT};
+
+/// Some rows of a panel: a tile.
+#[derive(Clone, Copy)]
+pub(super) struct GroupedRows<'a> {
+    /// `[groups, R, group]`, [`place`](super::panel::place) says in which order.
+    weights: &'a [u8],
+    /// `[chunks, groups, R]`.
+    scales: &'a [f32],
+    /// `[chunks, units, R]`, of a format that has any.
+    mins: &'a [f32],
+}
+
+impl<'a> GroupedRows<'a> {
+    #[inline(always)]
+    pub(super) fn new<F: Format, const R: usize>(
+        panel: &'a Panel,
+        index: usize,
+        n_units: usize,
+    ) -> Self {
+        let part = |len: usize| index * R * len..(index + 1) * R * len;
+        let weights: &[u8] = bytemuck::cast_slice(&panel.weights);
+        GroupedRows {
+            weights: &weights[part(n_units * UNIT)],
+            scales: &panel.scales[part(padded(n_units) * F::GROUPS_PER_UNIT)],
+            mins: match F::HAS_MINS {
+                true => &panel.mins[part(padded(n_units))],
+                false => &[],
+            },
+        }
+    }
+
+    /// The products of `R` rows with `V` registers of tokens from lane `first_lane` of a record on,
+    /// over all columns, to those lanes of `products`, `[R, width]`.
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep the sums in registers"
+    )]
+    #[inline(always)]
+    pub(super) fn dot<I: Int8, F: Format, const R: usize, const V: usize>(
+        self,
+        isa: I,
+        tokens: View,
+        first_lane: usize,
+        biases: [f32; R],
+        products: &mut [f32],
+    ) {
+        let width = I::TILE_VECTORS * I::LANES;
+        let n_units = self.weights.len() / (R * UNIT);
+        let n_padded = padded(n_units);
+        assert!(R == I::TILE_ROWS);
+        assert!(self.weights.len() == n_units * R * UNIT && n_units > 0);
+        assert!(self.scales.len() == R * n_padded * F::GROUPS_PER_UNIT);
+        assert!(!F::HAS_MINS || self.mins.len() == R * n_padded);
+        assert!(products.len() >= R * width);
+        assert!(first_lane + V * I::LANES <= width);
+        assert!(tokens.quants.len() == n_units * UNIT * width);
+        assert!(tokens.scales.len() == n_units * width && tokens.sums.len() == 2 * n_units * width);
+        assert!(tokens.unit_sums.len() == n_units * width);
+        assert!(tokens.ratios.len() == n_units.div_ceil(BLOCK_UNITS) * width);
+
+        let operands = Operands {
+            rows: self,
+            tokens,
+            first_lane,
+        };
+        // In units of the scales of the block at hand: at a new block, all are multiplied with a ratio.
+        let mut totals = [[isa.splat_f32(0.0); V]; R];
+        let n_in_full = n_units - n_units % BLOCK_UNITS;
+        for first in (0..n_in_full).step_by(BLOCK_UNITS) {
+            // SAFETY: the block and its units are below `n_units`; all lengths were just checked.
+            unsafe {
+                totals = operands.begin_block(isa, first, totals);
+                for unit in first..first + BLOCK_UNITS {
+                    totals = operands.add_unit::<I, F, R, V>(isa, unit, totals);
+                }
+            }
+        }
+        if n_in_full < n_units {
+            // SAFETY: as above.
+            unsafe {
+                totals = operands.begin_block(isa, n_in_full, totals);
+                for unit in n_in_full..n_units {
+                    totals = operands.add_unit::<I, F, R, V>(isa, unit, totals);
+                }
+            }
+        }
+        for v in 0..V {
+            let lane = first_lane + v * I::LANES;
+            // SAFETY: lanes are below `width`, and so are they in `R` rows of products.
+            unsafe {
+                let scales = tokens.scales.as_ptr().add((n_units - 1) * width + lane);
+                let scales = isa.load_f32(scales);
+                for r in 0..R {
+                    let product = isa.mul_add(totals[r][v], scales, isa.splat_f32(biases[r]));
+                    isa.store_f32(products.as_mut_ptr().add(r * width + lane), product);
+                }
+            }
+        }
+    }
+}
+
+/// The operands of [`GroupedRows::dot`], whose lengths it has checked.
+struct Operands<'a> {
+    rows: GroupedRows<'a>,
+    tokens: View<'a>,
+    first_lane: usize,
+}
+
+impl Operands<'_> {
+    /// Brings sums to the scales of the block that begins with unit `first`.
+    ///
+    /// # Safety
+    /// There must be such a block, and lanes for `V` registers.
+    #[inline(always)]
+    unsafe fn begin_block<I: Int8, const R: usize, const V: usize>(
+        &self,
+        isa: I,
+        first: usize,
+        mut totals: [[I::F32; V]; R],
+    ) -> [[I::F32; V]; R] {
+        let width = I::TILE_VECTORS * I::LANES;
+        for v in 0..V {
+            let at = first / BLOCK_UNITS * width + self.first_lane + v * I::LANES;
+            // SAFETY: the caller vouches for the block and the lanes.
+            let ratios = unsafe { isa.load_f32(self.tokens.ratios.as_ptr().add(at)) };
+            for totals in &mut totals {
+                totals[v] = isa.mul(totals[v], ratios);
+            }
+        }
+        totals
+    }
+
+    /// Adds the products of a unit to `totals`.
+    ///
+    /// # Safety
+    /// There must be the unit, `R` rows, and lanes for `V` registers.
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep the sums in registers"
+    )]
+    #[inline(always)]
+    unsafe fn add_unit<I: Int8, F: Format, const R: usize, const V: usize>(
+        &self,
+        isa: I,
+        unit: usize,
+        mut totals: [[I::F32; V]; R],
+    ) -> [[I::F32; V]; R] {
+        let Operands {
+            rows,
+            tokens,
+            first_lane,
+        } = self;
+        let width = I::TILE_VECTORS * I::LANES;
+        let kind = Group {
+            len: F::GROUP,
+            bits: F::BITS,
+        };
+        // SAFETY: the caller vouches for the unit, hence its groups, the rows and the lanes.
+        unsafe {
+            for g in 0..F::GROUPS_PER_UNIT {
+                let group = unit * F::GROUPS_PER_UNIT + g;
+                let quants = group * F::GROUP * width + I::COLUMNS * first_lane;
+                let sums = isa.dot_group::<R, V>(
+                    kind,
+                    rows.weights.as_ptr().add(group * R * F::GROUP),
+                    tokens.quants.as_ptr().add(quants),
+                    I::COLUMNS * width,
+                    self.start::<I, F, R, V>(isa, unit, g),
+                );
+                let groups_per_chunk = CHUNK_UNITS * F::GROUPS_PER_UNIT;
+                let at = chunk_value(
+                    R,
+                    groups_per_chunk,
+                    unit / CHUNK_UNITS,
+                    group % groups_per_chunk,
+                );
+                for r in 0..R {
+                    let scale = isa.row_value(rows.scales.as_ptr().add(at), r);
+                    for v in 0..V {
+                        totals[r][v] = isa.mul_add(isa.to_f32(sums[r][v]), scale, totals[r][v]);
+                    }
+                }
+            }
+            if F::HAS_MINS {
+                let at = chunk_value(R, CHUNK_UNITS, unit / CHUNK_UNITS, unit % CHUNK_UNITS);
+                for v in 0..V {
+                    let lane = unit * width + first_lane + v * I::LANES;
+                    let sum = isa.load_f32(tokens.unit_sums.as_ptr().add(lane));
+                    for r in 0..R {
+                        let min = isa.row_value(rows.mins.as_ptr().add(at), r);
+                        totals[r][v] = isa.neg_mul_add(min, sum, totals[r][v]);
+                    }
+                }
+            }
+        }
+        totals
+    }
+
+    /// What the integer sums of a unit's group `group` begin with: where weights are unsigned, what
+    /// their products with the tokens will exceed those of the true weights by, negated.
+    ///
+    /// # Safety
+    /// As [`Operands::add_unit`].
+    #[inline(always)]
+    unsafe fn start<I: Int8, F: Format, const R: usize, const V: usize>(
+        &self,
+        isa: I,
+        unit: usize,
+        group: usize,
+    ) -> [[I::I32; V]; R] {
+        let mut of_tokens = [isa.zero_i32(); V];
+        if !I::UNSIGNED_WEIGHTS || F::OFFSET == 0 {
+            return [of_tokens; R];
+        }
+        let width = I::TILE_VECTORS * I::LANES;
+        for (v, of_token) in of_tokens.iter_mut().enumerate() {
+            let at = (2 * unit + group) * width + self.first_lane + v * I::LANES;
+            // SAFETY: the caller vouches for the unit and the lanes. There are sums of each 16
+            // columns, so those of the unit's second half are `width` further on.
+            let sum = unsafe {
+                let sums = self.tokens.sums.as_ptr().add(at);
+                match F::GROUP {
+                    UNIT => isa.add_i32(isa.load_i32(sums), isa.load_i32(sums.add(width))),
+                    _ => isa.load_i32(sums),
+                }
+            };
+            *of_token = isa.shift_left(sum, F::OFFSET.trailing_zeros());
+        }
+        [of_tokens; R]
+    }
+}
