@@ -5,10 +5,12 @@
 //! project therefore replace files by renaming, which leaves existing maps intact, and
 //! [`Bytes::check_unchanged`] tells before each request whether somebody did otherwise.
 //!
-//! The system is given no advice on how the map will be read. Weights are read from one end to the
-//! other once a token, so where the file is larger than the memory its own reading ahead does best:
-//! announcing sequential or random reading, or all of it at once, made answers take 1.5 to over 4 times as
-//! long (a file of 4.8 GiB in 3 GiB).
+//! Linux is asked to read the file in huge pages. What two threads touch by turns it otherwise reads in
+//! small ones, which stay in its cache: a file of 4.8 GiB took 3.2 to 5.3 s to its first answer and 2.2 to 2.3 s
+//! each time after that, but with huge pages 2.7 to 3.1 and 1.8 to 2.0 s; in 3 GiB of memory a token took 1.5 s
+//! instead of 2.9. No other advice is given: weights are read from one end to the other once a token, so
+//! where the file is larger than the memory, announcing sequential or random reading, or all of it at once, made
+//! answers take 1.5 to over 4 times as long.
 #![allow(unsafe_code)]
 
 use std::fs::{File, Metadata};
@@ -96,6 +98,11 @@ impl Bytes {
             .caused_by(e),
             _ => Error::io("cannot map", path, e),
         })?;
+        #[cfg(target_os = "linux")]
+        {
+            // A wish: a system without huge pages for files refuses it, and reads as it always did.
+            let _refused = map.advise(memmap2::Advice::HugePage).err();
+        }
         let origin = Origin {
             file,
             path: path.to_owned(),
