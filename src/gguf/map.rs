@@ -6,9 +6,9 @@
 //! [`Bytes::check_unchanged`] tells before each request whether somebody did otherwise.
 //!
 //! Linux is asked to read the file in huge pages. What two threads touch by turns it otherwise reads in
-//! small ones, which stay in its cache: a file of 4.8 GiB took 3.2 to 5.3 s to its first answer and 2.2 to 2.3 s
-//! each time after that, but with huge pages 2.7 to 3.1 and 1.8 to 2.0 s; in 3 GiB of memory a token took 1.5 s
-//! instead of 2.9. No other advice is given: weights are read from one end to the other once a token, so
+//! small ones, which stay in its cache: with a file of 4.8 GiB in memory, the first word about a picture took 2.2 to
+//! 2.3 s from the start of the program, with huge pages 1.8 to 2.0; with 3 GiB of memory, a token took 2.9 and
+//! 1.5 s. No other advice is given: weights are read from one end to the other once a token, so
 //! where the file is larger than the memory, announcing sequential or random reading, or all of it at once, made
 //! answers take 1.5 to over 4 times as long.
 #![allow(unsafe_code)]
