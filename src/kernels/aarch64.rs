@@ -243,12 +243,6 @@ macro_rules! common {
         }
 
         #[inline(always)]
-        fn neg_mul_add(self, a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
-            // SAFETY: `self` proves NEON.
-            unsafe { vfmsq_f32(c, a, b) }
-        }
-
-        #[inline(always)]
         fn prefetch(self, address: *const u8) {
             // SAFETY: a prefetch of any address is harmless; every 64-bit processor has it.
             unsafe {

@@ -152,7 +152,7 @@ impl Format for Q8_0 {
         // SAFETY: the row has these units: 2 bytes of scale, then 32 of integers.
         let integers = unsafe { isa.load_pair(row.add(first * 34 + 2), row.add(second * 34 + 2)) };
         match I::UNSIGNED_WEIGHTS {
-            true => isa.to_unsigned(integers),
+            true => isa.flip_signs(integers),
             false => integers,
         }
     }
@@ -164,11 +164,11 @@ impl Format for Q8_0 {
         pair: usize,
         n_units: usize,
     ) -> I::Pair {
-        let [first, second] = units_of(pair, n_units);
-        // SAFETY: as above.
-        unsafe {
-            let integers = isa.load_pair(row.add(first * 34 + 2), row.add(second * 34 + 2));
-            isa.to_unsigned(integers)
+        // SAFETY: passed on.
+        let weights = unsafe { Self::pair(isa, row, pair, n_units) };
+        match I::UNSIGNED_WEIGHTS {
+            true => weights,
+            false => isa.flip_signs(weights),
         }
     }
 

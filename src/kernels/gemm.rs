@@ -17,7 +17,7 @@
 use std::ops::Range;
 
 use crate::gguf::DType;
-use crate::kernels::activations::Layout;
+use crate::kernels::activations::{Layout, View};
 use crate::kernels::float::Activation;
 use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0};
 use crate::kernels::gemm::grouped::GroupedRows;
@@ -213,6 +213,39 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
         done.write_to(isa, accumulate, in_tile.start - tokens.start, out);
     }
     panel.products = products;
+}
+
+/// Writes a tile's sums, times the scales that the last block of the tokens has, plus biases, to lanes
+/// `first_lane..` of `products`, whose `R` rows are `stride` apart.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "constant bounds keep the sums in registers"
+)]
+#[inline(always)]
+fn write_products<I: Int8, const R: usize, const V: usize>(
+    isa: I,
+    totals: [[I::F32; V]; R],
+    tokens: View,
+    first_lane: usize,
+    biases: [f32; R],
+    products: &mut [f32],
+    stride: usize,
+) {
+    let width = I::TILE_VECTORS * I::LANES;
+    let scales = &tokens.scales[tokens.scales.len() - width..];
+    assert!(first_lane + V * I::LANES <= width && stride >= width);
+    assert!(products.len() >= (R - 1) * stride + width);
+    for v in 0..V {
+        let lane = first_lane + v * I::LANES;
+        // SAFETY: lanes are below `width`, and so are they in `R` rows of products.
+        unsafe {
+            let scales = isa.load_f32(scales.as_ptr().add(lane));
+            for r in 0..R {
+                let product = isa.mul_add(totals[r][v], scales, isa.splat_f32(biases[r]));
+                isa.store_f32(products.as_mut_ptr().add(r * stride + lane), product);
+            }
+        }
+    }
 }
 
 /// Products of a panel with a tile of tokens.

@@ -162,8 +162,6 @@ pub trait Int8: Copy + Send + Sync {
     fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a * b + c`, rounded once.
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
-    /// `c - a * b`, rounded once.
-    fn neg_mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
 
     /// Adds the products of a group of columns to `sums`, for `R` weight rows and `V` registers of
     /// tokens. Unsigned weights have at most `kind.bits`.
@@ -270,8 +268,8 @@ pub trait Int8: Copy + Send + Sync {
     ) -> Self::Pair;
     /// Unsigned weights with an offset of `OFFSET` to this instruction set's weights.
     fn from_unsigned<const OFFSET: u8>(self, weights: Self::Pair) -> Self::Pair;
-    /// Signed weights to unsigned ones with an offset of 128.
-    fn to_unsigned(self, weights: Self::Pair) -> Self::Pair;
+    /// Signed weights to unsigned ones with an offset of 128, or these to those.
+    fn flip_signs(self, weights: Self::Pair) -> Self::Pair;
     /// Unsigned weights `u` of two units to this instruction set's, whose offset is 128 if they are
     /// unsigned: the upper bytes of `u * factor + offset` in 16 bits, with a factor and an offset
     /// for each half of the units of pair `pair` of a chunk.

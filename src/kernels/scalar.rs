@@ -151,11 +151,6 @@ impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
     }
 
     #[inline(always)]
-    fn neg_mul_add(self, a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
-        std::array::from_fn(|i| (-a[i]).mul_add(b[i], c[i]))
-    }
-
-    #[inline(always)]
     unsafe fn dot_group<const R: usize, const V: usize>(
         self,
         kind: Group,
@@ -258,7 +253,7 @@ impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
     }
 
     #[inline(always)]
-    fn to_unsigned(self, weights: Pair) -> Pair {
+    fn flip_signs(self, weights: Pair) -> Pair {
         weights.map(|unit| unit.map(|weight| weight ^ 0x80))
     }
 

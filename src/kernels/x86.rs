@@ -315,7 +315,7 @@ macro_rules! pairs_256 {
         }
 
         #[inline(always)]
-        fn to_unsigned(self, [first, second]: [__m256i; 2]) -> [__m256i; 2] {
+        fn flip_signs(self, [first, second]: [__m256i; 2]) -> [__m256i; 2] {
             // SAFETY: `self` proves AVX2.
             unsafe {
                 let offset = _mm256_set1_epi8(i8::MIN);
@@ -563,12 +563,6 @@ macro_rules! lanes_256 {
         fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
             // SAFETY: `self` proves FMA.
             unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
-
-        #[inline(always)]
-        fn neg_mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-            // SAFETY: `self` proves FMA.
-            unsafe { _mm256_fnmadd_ps(a, b, c) }
         }
     };
 }

@@ -134,7 +134,13 @@ mod tests {
         let set = Some(("temp".to_owned(), "0.7".to_owned()));
         assert_eq!(parsed("/set temp  0.7"), Command::Set(set));
         assert_eq!(parsed("/quit"), Command::Quit);
-        for line in ["what is it?", "", "/home/me/cat.png", "/tmp", "a /help"] {
+        for line in [
+            "what is it?",
+            "",
+            "/pictures/cat.png",
+            "/pictures",
+            "a /help",
+        ] {
             let is_none = Command::parse(line).is_none_or(|command| command.is_err());
             assert!(is_none, "{line}");
         }

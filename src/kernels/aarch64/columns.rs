@@ -86,7 +86,7 @@ macro_rules! columns {
         }
 
         #[inline(always)]
-        fn to_unsigned(self, weights: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
+        fn flip_signs(self, weights: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
             // SAFETY: `self` proves NEON.
             weights.map(|weights| unsafe { veorq_u8(weights, vdupq_n_u8(0x80)) })
         }

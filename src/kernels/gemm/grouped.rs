@@ -3,18 +3,103 @@
 #![allow(unsafe_code)]
 
 use crate::kernels::activations::{BATCH_BLOCK_UNITS as BLOCK_UNITS, View};
-use crate::kernels::formats::Format;
-use crate::kernels::gemm::panel::{Panel, chunk_value, padded};
-use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, UNIT};
+use crate::kernels::formats::{Format, prefetch_ahead};
+use crate::kernels::gemm::panel::{Panel, place};
+use crate::kernels::gemm::write_products;
+use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, UNIT};
+
+/// `n_units`, and what completes a chunk.
+#[inline(always)]
+fn padded(n_units: usize) -> usize {
+    n_units.next_multiple_of(CHUNK_UNITS)
+}
+
+/// Where, in a tile of `n_rows`, the values of group `group` of a chunk of `n_groups` begin, one for each
+/// row: side by side, as a product reads them.
+#[inline(always)]
+fn chunk_value(n_rows: usize, n_groups: usize, chunk: usize, group: usize) -> usize {
+    (chunk * n_groups + group) * n_rows
+}
+
+/// Makes room for the scales and minimums of `n_tiles` tiles.
+#[inline(always)]
+pub(super) fn resize<F: Format, const R: usize>(panel: &mut Panel, n_tiles: usize, n_units: usize) {
+    let n_values = n_tiles * R * padded(n_units);
+    panel.scales.resize(n_values * F::GROUPS_PER_UNIT);
+    panel.mins.resize(if F::HAS_MINS { n_values } else { 0 });
+}
+
+/// Unpacks a row of `n_units` to row `r` of tile `tile` of a panel.
+#[inline(always)]
+pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
+    isa: I,
+    row: &[u8],
+    (tile, r): (usize, usize),
+    n_units: usize,
+    panel: &mut Panel,
+) {
+    assert!(r < R && row.len() * F::DTYPE.block_len() == n_units * UNIT * F::DTYPE.block_bytes());
+    let n_padded = padded(n_units);
+    let part = |len: usize| tile * R * len..(tile + 1) * R * len;
+    let weights = bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights);
+    let weights = &mut weights[part(n_units * UNIT)];
+    let scales = &mut panel.scales[part(n_padded * F::GROUPS_PER_UNIT)];
+    let mins = match F::HAS_MINS {
+        true => &mut panel.mins[part(n_padded)],
+        false => &mut [],
+    };
+    let weights = weights.as_mut_ptr();
+    // Where half `half` of the row's columns, counted in halves of units, goes.
+    let half_at = |half: usize| {
+        let group = half * HALF / F::GROUP;
+        let within = half * HALF % F::GROUP;
+        weights.wrapping_add(group * R * F::GROUP + place::<I>(F::GROUP, R, r, within))
+    };
+    for first in (0..n_units).step_by(CHUNK_UNITS) {
+        prefetch_ahead::<I, F>(isa, row, first);
+        let n_in_chunk = CHUNK_UNITS.min(n_units - first);
+        // SAFETY: these are units of the row.
+        let chunk = unsafe { F::scales(isa, row.as_ptr(), first, n_in_chunk) };
+        let n_before = first / CHUNK_UNITS;
+        let groups_per_chunk = CHUNK_UNITS * F::GROUPS_PER_UNIT;
+        for i in 0..F::GROUPS_PER_UNIT {
+            for (j, scale) in isa.eight_values(chunk.groups[i]).into_iter().enumerate() {
+                let group = i * CHUNK_UNITS + j;
+                scales[chunk_value(R, groups_per_chunk, n_before, group) + r] = scale;
+            }
+        }
+        if F::HAS_MINS {
+            let negated = isa.mul_eight(chunk.mins, isa.splat_eight(-1.0));
+            for (unit, min) in isa.eight_values(negated).into_iter().enumerate() {
+                mins[chunk_value(R, CHUNK_UNITS, n_before, unit) + r] = min;
+            }
+        }
+        // A whole chunk needs no thought about where the row ends.
+        let end = match n_in_chunk {
+            CHUNK_UNITS => usize::MAX,
+            _ => n_units,
+        };
+        for pair in first / 2..(first + n_in_chunk).div_ceil(2) {
+            // A pair without a second unit has the first one twice, which goes where it was.
+            let second = (2 * pair + 1).min(end - 1);
+            let halves = [4 * pair, 4 * pair + 1, 2 * second, 2 * second + 1];
+            // SAFETY: these are units of the row, and the tile has room for all of them.
+            unsafe {
+                let integers = F::pair(isa, row.as_ptr(), pair, end);
+                isa.store_halves(halves.map(half_at), R * I::PANEL_COLUMNS, integers);
+            }
+        }
+    }
+}
 
 /// Some rows of a panel: a tile.
 #[derive(Clone, Copy)]
 pub(super) struct GroupedRows<'a> {
-    /// `[groups, R, group]`, [`place`](super::panel::place) says in which order.
+    /// `[groups, R, group]`, [`place`] says in which order.
     weights: &'a [u8],
     /// `[chunks, groups, R]`.
     scales: &'a [f32],
-    /// `[chunks, units, R]`, of a format that has any.
+    /// `[chunks, units, R]`, negated, of a format that has any.
     mins: &'a [f32],
 }
 
@@ -92,18 +177,7 @@ impl<'a> GroupedRows<'a> {
                 }
             }
         }
-        for v in 0..V {
-            let lane = first_lane + v * I::LANES;
-            // SAFETY: lanes are below `width`, and so are they in `R` rows of products.
-            unsafe {
-                let scales = tokens.scales.as_ptr().add((n_units - 1) * width + lane);
-                let scales = isa.load_f32(scales);
-                for r in 0..R {
-                    let product = isa.mul_add(totals[r][v], scales, isa.splat_f32(biases[r]));
-                    isa.store_f32(products.as_mut_ptr().add(r * width + lane), product);
-                }
-            }
-        }
+        write_products(isa, totals, tokens, first_lane, biases, products, width);
     }
 }
 
@@ -196,7 +270,7 @@ impl Operands<'_> {
                     let sum = isa.load_f32(tokens.unit_sums.as_ptr().add(lane));
                     for r in 0..R {
                         let min = isa.row_value(rows.mins.as_ptr().add(at), r);
-                        totals[r][v] = isa.neg_mul_add(min, sum, totals[r][v]);
+                        totals[r][v] = isa.mul_add(min, sum, totals[r][v]);
                     }
                 }
             }

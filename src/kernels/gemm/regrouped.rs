@@ -15,6 +15,7 @@
 use crate::kernels::activations::{BATCH_BLOCK_UNITS as BLOCK_UNITS, View};
 use crate::kernels::formats::{Format, Scales, prefetch_ahead};
 use crate::kernels::gemm::panel::{Panel, place};
+use crate::kernels::gemm::write_products;
 use crate::kernels::int8::{BLOCK, CHUNK_UNITS, Group, HALF, Int8, UNIT};
 
 /// 3 * 2^22: a float that it is added to is rounded to an integer, which are the sum's lower bits.
@@ -192,6 +193,13 @@ impl<I: Int8> Steps<I> {
     }
 }
 
+/// Makes room for the scales of `n_tiles` tiles.
+#[inline(always)]
+pub(super) fn resize<const R: usize>(panel: &mut Panel, n_tiles: usize, n_units: usize) {
+    let n_blocks = n_units.div_ceil(BLOCK_UNITS);
+    panel.scales.resize(n_tiles * R * n_blocks);
+}
+
 /// Unpacks a row of `n_units` to row `r` of tile `tile` of a panel.
 #[inline(always)]
 pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
@@ -297,18 +305,7 @@ impl<'a> RegroupedRows<'a> {
             };
         }
         let totals = isa.by_rows(totals);
-        for v in 0..V {
-            let lane = first_lane + v * I::LANES;
-            // SAFETY: lanes are below `width`, and so are they in `R` rows of products.
-            unsafe {
-                let scales = tokens.scales.as_ptr().add((n_units - 1) * width + lane);
-                let scales = isa.load_f32(scales);
-                for r in 0..R {
-                    let product = isa.mul_add(totals[r][v], scales, isa.splat_f32(biases[r]));
-                    isa.store_f32(products.as_mut_ptr().add(r * stride + lane), product);
-                }
-            }
-        }
+        write_products(isa, totals, tokens, first_lane, biases, products, stride);
     }
 }
 

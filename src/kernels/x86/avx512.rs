@@ -194,12 +194,6 @@ impl Int8 for Avx512 {
         unsafe { _mm512_fmadd_ps(a, b, c) }
     }
 
-    #[inline(always)]
-    fn neg_mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        // SAFETY: `self` proves AVX-512.
-        unsafe { _mm512_fnmadd_ps(a, b, c) }
-    }
-
     #[allow(
         clippy::needless_range_loop,
         reason = "constant bounds keep the sums in registers"
@@ -404,7 +398,7 @@ impl Int8 for Avx512 {
     }
 
     #[inline(always)]
-    fn to_unsigned(self, weights: __m512i) -> __m512i {
+    fn flip_signs(self, weights: __m512i) -> __m512i {
         // SAFETY: `self` proves AVX-512.
         unsafe { _mm512_xor_si512(weights, _mm512_set1_epi8(i8::MIN)) }
     }
