@@ -84,6 +84,8 @@ impl Int8Op for TileWidth {
 /// How many weight rows a thread should take at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct PanelRows {
+    /// Format of the weights.
+    pub dtype: DType,
     /// Rows of the weights.
     pub n_rows: usize,
     /// Columns of the weights.
@@ -97,7 +99,12 @@ impl Int8Op for PanelRows {
 
     #[inline(always)]
     fn run<I: Int8>(self, _: I) -> usize {
-        let in_cache = PANEL_BYTES / self.n_cols;
+        let weight_bytes = match self.dtype {
+            DType::Q8_0 => I::REGROUPED_BYTES,
+            _ if I::WHOLE_BYTES => I::REGROUPED_BYTES,
+            _ => 1,
+        };
+        let in_cache = PANEL_BYTES / (self.n_cols * weight_bytes);
         // Enough pieces for the threads to end together.
         let fair = self.n_rows / (8 * self.n_threads);
         let wanted = in_cache.min(fair).max(I::TILE_ROWS);
@@ -187,7 +194,7 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
                 biases[..bias.len()].copy_from_slice(bias);
             }
             if is_regrouped::<I, F>() {
-                let rows = RegroupedRows::new::<R>(panel, index, n_units);
+                let rows = RegroupedRows::new::<I, R>(panel, index, n_units);
                 if narrow {
                     rows.dot::<I, R, 1>(isa, view, first_lane, biases, products, width);
                 } else {

@@ -72,6 +72,9 @@ pub trait Int8: Copy + Send + Sync {
     const COLUMNS: usize = 4;
     /// Columns of a weight row that stay together in a panel, or all of its group.
     const PANEL_COLUMNS: usize = UNIT;
+    /// Bytes of a [regrouped](super::gemm) weight in a panel: two where products of words take less
+    /// time than those of bytes, which overflow words.
+    const REGROUPED_BYTES: usize = 1;
 
     /// [`Int8::LANES`] 32-bit integers.
     type I32: Copy;
@@ -170,8 +173,9 @@ pub trait Int8: Copy + Send + Sync {
     /// [`Int8::row_value`], [`Int8::token_values`] and [`Int8::by_rows`] follow.
     ///
     /// # Safety
-    /// `weights: [kind.len / PANEL_COLUMNS][R][PANEL_COLUMNS]` must be readable, and of `activations` `[V][LANES][COLUMNS]` at each of `kind.len / COLUMNS` multiples of
-    /// `stride`.
+    /// `weights: [kind.len / PANEL_COLUMNS][R][PANEL_COLUMNS]` must be readable, of
+    /// [`Int8::REGROUPED_BYTES`] each if `kind.bits` is 8, and of `activations`
+    /// `[V][LANES][COLUMNS]` at each of `kind.len / COLUMNS` multiples of `stride`.
     unsafe fn dot_group<const R: usize, const V: usize>(
         self,
         kind: Group,
@@ -287,6 +291,15 @@ pub trait Int8: Copy + Send + Sync {
     /// 16 bytes, or [`Int8::PANEL_COLUMNS`] where those are fewer, must be writable at each address
     /// and in the latter case `apart` further.
     unsafe fn store_halves(self, to: [*mut u8; 4], apart: usize, pair: Self::Pair);
+    /// [`Int8::store_halves`] for regrouped weights.
+    ///
+    /// # Safety
+    /// As there, with [`Int8::REGROUPED_BYTES`] times as many bytes.
+    #[inline(always)]
+    unsafe fn store_regrouped(self, to: [*mut u8; 4], apart: usize, pair: Self::Pair) {
+        // SAFETY: passed on.
+        unsafe { self.store_halves(to, apart, pair) }
+    }
     /// Zeros.
     fn pair_zero(self) -> Self::PairF32;
     /// The products of two units' columns, a few of the same group summed to a lane. Unsigned weights

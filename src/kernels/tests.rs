@@ -147,6 +147,7 @@ impl Weights {
         };
         let records = records(isa.isa(), layout, x);
         let panel_rows = isa.run_int8(PanelRows {
+            dtype: self.dtype,
             n_rows: self.n_rows,
             n_cols: self.n_cols,
             n_threads: 1,

@@ -261,6 +261,7 @@ impl Input<'_> {
             fair.clamp(8, MAX_ROWS_AT_A_TIME)
         } else {
             compute.isa.run_int8(PanelRows {
+                dtype: weight.dtype,
                 n_rows: weight.n_rows,
                 n_cols: weight.n_cols,
                 n_threads: compute.threads.count(),

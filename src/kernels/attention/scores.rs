@@ -10,7 +10,7 @@ use crate::kernels::activations::{self, Layout};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::gemm::TileWidth;
 use crate::kernels::gemm::panel::place;
-use crate::kernels::gemm::regrouped::RegroupedRows;
+use crate::kernels::gemm::regrouped::{RegroupedRows, store_four};
 use crate::kernels::int8::{BLOCK, HALF, Int8, Int8Op, UNIT};
 
 /// Quantized queries and a block of quantized keys; a buffer that each thread keeps.
@@ -26,7 +26,7 @@ pub struct Quantized {
 /// A block of keys.
 #[derive(Debug, Default)]
 struct Keys {
-    /// `[tiles, units, rows, 32]` integers, [`place`] says in which order.
+    /// `[tiles, units, rows, 32]` integers as [`RegroupedRows`] has them.
     weights: AlignedFloats,
     /// `[tiles, blocks, rows]`.
     scales: AlignedFloats,
@@ -108,9 +108,10 @@ impl Int8Op for PackKeys<'_, '_> {
         let rows = I::TILE_ROWS;
         let n_blocks = self.head_dim.div_ceil(BLOCK);
         let n_padded = (self.keys.len() / self.head_dim).next_multiple_of(rows);
-        self.packed.weights.resize(n_padded * self.head_dim / 4);
+        let n_bytes = n_padded * self.head_dim * I::REGROUPED_BYTES;
+        self.packed.weights.resize(n_bytes / size_of::<f32>());
         self.packed.scales.resize(n_padded * n_blocks);
-        let weights = bytemuck::cast_slice_mut::<f32, [i8; 4]>(&mut self.packed.weights);
+        let weights = bytemuck::cast_slice_mut::<f32, u8>(&mut self.packed.weights);
         for (index, key) in self.keys.chunks_exact(self.head_dim).enumerate() {
             let (tile, row) = (index / rows, index % rows);
             for (block, values) in key.chunks(BLOCK).enumerate() {
@@ -131,9 +132,9 @@ impl Int8Op for PackKeys<'_, '_> {
                     }
                     let column = block * BLOCK + half * HALF;
                     let start = (tile * self.head_dim + column / UNIT * UNIT) * rows;
-                    for (i, four) in quants.as_chunks().0.iter().enumerate() {
-                        let within = column % UNIT + 4 * i;
-                        weights[(start + place::<I>(UNIT, rows, row, within)) / 4] = *four;
+                    for (i, four) in quants.as_chunks::<4>().0.iter().enumerate() {
+                        let at = start + place::<I>(UNIT, rows, row, column % UNIT + 4 * i);
+                        store_four::<I>(*four, &mut weights[at * I::REGROUPED_BYTES..]);
                     }
                 }
             }
@@ -168,7 +169,7 @@ pub fn score<I: Int8, const R: usize, const V: usize>(isa: I, work: KeyScores) {
     let queries = work.layout.view(work.record);
     let n_cols = work.layout.n_cols;
     let weights: &[u8] = bytemuck::cast_slice(&work.keys.weights);
-    let tiles = weights.chunks_exact(R * n_cols);
+    let tiles = weights.chunks_exact(R * n_cols * I::REGROUPED_BYTES);
     let scales = work.keys.scales.chunks_exact(R * n_cols.div_ceil(BLOCK));
     let scores = work.scores.chunks_mut(R * work.stride);
     for ((weights, scales), scores) in tiles.zip(scales).zip(scores) {

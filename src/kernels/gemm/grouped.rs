@@ -21,9 +21,12 @@ fn chunk_value(n_rows: usize, n_groups: usize, chunk: usize, group: usize) -> us
     (chunk * n_groups + group) * n_rows
 }
 
-/// Makes room for the scales and minimums of `n_tiles` tiles.
+/// Makes room for `n_tiles` tiles.
 #[inline(always)]
 pub(super) fn resize<F: Format, const R: usize>(panel: &mut Panel, n_tiles: usize, n_units: usize) {
+    panel
+        .weights
+        .resize(n_tiles * R * n_units * UNIT / size_of::<f32>());
     let n_values = n_tiles * R * padded(n_units);
     panel.scales.resize(n_values * F::GROUPS_PER_UNIT);
     panel.mins.resize(if F::HAS_MINS { n_values } else { 0 });

@@ -39,9 +39,8 @@ pub(super) fn unpack<I: Int8, F: Format, const R: usize>(
         let row = (rows.start + index).min(rows.end - 1);
         &weight.bytes[row * row_bytes..(row + 1) * row_bytes]
     };
-    panel.weights.resize(n_tiles * R * weight.n_cols / 4);
     if is_regrouped::<I, F>() {
-        regrouped::resize::<R>(panel, n_tiles, n_units);
+        regrouped::resize::<I, R>(panel, n_tiles, n_units);
     } else {
         grouped::resize::<F, R>(panel, n_tiles, n_units);
     }

@@ -99,11 +99,12 @@ impl<I: Int8> Regrouping<I> {
         for (i, &scale) in self.scales[..n_blocks].iter().enumerate() {
             scales[i * R + r] = scale;
         }
-        let weights = &mut weights[first * UNIT * R..][..n_units * UNIT * R];
+        let unit_bytes = UNIT * R * I::REGROUPED_BYTES;
+        let weights = &mut weights[first * unit_bytes..][..n_units * unit_bytes];
         // However short the last block is, it has whole units.
         let half_at = |half: usize| {
             let (unit, within) = (half * HALF / UNIT, half * HALF % UNIT);
-            unit * UNIT * R + place::<I>(UNIT, R, r, within)
+            (unit * UNIT * R + place::<I>(UNIT, R, r, within)) * I::REGROUPED_BYTES
         };
         // A whole chunk needs no thought about where the row ends.
         let end = match n_units {
@@ -123,7 +124,8 @@ impl<I: Int8> Regrouping<I> {
                 for (to, half) in to.iter_mut().zip(halves) {
                     *to = to.add(half_at(half));
                 }
-                isa.store_halves(to, R * I::PANEL_COLUMNS, integers);
+                let apart = R * I::PANEL_COLUMNS * I::REGROUPED_BYTES;
+                isa.store_regrouped(to, apart, integers);
             }
         }
     }
@@ -193,10 +195,23 @@ impl<I: Int8> Steps<I> {
     }
 }
 
-/// Makes room for the scales of `n_tiles` tiles.
+/// Puts four weights that lie side by side, as bytes, to where they belong.
 #[inline(always)]
-pub(super) fn resize<const R: usize>(panel: &mut Panel, n_tiles: usize, n_units: usize) {
+pub(in crate::kernels) fn store_four<I: Int8>(four: [i8; 4], to: &mut [u8]) {
+    const { assert!(I::REGROUPED_BYTES == 1 || I::UNSIGNED_WEIGHTS) };
+    let words = four.map(|weight| u16::from(weight as u8).to_le());
+    match I::REGROUPED_BYTES {
+        1 => to[..4].copy_from_slice(bytemuck::bytes_of(&four)),
+        _ => to[..8].copy_from_slice(bytemuck::bytes_of(&words)),
+    }
+}
+
+/// Makes room for `n_tiles` tiles.
+#[inline(always)]
+pub(super) fn resize<I: Int8, const R: usize>(panel: &mut Panel, n_tiles: usize, n_units: usize) {
     let n_blocks = n_units.div_ceil(BLOCK_UNITS);
+    let n_bytes = n_tiles * R * n_units * UNIT * I::REGROUPED_BYTES;
+    panel.weights.resize(n_bytes / size_of::<f32>());
     panel.scales.resize(n_tiles * R * n_blocks);
 }
 
@@ -212,7 +227,7 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
     assert!(r < R && row.len() * F::DTYPE.block_len() == n_units * UNIT * F::DTYPE.block_bytes());
     let part = |len: usize| tile * R * len..(tile + 1) * R * len;
     let weights = bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights);
-    let weights = &mut weights[part(n_units * UNIT)];
+    let weights = &mut weights[part(n_units * UNIT * I::REGROUPED_BYTES)];
     let scales = &mut panel.scales[part(n_units.div_ceil(BLOCK_UNITS))];
     let in_full = n_units - n_units % CHUNK_UNITS;
     // SAFETY: there are such units in all three places, as the length of the row says.
@@ -241,7 +256,7 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
 /// Some rows of a panel: a tile.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct RegroupedRows<'a> {
-    /// `[units, R, 32]`, [`place`] says in which order.
+    /// `[units, R, 32]` of [`Int8::REGROUPED_BYTES`] each, [`place`] says in which order.
     pub weights: &'a [u8],
     /// `[blocks, R]`.
     pub scales: &'a [f32],
@@ -249,11 +264,15 @@ pub(in crate::kernels) struct RegroupedRows<'a> {
 
 impl<'a> RegroupedRows<'a> {
     #[inline(always)]
-    pub(super) fn new<const R: usize>(panel: &'a Panel, index: usize, n_units: usize) -> Self {
+    pub(super) fn new<I: Int8, const R: usize>(
+        panel: &'a Panel,
+        index: usize,
+        n_units: usize,
+    ) -> Self {
         let part = |len: usize| index * R * len..(index + 1) * R * len;
         let weights: &[u8] = bytemuck::cast_slice(&panel.weights);
         RegroupedRows {
-            weights: &weights[part(n_units * UNIT)],
+            weights: &weights[part(n_units * UNIT * I::REGROUPED_BYTES)],
             scales: &panel.scales[part(n_units.div_ceil(BLOCK_UNITS))],
         }
     }
@@ -275,10 +294,11 @@ impl<'a> RegroupedRows<'a> {
         stride: usize,
     ) {
         let width = I::TILE_VECTORS * I::LANES;
-        let n_units = self.weights.len() / (R * UNIT);
+        let unit_bytes = R * UNIT * I::REGROUPED_BYTES;
+        let n_units = self.weights.len() / unit_bytes;
         let n_blocks = n_units.div_ceil(BLOCK_UNITS);
         assert!(R == I::TILE_ROWS && first_lane + V * I::LANES <= width && n_units > 0);
-        assert!(self.weights.len() == R * n_units * UNIT && self.scales.len() == R * n_blocks);
+        assert!(self.weights.len() == n_units * unit_bytes && self.scales.len() == R * n_blocks);
         assert!(tokens.quants.len() == n_units * UNIT * width);
         assert!(tokens.scales.len() == n_units * width && tokens.starts.len() == n_blocks * width);
         assert!(tokens.ratios.len() == n_blocks * width);
@@ -340,7 +360,10 @@ impl Operands<'_> {
             let at = block * width + self.first_lane;
             let sums = isa.dot_group::<R, V>(
                 Group { len, bits: 8 },
-                self.rows.weights.as_ptr().add(block * R * BLOCK),
+                self.rows
+                    .weights
+                    .as_ptr()
+                    .add(block * R * BLOCK * I::REGROUPED_BYTES),
                 self.tokens
                     .quants
                     .as_ptr()
@@ -431,9 +454,16 @@ mod tests {
                 (0..n_cols).map(move |column| {
                     let (unit, within) = (column / UNIT, column % UNIT);
                     let at = unit * UNIT * ROWS + place::<I>(UNIT, ROWS, row, within);
+                    let stored = match I::REGROUPED_BYTES {
+                        1 => weights[at],
+                        _ => {
+                            assert_eq!(weights[2 * at + 1], 0, "{row} {column}");
+                            weights[2 * at]
+                        }
+                    };
                     let integer = match I::UNSIGNED_WEIGHTS {
-                        true => i16::from(weights[at]) - 128,
-                        false => i16::from(weights[at] as i8),
+                        true => i16::from(stored) - 128,
+                        false => i16::from(stored as i8),
                     };
                     (
                         f32::from(integer),

@@ -18,6 +18,56 @@ use crate::kernels::x86::registers::{
 use crate::kernels::x86::Avx2;
 
 impl Avx2 {
+    /// [`Int8::dot_group`] of regrouped weights, which are words: products of pairs of them are summed
+    /// in 32 bits at once, where those of bytes would have to be kept from overflowing 16.
+    ///
+    /// # Safety
+    /// As there.
+    #[allow(
+        clippy::needless_range_loop,
+        reason = "constant bounds keep the sums in registers"
+    )]
+    #[inline(always)]
+    unsafe fn dot_words<const R: usize, const V: usize>(
+        self,
+        len: usize,
+        weights: *const u8,
+        activations: *const i8,
+        stride: usize,
+        mut sums: [[__m256i; V]; R],
+    ) -> [[__m256i; V]; R] {
+        // SAFETY: the caller vouches for the bytes and words, `self` for AVX2.
+        unsafe {
+            for v in 0..V {
+                // Of four tokens each, the first two columns apart from the other two.
+                let mut parts = [[_mm256_setzero_si256(); 2]; R];
+                for unit in 0..len / UNIT {
+                    let weights = weights.cast::<i16>().add(unit * R * UNIT);
+                    let activations = activations.add(unit * UNIT / 4 * stride + v * 32);
+                    for step in 0..UNIT / 4 {
+                        let a = activations.add(step * stride).cast::<__m128i>();
+                        let lower = _mm256_cvtepi8_epi16(_mm_loadu_si128(a));
+                        let upper = _mm256_cvtepi8_epi16(_mm_loadu_si128(a.add(1)));
+                        for r in 0..R {
+                            let w = weights.add(place::<Self>(UNIT, R, r, 4 * step));
+                            let w = _mm256_set1_epi64x(w.cast::<i64>().read_unaligned());
+                            let [first, second] = &mut parts[r];
+                            *first = _mm256_add_epi32(*first, _mm256_madd_epi16(w, lower));
+                            *second = _mm256_add_epi32(*second, _mm256_madd_epi16(w, upper));
+                        }
+                    }
+                }
+                for r in 0..R {
+                    // Adding works within halves of a register, so pairs of tokens end up as 0 2 1 3.
+                    let sum = _mm256_hadd_epi32(parts[r][0], parts[r][1]);
+                    let sum = _mm256_permute4x64_epi64::<0b11_01_10_00>(sum);
+                    sums[r][v] = _mm256_add_epi32(sums[r][v], sum);
+                }
+            }
+            sums
+        }
+    }
+
     /// The products of a unit, summed four at a time.
     #[inline(always)]
     fn dot_unit(self, bits: u32, weights: __m256i, activations: __m256i) -> __m256 {
@@ -42,9 +92,26 @@ impl Int8 for Avx2 {
     const WHOLE_BYTES: bool = false;
     const TILE_VECTORS: usize = 1;
     const TILE_ROWS: usize = 6;
+    const REGROUPED_BYTES: usize = 2;
     common!();
     pairs_256!();
     lanes_256!();
+
+    #[inline(always)]
+    unsafe fn store_regrouped(self, to: [*mut u8; 4], _: usize, [first, second]: [__m256i; 2]) {
+        // SAFETY: the caller vouches for twice as many bytes, `self` for AVX2.
+        unsafe {
+            let halves = [
+                _mm256_castsi256_si128(first),
+                _mm256_extracti128_si256::<1>(first),
+                _mm256_castsi256_si128(second),
+                _mm256_extracti128_si256::<1>(second),
+            ];
+            for (to, half) in to.into_iter().zip(halves) {
+                _mm256_storeu_si256(to.cast(), _mm256_cvtepu8_epi16(half));
+            }
+        }
+    }
 
     #[inline(always)]
     fn dot_i16(self, sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
@@ -73,8 +140,10 @@ impl Int8 for Avx2 {
     ) -> [[__m256i; V]; R] {
         // SAFETY: the caller vouches for the bytes, `self` for AVX2.
         unsafe {
+            if kind.bits == 8 {
+                return self.dot_words(kind.len, weights, activations, stride, sums);
+            }
             // Sums of pairs stay below 2^15: 2 * 15 * 127 fits eight times, 2 * 63 * 127 twice.
-            // Of whole bytes, either nibble has products of its own.
             let steps_per_sum = match kind.bits {
                 6 => 2,
                 _ => 8,
@@ -82,7 +151,6 @@ impl Int8 for Avx2 {
             let mut first = 0;
             while first < kind.len / 4 {
                 let mut pairs = [[_mm256_setzero_si256(); V]; R];
-                let mut upper_pairs = pairs;
                 for step in first..(first + steps_per_sum).min(kind.len / 4) {
                     let mut a = [_mm256_setzero_si256(); V];
                     for (v, a) in a.iter_mut().enumerate() {
@@ -92,27 +160,14 @@ impl Int8 for Avx2 {
                         let w = weights.add(place::<Self>(kind.len, R, r, 4 * step));
                         let w = _mm256_set1_epi32(w.cast::<i32>().read_unaligned());
                         for v in 0..V {
-                            if kind.bits == 8 {
-                                let (lower, upper) = nibbles(w);
-                                let lower = _mm256_maddubs_epi16(lower, a[v]);
-                                let upper = _mm256_maddubs_epi16(upper, a[v]);
-                                pairs[r][v] = _mm256_add_epi16(pairs[r][v], lower);
-                                upper_pairs[r][v] = _mm256_add_epi16(upper_pairs[r][v], upper);
-                            } else {
-                                let products = _mm256_maddubs_epi16(w, a[v]);
-                                pairs[r][v] = _mm256_add_epi16(pairs[r][v], products);
-                            }
+                            let products = _mm256_maddubs_epi16(w, a[v]);
+                            pairs[r][v] = _mm256_add_epi16(pairs[r][v], products);
                         }
                     }
                 }
                 for r in 0..R {
                     for v in 0..V {
-                        let mut sum = sum_pairs(pairs[r][v]);
-                        if kind.bits == 8 {
-                            let upper = _mm256_slli_epi32::<4>(sum_pairs(upper_pairs[r][v]));
-                            sum = _mm256_add_epi32(sum, upper);
-                        }
-                        sums[r][v] = _mm256_add_epi32(sums[r][v], sum);
+                        sums[r][v] = _mm256_add_epi32(sums[r][v], sum_pairs(pairs[r][v]));
                     }
                 }
                 first += steps_per_sum;
