@@ -156,12 +156,11 @@ impl Int8 for Avx2 {
                     for (v, a) in a.iter_mut().enumerate() {
                         *a = _mm256_loadu_si256(activations.add(step * stride + v * 32).cast());
                     }
-                    for r in 0..R {
+                    for (r, pairs) in pairs.iter_mut().enumerate() {
                         let w = weights.add(place::<Self>(kind.len, R, r, 4 * step));
                         let w = _mm256_set1_epi32(w.cast::<i32>().read_unaligned());
-                        for v in 0..V {
-                            let products = _mm256_maddubs_epi16(w, a[v]);
-                            pairs[r][v] = _mm256_add_epi16(pairs[r][v], products);
+                        for (pairs, &a) in pairs.iter_mut().zip(&a) {
+                            *pairs = _mm256_add_epi16(*pairs, _mm256_maddubs_epi16(w, a));
                         }
                     }
                 }
