@@ -1,4 +1,4 @@
-//! AVX2: registers hold eight tokens, or a unit; products are of pairs, in 16 bits.
+//! AVX2: registers hold eight tokens, or a unit; products are of pairs of bytes, in 16 bits, or of words.
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::*;
