@@ -100,9 +100,13 @@ impl Int8Op for PanelRows {
     #[inline(always)]
     fn run<I: Int8>(self, _: I) -> usize {
         let weight_bytes = match self.dtype {
-            DType::Q8_0 => I::REGROUPED_BYTES,
-            _ if I::WHOLE_BYTES => I::REGROUPED_BYTES,
-            _ => 1,
+            DType::Q8_0 => panel::weight_bytes::<I, Q8_0>(),
+            DType::Q4_0 => panel::weight_bytes::<I, Q4_0>(),
+            DType::Q4_K => panel::weight_bytes::<I, Q4_K>(),
+            DType::Q6_K => panel::weight_bytes::<I, Q6_K>(),
+            DType::F32 | DType::F16 | DType::BF16 => {
+                unreachable!("floats have a path of their own")
+            }
         };
         let in_cache = PANEL_BYTES / (self.n_cols * weight_bytes);
         // Enough pieces for the threads to end together.

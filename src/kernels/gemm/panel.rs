@@ -12,7 +12,8 @@ use crate::kernels::matmul::WeightView;
 /// Unpacked weight rows, and what comes of them; a buffer that each thread keeps.
 #[derive(Debug, Default)]
 pub struct Panel {
-    /// `[tiles, groups, rows, group]` integers; `[tiles, units, rows, 32]` where they are [regrouped].
+    /// `[tiles, groups, rows, group]` bytes; `[tiles, units, rows, 32]` of
+    /// [`Int8::REGROUPED_BYTES`] each where they are [regrouped].
     pub(super) weights: AlignedFloats,
     /// `[tiles, chunks, groups, rows]`; `[tiles, blocks, rows]` where they are [regrouped].
     pub(super) scales: AlignedFloats,
@@ -20,6 +21,15 @@ pub struct Panel {
     pub(super) mins: AlignedFloats,
     /// `[tiles, rows, width]`: products with a tile of tokens.
     pub(super) products: AlignedFloats,
+}
+
+/// Bytes of an unpacked weight.
+#[inline(always)]
+pub(super) const fn weight_bytes<I: Int8, F: Format>() -> usize {
+    match is_regrouped::<I, F>() {
+        true => I::REGROUPED_BYTES,
+        false => 1,
+    }
 }
 
 /// Unpacks `rows` of the weights into tiles of `R` rows. A last tile that is not full repeats the
