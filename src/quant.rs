@@ -18,6 +18,7 @@ mod q4_0;
 mod q4_k;
 mod q6_k;
 mod q8_0;
+pub mod rotation;
 
 use bytemuck::Pod;
 use pulp::{Simd, WithSimd};
@@ -29,6 +30,7 @@ pub use q4_0::BlockQ4_0;
 pub use q4_k::BlockQ4K;
 pub use q6_k::BlockQ6K;
 pub use q8_0::BlockQ8_0;
+pub use rotation::Rotation;
 
 /// `LEN` values that are stored together.
 pub trait Block<const LEN: usize>: Pod {

@@ -7,6 +7,10 @@ pub const ARCHITECTURE: &str = "mplug_owl2";
 /// The architecture of plain LLaMA files, which are read too.
 pub const LLAMA_ARCHITECTURE: &str = "llama";
 
+/// The architecture of LLaMA files with rotated weights, which programs that know nothing of the
+/// rotation must not take for the former.
+pub const ROTATED_LLAMA_ARCHITECTURE: &str = "owl2_llama";
+
 /// `ARCHITECTURE.NAME`: an architecture-dependent metadata key.
 pub fn key(architecture: &str, name: &str) -> String {
     format!("{architecture}.{name}")
@@ -22,6 +26,14 @@ pub mod general {
     pub const SAMPLING_TEMPERATURE: &str = "general.sampling.temp";
     pub const SAMPLING_TOP_K: &str = "general.sampling.top_k";
     pub const SAMPLING_TOP_P: &str = "general.sampling.top_p";
+}
+
+/// How the columns of quantized matrices are rotated, see [`Rotation`](crate::quant::Rotation).
+pub mod rotation {
+    /// Columns of a block; absent where nothing is rotated.
+    pub const BLOCK_LENGTH: &str = "owl2.rotation.block_length";
+    /// 1 or -1 for each column of a block.
+    pub const SIGNS: &str = "owl2.rotation.signs";
 }
 
 /// Architecture-dependent keys of the decoder (to be prefixed with [`key`]).

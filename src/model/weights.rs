@@ -3,6 +3,8 @@
 //! [`Binder::new`] compares the whole file with [`layout::tensors`] and reports every difference
 //! at once; after that, binding cannot fail.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 use crate::gguf::{DType, Gguf, names};
 use crate::model::config::Config;
@@ -10,6 +12,7 @@ use crate::model::layout::{self, TensorKind, TensorSpec};
 use crate::ops::Floats;
 use crate::ops::linear::{Linear, Matrix};
 use crate::ops::norm::{LayerNorm, RmsNorm};
+use crate::quant::Rotation;
 
 /// Problems listed in one error; the rest are counted.
 const MAX_LISTED: usize = 20;
@@ -19,6 +22,8 @@ const MIN_BLOCK_TENSORS: usize = 9;
 /// Hands out the checked weights of a file.
 pub(super) struct Binder<'a> {
     gguf: &'a Gguf,
+    /// How the quantized matrices are rotated, if they are.
+    rotation: Option<Arc<Rotation>>,
 }
 
 impl<'a> Binder<'a> {
@@ -26,12 +31,13 @@ impl<'a> Binder<'a> {
     /// Tensors beyond those are allowed, as some LLaMA files have them, and ignored.
     pub fn new(gguf: &'a Gguf, config: &Config) -> Result<Self> {
         check_block_counts(gguf, config)?;
+        let rotation = Rotation::read(gguf)?.map(Arc::new);
         let problems: Vec<_> = layout::tensors(config)
             .iter()
             .filter_map(|spec| problem(gguf, spec))
             .collect();
         match problems.as_slice() {
-            [] => Ok(Binder { gguf }),
+            [] => Ok(Binder { gguf, rotation }),
             [(name, what)] => Err(Error::model(what).in_tensor(name)),
             [(first, _), ..] => {
                 let lines: Vec<_> = problems
@@ -68,7 +74,13 @@ impl<'a> Binder<'a> {
             tensor.dtype,
             tensor.shape[0],
             n_cols,
+            self.rotation.clone(),
         )
+    }
+
+    /// How the quantized matrices are rotated, if they are.
+    pub fn rotation(&self) -> Option<Arc<Rotation>> {
+        self.rotation.clone()
     }
 
     /// A projection, with its bias if it has one.

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::gguf::{DType, TensorBytes};
 use crate::kernels::activations::{self, Layout};
@@ -17,7 +18,7 @@ use crate::kernels::int8::UNIT;
 use crate::kernels::matmul::{TILE_ROWS, WeightView, matmul};
 use crate::kernels::tiles::{Tile, Tiles};
 use crate::ops::{Compute, Floats};
-use crate::quant;
+use crate::quant::{self, Rotation};
 
 /// The most weight rows that a thread takes at a time where a few tokens are computed.
 const MAX_ROWS_AT_A_TIME: usize = 64;
@@ -34,14 +35,23 @@ pub struct Matrix {
     dtype: DType,
     n_rows: usize,
     n_cols: usize,
+    /// How the columns are rotated, if they are; those of floats never are.
+    rotation: Option<Arc<Rotation>>,
 }
 
 impl Matrix {
-    /// Views a tensor's bytes as `n_rows` rows of `n_cols` values.
+    /// Views a tensor's bytes as `n_rows` rows of `n_cols` values, whose columns are rotated if
+    /// they are quantized.
     ///
     /// # Panics
     /// Where the sizes do not agree; the model's binding has checked that they do.
-    pub fn new(bytes: TensorBytes, dtype: DType, n_rows: usize, n_cols: usize) -> Self {
+    pub fn new(
+        bytes: TensorBytes,
+        dtype: DType,
+        n_rows: usize,
+        n_cols: usize,
+        rotation: Option<Arc<Rotation>>,
+    ) -> Self {
         let row_bytes = n_cols / dtype.block_len() * dtype.block_bytes();
         assert_eq!(bytes.len(), n_rows * row_bytes);
         Matrix {
@@ -49,6 +59,7 @@ impl Matrix {
             dtype,
             n_rows,
             n_cols,
+            rotation: rotation.filter(|_| !is_float(dtype)),
         }
     }
 
@@ -77,6 +88,9 @@ impl Matrix {
         let row_bytes = self.bytes.len() / self.n_rows;
         let bytes = &self.bytes[index * row_bytes..(index + 1) * row_bytes];
         quant::dequantize(self.dtype, bytes, out);
+        if let Some(rotation) = &self.rotation {
+            rotation.undo(out);
+        }
     }
 
     fn view(&self) -> WeightView<'_> {
@@ -400,7 +414,13 @@ mod tests {
             let mut bytes = vec![0; n_rows * row_bytes];
             quant::quantize(dtype, &weights, &mut bytes);
             let linear = Linear {
-                weight: Matrix::new(Bytes::from_slice(&bytes).into(), dtype, n_rows, n_cols),
+                weight: Matrix::new(
+                    Bytes::from_slice(&bytes).into(),
+                    dtype,
+                    n_rows,
+                    n_cols,
+                    None,
+                ),
                 bias: bias.clone(),
             };
             let x: Vec<f32> = (0..n * n_cols).map(|i| some(i + 5)).collect();
