@@ -17,8 +17,11 @@ pub mod gemv;
 pub mod int8;
 pub mod matmul;
 pub mod peak;
+pub mod role;
 pub mod rotate;
 pub mod scalar;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 pub mod tiles;

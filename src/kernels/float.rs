@@ -181,6 +181,14 @@ pub fn max(xs: &[f32]) -> f32 {
         .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
 }
 
+/// Whether no value is infinite or NaN.
+pub fn all_finite(xs: &[f32]) -> bool {
+    const SIZE: u32 = i32::MAX as u32;
+    // The largest of all, rather than the first that is too large, so that registers can be used.
+    let largest = xs.iter().fold(0, |max, x| max.max(x.to_bits() & SIZE));
+    largest < f32::INFINITY.to_bits()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,6 +15,12 @@ pub struct Scalar<const WHOLE_BYTES: bool>;
 
 const LANES: usize = 4;
 
+/// The larger of two sizes, NaN where one is: [`f32::max`] would pass over it.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
 type Pair = [[u8; UNIT]; 2];
 type Sums = [f32; 2 * UNIT_LANES];
 
@@ -51,7 +57,7 @@ impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
     #[inline(always)]
     fn largest(self, values: &[[f32; HALF]]) -> f32 {
         let sizes = values.as_flattened().iter().map(|value| value.abs());
-        sizes.fold(0.0, f32::max)
+        sizes.fold(0.0, larger)
     }
 
     #[inline(always)]
@@ -394,12 +400,12 @@ impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
 
     #[inline(always)]
     fn larger_sizes(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| a[i].abs().max(b[i].abs()))
+        std::array::from_fn(|i| larger(a[i].abs(), b[i].abs()))
     }
 
     #[inline(always)]
     fn largest_of_fours(self, a: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| a[i / 4 * 4..][..4].iter().copied().fold(0.0, f32::max))
+        std::array::from_fn(|i| a[i / 4 * 4..][..4].iter().copied().fold(0.0, larger))
     }
 
     #[inline(always)]

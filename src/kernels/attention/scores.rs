@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use crate::kernels::Isa;
-use crate::kernels::activations::{self, Layout};
+use crate::kernels::activations::{Layout, Quantize, ScaleSpan};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::gemm::TileWidth;
 use crate::kernels::gemm::panel::place;
@@ -42,6 +42,7 @@ impl Quantized {
         Layout {
             width: tile_width(isa),
             n_cols: head_dim,
+            span: ScaleSpan::Coarse,
         }
     }
 
@@ -66,7 +67,13 @@ impl Quantized {
                     *copy = value * scale;
                 }
             }
-            activations::quantize(isa, layout, copied, record);
+            let queries = Quantize {
+                layout,
+                x: copied,
+                stride: head_dim,
+                rotation: None,
+            };
+            queries.run(isa, record);
         }
     }
 
@@ -108,7 +115,7 @@ impl Int8Op for PackKeys<'_, '_> {
         let rows = I::TILE_ROWS;
         let n_blocks = self.head_dim.div_ceil(BLOCK);
         let n_padded = (self.keys.len() / self.head_dim).next_multiple_of(rows);
-        let n_bytes = n_padded * self.head_dim * I::REGROUPED_BYTES;
+        let n_bytes = n_padded * self.head_dim * I::BYTE_WEIGHT_BYTES;
         self.packed.weights.resize(n_bytes / size_of::<f32>());
         self.packed.scales.resize(n_padded * n_blocks);
         let weights = bytemuck::cast_slice_mut::<f32, u8>(&mut self.packed.weights);
@@ -134,7 +141,7 @@ impl Int8Op for PackKeys<'_, '_> {
                     let start = (tile * self.head_dim + column / UNIT * UNIT) * rows;
                     for (i, four) in quants.as_chunks::<4>().0.iter().enumerate() {
                         let at = start + place::<I>(UNIT, rows, row, column % UNIT + 4 * i);
-                        store_four::<I>(*four, &mut weights[at * I::REGROUPED_BYTES..]);
+                        store_four::<I>(*four, &mut weights[at * I::BYTE_WEIGHT_BYTES..]);
                     }
                 }
             }
@@ -169,7 +176,7 @@ pub fn score<I: Int8, const R: usize, const V: usize>(isa: I, work: KeyScores) {
     let queries = work.layout.view(work.record);
     let n_cols = work.layout.n_cols;
     let weights: &[u8] = bytemuck::cast_slice(&work.keys.weights);
-    let tiles = weights.chunks_exact(R * n_cols * I::REGROUPED_BYTES);
+    let tiles = weights.chunks_exact(R * n_cols * I::BYTE_WEIGHT_BYTES);
     let scales = work.keys.scales.chunks_exact(R * n_cols.div_ceil(BLOCK));
     let scores = work.scores.chunks_mut(R * work.stride);
     for ((weights, scales), scores) in tiles.zip(scales).zip(scores) {

@@ -12,7 +12,8 @@ use crate::kernels::int8::{
     CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES, butterfly_signs,
 };
 use crate::kernels::x86::registers::{
-    eight_words, nibbles, of_halves, part_nibbles, regroup_unit, six_bits, transpose_8, with_sum,
+    eight_words, larger_bits, nibbles, of_halves, part_nibbles, regroup_unit, six_bits,
+    transpose_8, with_sum,
 };
 
 use crate::kernels::x86::AvxVnni;
