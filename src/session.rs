@@ -4,12 +4,12 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::float::all_finite;
-use crate::kernels::role::Role;
 use crate::model::Model;
 use crate::model::adaptive::{Modality, Run};
 use crate::model::decoder::Scratch;
 use crate::model::kv_cache::{CacheType, KvCache};
 use crate::model::observer::{FirstNotFinite, Observer};
+use crate::ops::Role;
 
 /// The most positions of a prompt that are computed together. More would only cost memory: the weights
 /// are read once a batch, and at this size reading them no longer shows.

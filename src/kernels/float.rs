@@ -87,19 +87,13 @@ fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
-/// `1 / (1 + e^-x)`.
-#[inline(always)]
-pub fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
-
-/// `x * sigmoid(x)`.
+/// `x / (1 + e^-x)`.
 #[inline(always)]
 pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
-/// `x * sigmoid(1.702 x)`, CLIP's approximation of GELU.
+/// `x / (1 + e^(-1.702 x))`, CLIP's approximation of GELU.
 #[inline(always)]
 pub fn quick_gelu(x: f32) -> f32 {
     x / (1.0 + exp(-1.702 * x))
@@ -260,7 +254,6 @@ mod tests {
             let x = i as f32 * 0.05;
             let wide = f64::from(x);
             let close = |a: f32, b: f64| (f64::from(a) - b).abs() <= 1e-6 * (1.0 + b.abs());
-            assert!(close(sigmoid(x), 1.0 / (1.0 + (-wide).exp())), "{x}");
             assert!(close(silu(x), wide / (1.0 + (-wide).exp())), "{x}");
             assert!(
                 close(quick_gelu(x), wide / (1.0 + (-1.702 * wide).exp())),

@@ -48,12 +48,22 @@ pub struct Group {
 
 /// The registers and instructions of one instruction set.
 ///
-/// A value of such a type is proof that the processor has the instruction set.
+/// # Safety
+/// A value of such a type is proof that the processor has the instruction set: it can be made by
+/// nothing but a check. Kernels compute addresses from the constants, and believe the methods, so that
+/// all of this must hold:
+/// - a register [`Int8::I32`] or [`Int8::F32`] has [`Int8::LANES`] lanes of four bytes, 1 to 16;
+///   [`Int8::TILE_VECTORS`] is 1 or 2, and [`Int8::TILE_ROWS`] is not 0;
+/// - [`Int8::COLUMNS`] is 4, or another divisor of [`HALF`] that is a multiple of it, and
+///   [`Int8::PANEL_COLUMNS`] a divisor of [`UNIT`] that is a multiple of [`Int8::COLUMNS`], 8 at least;
+/// - [`Int8::BYTE_WEIGHT_BYTES`] is 1, or 2 with [`Int8::UNSIGNED_WEIGHTS`];
+/// - loads and stores touch no more than their documentation says, and no other method touches
+///   memory but through references.
 #[allow(
     clippy::wrong_self_convention,
     reason = "`self` is the proof, not what is converted"
 )]
-pub trait Int8: Copy + Send + Sync {
+pub unsafe trait Int8: Copy + Send + Sync {
     /// Whether weights are taken as unsigned bytes, with a format's offset still in them, or 128 if
     /// they are regrouped; if not, they are made signed when they are unpacked.
     const UNSIGNED_WEIGHTS: bool;

@@ -24,7 +24,9 @@ fn larger(a: f32, b: f32) -> f32 {
 type Pair = [[u8; UNIT]; 2];
 type Sums = [f32; 2 * UNIT_LANES];
 
-impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
+// SAFETY: every processor runs it; lanes are arrays of four, and each method reads or writes the arrays that
+// its documentation names.
+unsafe impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
     const FAST_I16: bool = false;
     const UNSIGNED_WEIGHTS: bool = false;
     const WHOLE_BYTES: bool = WHOLE_BYTES;

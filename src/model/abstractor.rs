@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::gguf::names::{self, tensor};
-use crate::kernels::role::Role;
 use crate::model::observer::{Observer, Stage};
 use crate::model::visual_config::{ABSTRACTOR_NORM_EPS, AbstractorConfig, VisualConfig};
 use crate::model::weights::Binder;
@@ -11,7 +10,7 @@ use crate::ops::activation::silu_gate;
 use crate::ops::attention::{Attention, Heads};
 use crate::ops::linear::{InputBuffer, Linear};
 use crate::ops::norm::LayerNorm;
-use crate::ops::{Compute, Floats};
+use crate::ops::{Compute, Floats, Role};
 use crate::quant::Rotation;
 
 /// Cross-attention blocks over the queries and the picture's tokens, and the projection to the

@@ -5,18 +5,17 @@ use std::sync::Arc;
 
 use crate::gguf::DType;
 use crate::gguf::names::{self, tensor};
-use crate::kernels::role::Role;
 use crate::model::adaptive::{PerModality, Run, rows_of, rows_of_mut};
 use crate::model::config::{DecoderConfig, RopeScalingKind};
 use crate::model::kv_cache::{KvCache, LayerCache};
 use crate::model::observer::{Observer, Stage};
 use crate::model::weights::Binder;
-use crate::ops::Compute;
 use crate::ops::activation::silu_gate;
 use crate::ops::attention::{Attention, Heads};
 use crate::ops::linear::{InputBuffer, Linear, Matrix};
 use crate::ops::norm::RmsNorm;
 use crate::ops::rope::Rotations;
+use crate::ops::{Compute, Role};
 use crate::quant::Rotation;
 
 /// The decoder's weights.

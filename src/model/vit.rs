@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::gguf::names::{self, tensor};
-use crate::kernels::role::Role;
 use crate::model::observer::{Observer, Stage};
 use crate::model::visual_config::VitConfig;
 use crate::model::weights::Binder;
@@ -11,7 +10,7 @@ use crate::ops::attention::{Attention, Heads};
 use crate::ops::linear::{InputBuffer, Linear, Matrix};
 use crate::ops::norm::LayerNorm;
 use crate::ops::patches::patches;
-use crate::ops::{Compute, Floats};
+use crate::ops::{Compute, Floats, Role};
 use crate::quant::Rotation;
 
 /// A pre-norm ViT (CLIP ViT-L/14 in the released model).

@@ -17,9 +17,8 @@ use crate::kernels::gemm::{Gemm, GemmTile, PanelRows, TileWidth, TokenTiles};
 use crate::kernels::gemv::Gemv;
 use crate::kernels::int8::UNIT;
 use crate::kernels::matmul::{TILE_ROWS, WeightView, matmul};
-use crate::kernels::role::Role;
 use crate::kernels::tiles::{Tile, Tiles};
-use crate::ops::{Compute, Floats};
+use crate::ops::{Compute, Floats, Role};
 use crate::quant::{self, Rotation};
 
 /// The most weight rows that a thread takes at a time where a few tokens are computed.

@@ -88,7 +88,9 @@ impl Avx2 {
     }
 }
 
-impl Int8 for Avx2 {
+// SAFETY: the type is made by `try_new` alone, which asks the processor; registers have the lanes that
+// the constants say, and loads and stores are of whole registers or of what they document.
+unsafe impl Int8 for Avx2 {
     const FAST_I16: bool = false;
     const UNSIGNED_WEIGHTS: bool = true;
     const WHOLE_BYTES: bool = false;

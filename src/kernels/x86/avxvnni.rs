@@ -30,7 +30,9 @@ impl AvxVnni {
     }
 }
 
-impl Int8 for AvxVnni {
+// SAFETY: the type is made by `try_new` alone, which asks the processor; registers have the lanes that
+// the constants say, and loads and stores are of whole registers or of what they document.
+unsafe impl Int8 for AvxVnni {
     const FAST_I16: bool = true;
     const UNSIGNED_WEIGHTS: bool = true;
     const WHOLE_BYTES: bool = true;
