@@ -34,6 +34,9 @@
 //! # }
 //! ```
 
+#[cfg(target_endian = "big")]
+compile_error!("model files are little-endian, and their weights are used where they lie");
+
 pub mod bench;
 pub mod board;
 #[cfg(feature = "tiny")]

@@ -90,8 +90,12 @@ impl FromStr for RopeScalingKind {
     }
 }
 
-/// No dimension or count of a real model comes near this; smaller products cannot overflow.
-const MAX_DIMENSION: usize = 1 << 24;
+/// No dimension or count of a real model comes near this. Products of two cannot overflow; where
+/// addresses have 32 bits, that takes a closer limit.
+const MAX_DIMENSION: usize = match usize::BITS {
+    32 => (1 << 15) - 1,
+    _ => 1 << 24,
+};
 /// More layers than any model of this family has.
 const MAX_LAYERS: usize = 1 << 12;
 
