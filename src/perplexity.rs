@@ -7,13 +7,12 @@
 //! Only the logits of a few positions are in memory at a time: the model and the reference are
 //! asked for those of the same positions by turns.
 
-mod statistics;
+pub(crate) mod statistics;
 
 use std::fmt;
 use std::str::FromStr;
 
 pub use statistics::{Comparison, Statistics};
-pub(crate) use statistics::{divergence, log_sum_exp};
 
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -109,7 +108,13 @@ impl<'m> Measurement<'m> {
                 let next = &window[(i * batch + 1).min(window.len())..];
                 let next = &next[..ids.len().min(next.len())];
                 let piece = Piece { ids, next };
-                self.piece(&piece, &mut model, reference.as_mut(), &mut statistics, progress)?;
+                self.piece(
+                    &piece,
+                    &mut model,
+                    reference.as_mut(),
+                    &mut statistics,
+                    progress,
+                )?;
             }
         }
         Ok(statistics)
@@ -196,7 +201,10 @@ mod tests {
 
     #[test]
     fn windows_cover_all_ids_but_one_left_alone() {
-        assert_eq!(windows(&[1, 2, 3, 4, 5], 3, None), [vec![1, 2, 3], vec![4, 5]]);
+        assert_eq!(
+            windows(&[1, 2, 3, 4, 5], 3, None),
+            [vec![1, 2, 3], vec![4, 5]]
+        );
         assert_eq!(windows(&[1, 2, 3, 4], 3, None), [[1, 2, 3]]);
         assert_eq!(windows(&[1], 3, None), Vec::<Vec<u32>>::new());
         assert_eq!(windows(&[5, 6, 7], 3, Some(1)), [vec![1, 5, 6], vec![1, 7]]);

@@ -19,9 +19,9 @@ use owl2::gguf::{DType, Gguf, TensorBytes};
 use owl2::model::Model;
 use owl2::ops::Compute;
 use owl2::prompt::Template;
+use owl2::quant::{self, Rotation};
 use owl2::sampler::Sampling;
 use owl2::tokenizer::Vocabulary;
-use owl2::quant::{self, Rotation};
 use owl2::{Error, Result};
 
 use crate::input::Input;

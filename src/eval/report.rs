@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::perplexity::{divergence, log_sum_exp};
+use crate::perplexity::statistics::{divergence, log_sum_exp};
 
 /// How many of how many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

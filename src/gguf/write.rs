@@ -116,7 +116,9 @@ impl Metadata {
     /// Adds each of `pairs` whose key is not there yet.
     pub fn add_missing(&mut self, pairs: impl IntoIterator<Item = (String, Value)>) {
         let mut keys: HashSet<String> = self.0.iter().map(|(key, _)| key.clone()).collect();
-        let missing = pairs.into_iter().filter(|(key, _)| keys.insert(key.clone()));
+        let missing = pairs
+            .into_iter()
+            .filter(|(key, _)| keys.insert(key.clone()));
         self.0.extend(missing);
     }
 

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::Args;
 use clap::builder::RangedU64ValueParser;
+use clap::{ArgGroup, Args};
 
 use crate::board::Board;
 use crate::perplexity::{MIN_WINDOW, Mode};
@@ -89,8 +89,10 @@ Examples:
 
 /// Arguments of `owl2 perplexity`.
 #[derive(Debug, Args)]
-#[command(after_long_help = PERPLEXITY_NOTES)]
-#[group(id = "input", required = true, multiple = false, args = ["text", "ids"])]
+#[command(
+    after_long_help = PERPLEXITY_NOTES,
+    group = ArgGroup::new("input").required(true).args(["text", "ids"])
+)]
 pub(in crate::cli) struct PerplexityArgs {
     /// The model file [default: the built-in model]
     #[arg(short, long, value_name = "FILE")]
