@@ -57,6 +57,7 @@ pub mod kernels;
 pub mod mishap;
 pub mod model;
 pub mod ops;
+pub mod perplexity;
 pub mod prompt;
 pub mod quant;
 pub mod request;

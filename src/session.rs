@@ -2,6 +2,8 @@
 //!
 //! This is the only stateful part; every front (command line, server, bindings) drives it.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
 use crate::kernels::float::all_finite;
 use crate::model::Model;
@@ -14,6 +16,8 @@ use crate::ops::Role;
 /// The most positions of a prompt that are computed together. More would only cost memory: the weights
 /// are read once a batch, and at this size reading them no longer shows.
 const BATCH: usize = 512;
+/// The most positions whose logits are computed at a time: the one-token kernels take so many.
+pub const LOGIT_ROWS: usize = 8;
 
 /// A piece of a sequence.
 #[derive(Clone, Copy, Debug)]
@@ -124,12 +128,7 @@ impl<'m> Session<'m> {
     /// As [`Session::extend`], and for more ids than are computed together.
     pub fn look_ahead(&mut self, ids: &[u32]) -> Result<()> {
         let vocab_size = self.model.config().decoder.vocab_size;
-        if ids.len() > self.batch {
-            return Err(Error::capacity(format!(
-                "{} positions are too many to look ahead",
-                ids.len()
-            )));
-        }
+        self.check_together(ids)?;
         let n_rows = ids.len().max(1);
         if self.logits.len() < n_rows * vocab_size {
             self.logits.resize(n_rows * vocab_size, 0.0);
@@ -142,6 +141,44 @@ impl<'m> Session<'m> {
             &mut |_| true,
         )?;
         Ok(())
+    }
+
+    /// Positions that are computed together.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Appends `ids`, no more than are computed together, as a prompt. Leaves the logits after each
+    /// to [`Session::logits_after`].
+    ///
+    /// # Errors
+    /// As [`Session::extend`], and for more ids than are computed together.
+    pub fn extend_together(&mut self, ids: &[u32]) -> Result<()> {
+        self.check_together(ids)?;
+        let inputs = [Input::Tokens(ids)];
+        self.advance(Role::Prompt, &inputs, 0, &mut (), &mut |_| true)?;
+        Ok(())
+    }
+
+    /// Computes the logits after each of `rows`, counted from the first position that the last call
+    /// of [`Session::extend_together`] appended: `[rows, vocab_size]`.
+    ///
+    /// # Panics
+    /// For more than [`LOGIT_ROWS`], or positions that call did not append.
+    pub fn logits_after(&mut self, rows: Range<usize>) -> &[f32] {
+        let n_rows = rows.len();
+        assert!(n_rows <= LOGIT_ROWS);
+        assert!(rows.end <= self.runs.last().map_or(0, |run| run.rows.end));
+        let n_logits = n_rows * self.model.config().decoder.vocab_size;
+        if self.logits.len() < n_logits {
+            self.logits.resize(n_logits, 0.0);
+        }
+        self.row = 0;
+        let (model, logits) = (self.model, &mut self.logits[..n_logits]);
+        let compute = model.compute();
+        let decoder = model.decoder();
+        decoder.logits(compute, rows, &mut self.scratch, logits, &mut ());
+        logits
     }
 
     /// Makes the logits after the next position of a look ahead the current ones.
@@ -275,6 +312,9 @@ impl<'m> Session<'m> {
             }
         }
         self.compute(role, longest, observer);
+        if n_rows == 0 {
+            return true;
+        }
         let rows = n - n_rows..n;
         let logits = &mut self.logits[..n_rows * model.config().decoder.vocab_size];
         model
@@ -295,6 +335,18 @@ impl<'m> Session<'m> {
             &mut self.scratch,
             observer,
         );
+    }
+
+    /// Fails for more ids than are computed together.
+    fn check_together(&self, ids: &[u32]) -> Result<()> {
+        if ids.len() > self.batch {
+            return Err(Error::capacity(format!(
+                "{} positions are too many to compute together; up to {} are",
+                ids.len(),
+                self.batch
+            )));
+        }
+        Ok(())
     }
 
     /// Checks `inputs` and counts their positions.

@@ -152,7 +152,7 @@ pub fn vocabulary(n: usize) -> Vocabulary {
 /// The metadata of a whole model file.
 pub fn metadata(config: &Config) -> Metadata {
     let mut metadata = Metadata::default();
-    config.write(&mut metadata);
+    config.write(&mut metadata, None);
     vocabulary(config.decoder.vocab_size).write(&mut metadata);
     Sampling::default().write(&mut metadata);
     metadata
