@@ -158,6 +158,8 @@ fn encode(
         };
         return Err(Error::model(problem).in_tensor(&tensor.spec.name));
     }
+    let n_bytes = values.len() / tensor.dtype.block_len() * tensor.dtype.block_bytes();
+    let mut bytes = vec![0; n_bytes];
     if let Some(rotation) = rotation.filter(|_| !tensor.dtype.is_float()) {
         let row_len = row_len(&tensor.spec.shape);
         values
@@ -173,10 +175,10 @@ fn encode(
             ))
             .in_tensor(&tensor.spec.name));
         }
+        quant::quantize_rotated(tensor.dtype, values, row_len, &mut bytes);
+    } else {
+        quant::quantize(tensor.dtype, values, &mut bytes);
     }
-    let n_bytes = values.len() / tensor.dtype.block_len() * tensor.dtype.block_bytes();
-    let mut bytes = vec![0; n_bytes];
-    quant::quantize(tensor.dtype, values, &mut bytes);
     Ok(bytes)
 }
 

@@ -129,13 +129,16 @@ fn assert_made_from(gguf: &Gguf, original: &Gguf, rotation: Option<&Rotation>) {
     for tensor in gguf.tensors() {
         let mut values = floats(original, &tensor.name);
         let row_len = *tensor.shape.last().unwrap();
-        if let Some(rotation) = rotation.filter(|_| !tensor.dtype.is_float()) {
-            values
-                .chunks_exact_mut(row_len)
-                .for_each(|row| rotation.apply(row));
-        }
         let mut bytes = vec![0; tensor.range.len()];
-        quant::quantize(tensor.dtype, &values, &mut bytes);
+        match rotation.filter(|_| !tensor.dtype.is_float()) {
+            Some(rotation) => {
+                for row in values.chunks_exact_mut(row_len) {
+                    rotation.apply(row);
+                }
+                quant::quantize_rotated(tensor.dtype, &values, row_len, &mut bytes);
+            }
+            None => quant::quantize(tensor.dtype, &values, &mut bytes),
+        }
         assert!(*gguf.data(tensor) == bytes[..], "{}", tensor.name);
     }
 }

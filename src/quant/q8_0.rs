@@ -12,6 +12,7 @@
 use bytemuck::{Pod, Zeroable};
 use pulp::Simd;
 
+use super::rotation::BLOCK_LEN;
 use super::{Block, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within};
 
 /// 32 values of `Q8_0`.
@@ -34,8 +35,13 @@ impl BlockQ8_0 {
     /// The block that stands for `values`.
     #[inline(always)]
     fn of(values: &[f32; 32]) -> Self {
-        let (low, high) = range_with_zero(values);
-        let scale = high.max(-low) / 127.0;
+        Self::with_largest(values, largest(values))
+    }
+
+    /// The block that stands for `values` with the scale that a value of the size `largest` asks for.
+    #[inline(always)]
+    fn with_largest(values: &[f32; 32], largest: f32) -> Self {
+        let scale = largest / 127.0;
         let inverse = reciprocal(scale);
         let mut quants = [0; 32];
         for (q, &x) in quants.iter_mut().zip(values) {
@@ -46,6 +52,29 @@ impl BlockQ8_0 {
             quants,
         }
     }
+}
+
+/// Writes blocks of the rotated `row`, all of a rotation's block with the same scale.
+///
+/// Values of such a block are of like size, so one scale serves them nearly as well as four. Prompts
+/// meet weights with a scale for as many columns, and these need not be rounded once more for it.
+#[inline(always)]
+pub(super) fn quantize_rotated(row: &[f32], out: &mut [BlockQ8_0]) {
+    const BLOCKS: usize = BLOCK_LEN / 32;
+    let values = row.as_chunks::<32>().0;
+    for (values, blocks) in values.chunks(BLOCKS).zip(out.chunks_mut(BLOCKS)) {
+        let largest = values.iter().map(largest).fold(0.0, f32::max);
+        for (values, block) in values.iter().zip(blocks) {
+            *block = BlockQ8_0::with_largest(values, largest);
+        }
+    }
+}
+
+/// The largest magnitude; NaN is passed over.
+#[inline(always)]
+fn largest(values: &[f32; 32]) -> f32 {
+    let (low, high) = range_with_zero(values);
+    high.max(-low)
 }
 
 impl Block<32> for BlockQ8_0 {

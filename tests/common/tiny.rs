@@ -202,14 +202,18 @@ pub fn file_in(
     for spec in tensors {
         let mut values = weights(spec, &mut random);
         let dtype = dtype_of(spec);
-        if let (Some(rotation), 2..) = (rotation, dtype.block_len()) {
-            for row in values.chunks_mut(*spec.shape.last().unwrap()) {
-                rotation.apply(row);
-            }
-        }
         let n_blocks = values.len() / dtype.block_len();
         let mut bytes = vec![0; n_blocks * dtype.block_bytes()];
-        quant::quantize(dtype, &values, &mut bytes);
+        let row_len = *spec.shape.last().unwrap();
+        match rotation {
+            Some(rotation) if !dtype.is_float() => {
+                for row in values.chunks_mut(row_len) {
+                    rotation.apply(row);
+                }
+                quant::quantize_rotated(dtype, &values, row_len, &mut bytes);
+            }
+            _ => quant::quantize(dtype, &values, &mut bytes),
+        }
         writer.write(&bytes).unwrap();
     }
     writer.finish().unwrap();
