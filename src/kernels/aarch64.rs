@@ -243,6 +243,29 @@ macro_rules! common {
         }
 
         #[inline(always)]
+        fn add(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vaddq_f32(a, b) }
+        }
+
+        #[inline(always)]
+        fn sub(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+            // SAFETY: `self` proves NEON.
+            unsafe { vsubq_f32(a, b) }
+        }
+
+        #[inline(always)]
+        fn add_and_subtract(self, a: float32x4_t) -> float32x4_t {
+            // SAFETY: `self` proves NEON; the arrays of signs are as long as a register.
+            unsafe {
+                let signs = vld1q_f32(const { &butterfly_signs::<4>(1) }.as_ptr());
+                let a = vfmaq_f32(vrev64q_f32(a), a, signs);
+                let signs = vld1q_f32(const { &butterfly_signs::<4>(2) }.as_ptr());
+                vfmaq_f32(vextq_f32::<2>(a, a), a, signs)
+            }
+        }
+
+        #[inline(always)]
         fn prefetch(self, address: *const u8) {
             // SAFETY: a prefetch of any address is harmless; every 64-bit processor has it.
             unsafe {

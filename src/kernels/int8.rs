@@ -165,6 +165,13 @@ pub trait Int8: Copy + Send + Sync {
     fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
     /// `a * b + c`, rounded once.
     fn mul_add(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// `a + b`.
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a - b`.
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// Replaces lanes `i` and `i + apart` by their sum and their difference, for lanes 1 apart, then
+    /// 2, and so on up to half a register: the stages of a Hadamard transform within a register.
+    fn add_and_subtract(self, a: Self::F32) -> Self::F32;
 
     /// Adds the products of a group of columns to `sums`, for `R` weight rows and `V` registers of
     /// tokens. Unsigned weights have at most `kind.bits`.
@@ -425,6 +432,21 @@ pub trait Int8: Copy + Send + Sync {
     fn low_words_twice(self, a: Self::Eight) -> Self::Words;
     /// The eight.
     fn eight_values(self, a: Self::Eight) -> [f32; 8];
+}
+
+/// What the lanes of a register are multiplied with before their partners, `apart` lanes away, are
+/// added: 1 in the first lane of a pair, which becomes the sum, -1 in the second, which becomes the
+/// difference. Products with either are exact, so a fused multiply-add rounds as the sum does.
+pub const fn butterfly_signs<const LANES: usize>(apart: usize) -> [f32; LANES] {
+    let mut signs = [1.0; LANES];
+    let mut lane = 0;
+    while lane < LANES {
+        if lane & apart != 0 {
+            signs[lane] = -1.0;
+        }
+        lane += 1;
+    }
+    signs
 }
 
 /// The half-precision float, given by its bits, or other 16-bit integer at `at`.

@@ -151,6 +151,22 @@ impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
     }
 
     #[inline(always)]
+    fn add(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|i| a[i] + b[i])
+    }
+
+    #[inline(always)]
+    fn sub(self, a: [f32; LANES], b: [f32; LANES]) -> [f32; LANES] {
+        std::array::from_fn(|i| a[i] - b[i])
+    }
+
+    #[inline(always)]
+    fn add_and_subtract(self, [a, b, c, d]: [f32; LANES]) -> [f32; LANES] {
+        let [a, b, c, d] = [a + b, a - b, c + d, c - d];
+        [a + c, b + d, a - c, b - d]
+    }
+
+    #[inline(always)]
     unsafe fn dot_group<const R: usize, const V: usize>(
         self,
         kind: Group,

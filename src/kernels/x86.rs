@@ -564,6 +564,31 @@ macro_rules! lanes_256 {
             // SAFETY: `self` proves FMA.
             unsafe { _mm256_fmadd_ps(a, b, c) }
         }
+
+        #[inline(always)]
+        fn add(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe { _mm256_add_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn sub(self, a: __m256, b: __m256) -> __m256 {
+            // SAFETY: `self` proves AVX.
+            unsafe { _mm256_sub_ps(a, b) }
+        }
+
+        #[inline(always)]
+        fn add_and_subtract(self, a: __m256) -> __m256 {
+            // SAFETY: `self` proves AVX2 and FMA; the arrays of signs are as long as a register.
+            unsafe {
+                let signs = _mm256_loadu_ps(const { &butterfly_signs::<8>(1) }.as_ptr());
+                let a = _mm256_fmadd_ps(a, signs, _mm256_permute_ps::<0b10_11_00_01>(a));
+                let signs = _mm256_loadu_ps(const { &butterfly_signs::<8>(2) }.as_ptr());
+                let a = _mm256_fmadd_ps(a, signs, _mm256_permute_ps::<0b01_00_11_10>(a));
+                let signs = _mm256_loadu_ps(const { &butterfly_signs::<8>(4) }.as_ptr());
+                _mm256_fmadd_ps(a, signs, _mm256_permute2f128_ps::<1>(a, a))
+            }
+        }
     };
 }
 

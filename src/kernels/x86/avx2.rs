@@ -9,7 +9,9 @@ use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::panel::place;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::int8::{
+    CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES, butterfly_signs,
+};
 use crate::kernels::x86::registers::{
     eight_words, nibbles, of_halves, part_nibbles, regroup_unit, six_bits, sum_pairs, transpose_8,
     with_sum,

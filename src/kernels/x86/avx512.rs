@@ -8,7 +8,7 @@ use half::f16;
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{Group, HALF, Int8, Int8Op, UNIT_LANES};
+use crate::kernels::int8::{Group, HALF, Int8, Int8Op, UNIT_LANES, butterfly_signs};
 use crate::kernels::x86::Avx512;
 use crate::kernels::x86::registers::{six_bits, with_sum};
 use crate::kernels::x86::registers_512::{low_nibbles, pick_words, six_bits_of, transpose_16};
@@ -192,6 +192,33 @@ impl Int8 for Avx512 {
     fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: `self` proves AVX-512.
         unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn add_and_subtract(self, a: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512; the arrays of signs are as long as a register.
+        unsafe {
+            let signs = _mm512_loadu_ps(const { &butterfly_signs::<16>(1) }.as_ptr());
+            let a = _mm512_fmadd_ps(a, signs, _mm512_permute_ps::<0b10_11_00_01>(a));
+            let signs = _mm512_loadu_ps(const { &butterfly_signs::<16>(2) }.as_ptr());
+            let a = _mm512_fmadd_ps(a, signs, _mm512_permute_ps::<0b01_00_11_10>(a));
+            let signs = _mm512_loadu_ps(const { &butterfly_signs::<16>(4) }.as_ptr());
+            let a = _mm512_fmadd_ps(a, signs, _mm512_shuffle_f32x4::<0b10_11_00_01>(a, a));
+            let signs = _mm512_loadu_ps(const { &butterfly_signs::<16>(8) }.as_ptr());
+            _mm512_fmadd_ps(a, signs, _mm512_shuffle_f32x4::<0b01_00_11_10>(a, a))
+        }
     }
 
     #[allow(
