@@ -4,6 +4,7 @@
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use owl2::gguf::{Bytes, DType};
+use owl2::kernels::role::Role;
 use owl2::ops::Compute;
 use owl2::ops::attention::{Attention, Heads};
 use owl2::ops::linear::{InputBuffer, Linear, Matrix};
@@ -170,7 +171,11 @@ fn attention(bencher: Bencher, shape: Attending) {
         values: by_head(&cached).into(),
         n_keys: shape.n_keys,
         causal_start: shape.is_causal.then_some(first),
-        in_integers: !shape.is_causal,
+        role: match shape.n_queries {
+            1 => Role::Answer,
+            _ => Role::Prompt,
+        },
+        in_integers: true,
     };
     let n_pairs: usize = match shape.is_causal {
         true => (first + 1..=shape.n_keys).sum(),
@@ -197,7 +202,7 @@ fn weight(dtype: DType, n_rows: usize) -> (Matrix, usize) {
     let bytes = rows.repeat(n_rows / DISTINCT_ROWS);
     let n_bytes = bytes.len();
     let tensor = Bytes::from_slice(&bytes).into();
-    (Matrix::new(tensor, dtype, n_rows, WIDTH), n_bytes)
+    (Matrix::new(tensor, dtype, n_rows, WIDTH, None), n_bytes)
 }
 
 /// Values between -1 and 1 by Fibonacci hashing.

@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::num::NonZeroUsize;
 
 use owl2::gguf::{Bytes, DType};
+use owl2::kernels::role::Role;
 use owl2::ops::Compute;
 use owl2::ops::attention::{Attention, Heads};
 use owl2::ops::linear::{InputBuffer, Linear, Matrix};
@@ -59,7 +60,7 @@ fn product(
     quant::quantize(dtype, &values(n_cols), &mut row);
     let weights = Bytes::from_slice(&row.repeat(n_rows));
     let linear = Linear {
-        weight: Matrix::new(weights.into(), dtype, n_rows, n_cols),
+        weight: Matrix::new(weights.into(), dtype, n_rows, n_cols, None),
         bias: None,
     };
     let x = values(n_tokens * n_cols);
@@ -84,6 +85,7 @@ fn attention(compute: &Compute, n_heads: usize, head_dim: usize, n: usize, times
         values: columns.into(),
         n_keys: n,
         causal_start: None,
+        role: Role::Prompt,
         in_integers: true,
     };
     let mut out = vec![0.0; n * width];

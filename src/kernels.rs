@@ -17,6 +17,7 @@ pub mod gemv;
 pub mod int8;
 pub mod matmul;
 pub mod peak;
+pub mod role;
 pub mod rotate;
 pub mod scalar;
 #[cfg(test)]

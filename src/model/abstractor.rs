@@ -1,6 +1,7 @@
 //! The visual abstractor: learned queries that gather a picture's tokens into a few rows.
 
 use crate::gguf::names::{self, tensor};
+use crate::kernels::role::Role;
 use crate::model::observer::{Observer, Stage};
 use crate::model::visual_config::{ABSTRACTOR_NORM_EPS, AbstractorConfig, VisualConfig};
 use crate::model::weights::Binder;
@@ -179,6 +180,7 @@ impl Block {
             values: columns(values).into(),
             n_keys,
             causal_start: None,
+            role: Role::Prompt,
             in_integers: false,
         };
         attention.forward(compute, attended);

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::gguf::DType;
 use crate::gguf::names::{self, tensor};
+use crate::kernels::role::Role;
 use crate::model::adaptive::{PerModality, Run, rows_of, rows_of_mut};
 use crate::model::config::{DecoderConfig, RopeScalingKind};
 use crate::model::kv_cache::{KvCache, LayerCache};
@@ -287,6 +288,7 @@ impl Block {
             values: cache.values(),
             n_keys: first + n,
             causal_start: Some(first),
+            role: if n > 8 { Role::Prompt } else { Role::Answer },
             in_integers: self.attention_out.weight.is_quantized(),
         };
         attention.forward(compute, attended);

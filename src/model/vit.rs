@@ -1,6 +1,7 @@
 //! The vision transformer: a picture's pixels to one row a patch (and the class token's).
 
 use crate::gguf::names::{self, tensor};
+use crate::kernels::role::Role;
 use crate::model::observer::{Observer, Stage};
 use crate::model::visual_config::VitConfig;
 use crate::model::weights::Binder;
@@ -167,6 +168,7 @@ impl Block {
             values: columns(2 * width).into(),
             n_keys: config.n_tokens(),
             causal_start: None,
+            role: Role::Prompt,
             in_integers: self.qkv.weight.is_quantized(),
         };
         attention.forward(compute, attended);

@@ -2,8 +2,10 @@
 //! with a block of keys in the place of weights.
 //!
 //! Keys are quantized with a scale for each [`BLOCK`] of columns, as queries are: for all of a head's,
-//! usually.
-#![allow(unsafe_code)]
+//! usually. Both are [rotated](crate::quant::rotation) before, which leaves their products as they
+//! are and spreads the outliers that one scale would have to pay for.
+
+use std::sync::LazyLock;
 
 use crate::kernels::Isa;
 use crate::kernels::activations::{self, Layout};
@@ -12,14 +14,22 @@ use crate::kernels::gemm::TileWidth;
 use crate::kernels::gemm::panel::place;
 use crate::kernels::gemm::regrouped::{RegroupedRows, store_four};
 use crate::kernels::int8::{BLOCK, HALF, Int8, Int8Op, UNIT};
+use crate::kernels::rotate::rotate;
+use crate::quant::rotation::{self, Rotation};
+
+/// What queries and keys are rotated with. Which rotation it is does not matter, as long as it is the
+/// same for both.
+static ROTATION: LazyLock<Rotation> = LazyLock::new(Rotation::default);
 
 /// Quantized queries and a block of quantized keys; a buffer that each thread keeps.
 #[derive(Debug, Default)]
 pub struct Quantized {
     /// A record for each tile of queries.
     queries: AlignedFloats,
-    /// A tile of queries, one after the other.
-    copied: AlignedFloats,
+    /// A tile of queries, one after the other, rotated.
+    rotated: AlignedFloats,
+    /// Of each query, whether all of its values are finite.
+    is_finite: Vec<bool>,
     keys: Keys,
 }
 
@@ -45,29 +55,44 @@ impl Quantized {
         }
     }
 
-    /// Quantizes queries of `head_dim` values, a multiple of 32, times `scale`.
+    /// Quantizes queries of `head_dim` values, a multiple of 32, times `scale`. The first of them has
+    /// number `n_before`; what is before it, and those that are not finite, become zeros.
     pub fn load_queries<'a>(
         &mut self,
         isa: Isa,
         head_dim: usize,
         scale: f32,
+        n_before: usize,
         queries: impl ExactSizeIterator<Item = &'a [f32]>,
     ) {
         let layout = Self::layout(isa, head_dim);
-        let n_tiles = queries.len().div_ceil(layout.width);
+        let n_tiles = (n_before + queries.len()).div_ceil(layout.width);
         self.queries.resize(n_tiles * layout.record_words());
-        self.copied.resize(layout.width * head_dim);
+        self.rotated.resize(layout.width * head_dim);
+        self.is_finite.clear();
+        let mut n_before = n_before;
         let mut rest = queries;
         for record in self.queries.chunks_exact_mut(layout.record_words()) {
-            let n = rest.len().min(layout.width);
-            let copied = &mut self.copied[..n * head_dim];
-            for (copy, query) in copied.chunks_exact_mut(head_dim).zip(&mut rest) {
-                for (copy, value) in copy.iter_mut().zip(query) {
-                    *copy = value * scale;
-                }
-            }
-            activations::quantize(isa, layout, copied, record);
+            let n_absent = n_before.min(layout.width);
+            n_before -= n_absent;
+            let n = rest.len().min(layout.width - n_absent);
+            let rows = &mut self.rotated[..(n_absent + n) * head_dim];
+            let (absent, rotated) = rows.split_at_mut(n_absent * head_dim);
+            absent.fill(0.0);
+            isa.run_int8(RotateQueries {
+                head_dim,
+                scale,
+                queries: rest.by_ref().take(n),
+                rotated,
+                is_finite: &mut self.is_finite,
+            });
+            activations::quantize(isa, layout, rows, record);
         }
+    }
+
+    /// Of each query that was loaded, whether all of its values are finite.
+    pub fn finite_queries(&self) -> impl Iterator<Item = bool> {
+        self.is_finite.iter().copied()
     }
 
     /// Quantizes `keys: [n, head_dim]`.
@@ -94,6 +119,76 @@ impl Quantized {
     }
 }
 
+/// `rotated = queries * scale * R`.
+struct RotateQueries<'b, Q> {
+    head_dim: usize,
+    scale: f32,
+    queries: Q,
+    rotated: &'b mut [f32],
+    is_finite: &'b mut Vec<bool>,
+}
+
+impl<'a, Q: Iterator<Item = &'a [f32]>> Int8Op for RotateQueries<'_, Q> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Int8>(self, isa: I) {
+        let rotation = &*ROTATION;
+        for (to, query) in self
+            .rotated
+            .chunks_exact_mut(self.head_dim)
+            .zip(self.queries)
+        {
+            let mut is_finite = true;
+            for (to, values) in to.chunks_mut(BLOCK).zip(query.chunks(BLOCK)) {
+                let rotated = rotate_block(isa, rotation, values, self.scale);
+                is_finite &= rotated.is_finite;
+                to.copy_from_slice(&rotated.values[..to.len()]);
+            }
+            if !is_finite {
+                to.fill(0.0);
+            }
+            self.is_finite.push(is_finite);
+        }
+    }
+}
+
+/// What a query or a key has of [`BLOCK`] columns, or fewer at its end.
+struct Rotated {
+    values: [f32; BLOCK],
+    /// Whether all values that were rotated are finite.
+    is_finite: bool,
+}
+
+/// `values * scale * R`.
+#[inline(always)]
+fn rotate_block<I: Int8>(isa: I, rotation: &Rotation, values: &[f32], scale: f32) -> Rotated {
+    const {
+        assert!(
+            BLOCK == rotation::BLOCK_LEN,
+            "a block has a scale and a rotation"
+        )
+    };
+    let mut out = Rotated {
+        values: [0.0; BLOCK],
+        is_finite: true,
+    };
+    let mut start = 0;
+    while start < values.len() {
+        let len = rotation::block_len(values.len() - start);
+        let mut block = [0.0; BLOCK];
+        for (to, value) in block.iter_mut().zip(&values[start..start + len]) {
+            *to = value * scale;
+        }
+        rotate(isa, &mut block, len, rotation.factors(len));
+        // What is not finite is part of every sum, and makes it so.
+        out.is_finite &= block[0].is_finite();
+        out.values[start..start + len].copy_from_slice(&block[..len]);
+        start += len;
+    }
+    out
+}
+
 struct PackKeys<'a, 'b> {
     head_dim: usize,
     keys: &'a [f32],
@@ -105,6 +200,10 @@ impl Int8Op for PackKeys<'_, '_> {
 
     #[inline(always)]
     fn run<I: Int8>(self, isa: I) {
+        assert!(
+            self.keys.len().is_multiple_of(self.head_dim) && self.head_dim.is_multiple_of(UNIT)
+        );
+        let rotation = &*ROTATION;
         let rows = I::TILE_ROWS;
         let n_blocks = self.head_dim.div_ceil(BLOCK);
         let n_padded = (self.keys.len() / self.head_dim).next_multiple_of(rows);
@@ -115,8 +214,14 @@ impl Int8Op for PackKeys<'_, '_> {
         for (index, key) in self.keys.chunks_exact(self.head_dim).enumerate() {
             let (tile, row) = (index / rows, index % rows);
             for (block, values) in key.chunks(BLOCK).enumerate() {
-                let halves = values.as_chunks::<HALF>().0;
+                let rotated = rotate_block(isa, rotation, values, 1.0);
+                let halves = rotated.values[..values.len()].as_chunks::<HALF>().0;
+                // Integers cannot hold what is not finite, and scales can.
                 let scale = isa.largest(halves) / 127.0;
+                let scale = match rotated.is_finite && scale.is_finite() {
+                    true => scale,
+                    false => f32::NAN,
+                };
                 let inverse = if scale > f32::MIN_POSITIVE {
                     1.0 / scale
                 } else {
@@ -187,7 +292,7 @@ mod tests {
         let n_queries = queries.len() / head_dim;
         let n_keys = keys.len() / head_dim;
         let mut quantized = Quantized::default();
-        quantized.load_queries(isa, head_dim, 0.5, queries.chunks(head_dim));
+        quantized.load_queries(isa, head_dim, 0.5, 0, queries.chunks(head_dim));
         quantized.load_keys(isa, head_dim, keys);
         let width = tile_width(isa);
         let stride = width + 3;
