@@ -398,7 +398,9 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
                     for tile in 0..n_tiles {
                         let scores = &mut scratch.weights[tile * tile_width..];
                         let tile = index * (group / tile_width) + tile;
-                        scratch.quantized.score(isa, head_dim, tile, scores, group);
+                        scratch
+                            .quantized
+                            .score(isa, head_dim, n_keys, tile, scores, group);
                     }
                 } else {
                     let queries = &scratch.queries[part.clone()];
@@ -590,6 +592,10 @@ fn add_columns<S: Simd, const R: usize>(
         let values: &[f32] = &values[first..first + R];
         let last_blind = simd.splat_f32s((mask.n_blind + i) as f32 - 1.0);
         for v in 0..QUERY_VECTORS {
+            // Not a lane of the first register sees a key that is late enough.
+            if mask.n_blind + i >= (v + 1) * S::F32_LANES {
+                continue;
+            }
             let sees = simd.less_than_f32s(last_blind, lane_numbers(simd, v));
             for r in 0..R {
                 let value = simd.splat_f32s(values[r]);

@@ -14,7 +14,7 @@ use crate::kernels::gemm::TileWidth;
 use crate::kernels::gemm::panel::place;
 use crate::kernels::gemm::regrouped::{RegroupedRows, store_four};
 use crate::kernels::int8::{BLOCK, HALF, Int8, Int8Op, UNIT};
-use crate::kernels::rotate::rotate;
+use crate::kernels::rotate::rotate_to;
 use crate::quant::rotation::{self, Rotation};
 
 /// What queries and keys are rotated with. Which rotation it is does not matter, as long as it is the
@@ -104,13 +104,23 @@ impl Quantized {
         });
     }
 
-    /// `scores[key][query] = keys[key] . queries[query]` for the loaded keys, rounded up to whole
-    /// tiles, and tile `tile` of the queries. Scores of one key are `stride` from those of the next.
-    pub fn score(&self, isa: Isa, head_dim: usize, tile: usize, scores: &mut [f32], stride: usize) {
+    /// `scores[key][query] = keys[key] . queries[query]` for the first `n_keys` of the loaded keys,
+    /// rounded up to whole tiles, and tile `tile` of the queries. Scores of one key are `stride` from
+    /// those of the next.
+    pub fn score(
+        &self,
+        isa: Isa,
+        head_dim: usize,
+        n_keys: usize,
+        tile: usize,
+        scores: &mut [f32],
+        stride: usize,
+    ) {
         let layout = Self::layout(isa, head_dim);
         let words = layout.record_words();
         isa.run_int8(Score(KeyScores {
             keys: &self.keys,
+            n_keys,
             record: &self.queries[tile * words..(tile + 1) * words],
             layout,
             scores,
@@ -141,9 +151,7 @@ impl<'a, Q: Iterator<Item = &'a [f32]>> Int8Op for RotateQueries<'_, Q> {
         {
             let mut is_finite = true;
             for (to, values) in to.chunks_mut(BLOCK).zip(query.chunks(BLOCK)) {
-                let rotated = rotate_block(isa, rotation, values, self.scale);
-                is_finite &= rotated.is_finite;
-                to.copy_from_slice(&rotated.values[..to.len()]);
+                is_finite &= rotate_block(isa, rotation, values, self.scale, to);
             }
             if !is_finite {
                 to.fill(0.0);
@@ -153,40 +161,33 @@ impl<'a, Q: Iterator<Item = &'a [f32]>> Int8Op for RotateQueries<'_, Q> {
     }
 }
 
-/// What a query or a key has of [`BLOCK`] columns, or fewer at its end.
-struct Rotated {
-    values: [f32; BLOCK],
-    /// Whether all values that were rotated are finite.
-    is_finite: bool,
-}
-
-/// `values * scale * R`.
+/// `to = values * scale * R`, for [`BLOCK`] columns of a query or a key, or fewer at its end. Returns
+/// whether all values are finite.
 #[inline(always)]
-fn rotate_block<I: Int8>(isa: I, rotation: &Rotation, values: &[f32], scale: f32) -> Rotated {
+fn rotate_block<I: Int8>(
+    isa: I,
+    rotation: &Rotation,
+    values: &[f32],
+    scale: f32,
+    to: &mut [f32],
+) -> bool {
     const {
         assert!(
             BLOCK == rotation::BLOCK_LEN,
             "a block has a scale and a rotation"
-        )
-    };
-    let mut out = Rotated {
-        values: [0.0; BLOCK],
-        is_finite: true,
-    };
+        );
+    }
+    let mut is_finite = true;
     let mut start = 0;
     while start < values.len() {
         let len = rotation::block_len(values.len() - start);
-        let mut block = [0.0; BLOCK];
-        for (to, value) in block.iter_mut().zip(&values[start..start + len]) {
-            *to = value * scale;
-        }
-        rotate(isa, &mut block, len, rotation.factors(len));
+        let (values, to) = (&values[start..start + len], &mut to[start..start + len]);
+        rotate_to(isa, values, scale, rotation.factors(len), to);
         // What is not finite is part of every sum, and makes it so.
-        out.is_finite &= block[0].is_finite();
-        out.values[start..start + len].copy_from_slice(&block[..len]);
+        is_finite &= to[0].is_finite();
         start += len;
     }
-    out
+    is_finite
 }
 
 struct PackKeys<'a, 'b> {
@@ -211,14 +212,15 @@ impl Int8Op for PackKeys<'_, '_> {
         self.packed.weights.resize(n_bytes / size_of::<f32>());
         self.packed.scales.resize(n_padded * n_blocks);
         let weights = bytemuck::cast_slice_mut::<f32, u8>(&mut self.packed.weights);
+        let mut rotated = [0.0; BLOCK];
         for (index, key) in self.keys.chunks_exact(self.head_dim).enumerate() {
             let (tile, row) = (index / rows, index % rows);
             for (block, values) in key.chunks(BLOCK).enumerate() {
-                let rotated = rotate_block(isa, rotation, values, 1.0);
-                let halves = rotated.values[..values.len()].as_chunks::<HALF>().0;
+                let is_finite = rotate_block(isa, rotation, values, 1.0, &mut rotated);
+                let halves = rotated[..values.len()].as_chunks::<HALF>().0;
                 // Integers cannot hold what is not finite, and scales can.
                 let scale = isa.largest(halves) / 127.0;
-                let scale = match rotated.is_finite && scale.is_finite() {
+                let scale = match is_finite && scale.is_finite() {
                     true => scale,
                     false => f32::NAN,
                 };
@@ -251,6 +253,7 @@ impl Int8Op for PackKeys<'_, '_> {
 #[derive(Debug)]
 pub struct KeyScores<'a, 'b> {
     keys: &'a Keys,
+    n_keys: usize,
     record: &'a [f32],
     layout: Layout,
     scores: &'b mut [f32],
@@ -277,7 +280,8 @@ pub fn score<I: Int8, const R: usize, const V: usize>(isa: I, work: KeyScores) {
     let tiles = weights.chunks_exact(R * n_cols * I::REGROUPED_BYTES);
     let scales = work.keys.scales.chunks_exact(R * n_cols.div_ceil(BLOCK));
     let scores = work.scores.chunks_mut(R * work.stride);
-    for ((weights, scales), scores) in tiles.zip(scales).zip(scores) {
+    let n_tiles = work.n_keys.div_ceil(R);
+    for ((weights, scales), scores) in tiles.zip(scales).zip(scores).take(n_tiles) {
         let keys = RegroupedRows { weights, scales };
         keys.dot::<I, R, V>(isa, queries, 0, [0.0; R], scores, work.stride);
     }
@@ -300,7 +304,7 @@ mod tests {
         for tile in 0..n_queries.div_ceil(width) {
             // Room for whatever number of keys a tile has.
             let mut scores = vec![0.0; (n_keys + 16) * stride];
-            quantized.score(isa, head_dim, tile, &mut scores, stride);
+            quantized.score(isa, head_dim, n_keys, tile, &mut scores, stride);
             for (key, scores) in scores.chunks(stride).take(n_keys).enumerate() {
                 for (i, score) in scores[..width].iter().enumerate() {
                     let query = tile * width + i;
