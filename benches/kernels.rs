@@ -1,14 +1,16 @@
 //! Matrix products in every format, and attention, at the shapes of the 7B model, on one thread for
 //! each physical core: `cargo bench --bench kernels`, perhaps with a filter such as `gemm.*Q4_K`.
 
+use std::sync::Arc;
+
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use owl2::gguf::{Bytes, DType};
-use owl2::kernels::role::Role;
-use owl2::ops::Compute;
 use owl2::ops::attention::{Attention, Heads};
 use owl2::ops::linear::{InputBuffer, Linear, Matrix};
-use owl2::{quant, threads};
+use owl2::ops::{Compute, Role};
+use owl2::quant::{self, Rotation};
+use owl2::threads;
 
 /// Columns of the weights: the decoder's width.
 const WIDTH: usize = 4096;
@@ -33,14 +35,18 @@ fn main() {
     divan::main();
 }
 
-/// Shapes that are multiplied, as `DTYPE rows x tokens`.
-fn shapes(tokens: &'static [usize]) -> impl Iterator<Item = Shape> {
+/// Shapes that are multiplied, as `DTYPE rows x tokens`, with rotated columns and without.
+fn shapes(role: Role, tokens: &'static [usize]) -> impl Iterator<Item = Shape> {
     DTYPES.into_iter().flat_map(move |dtype| {
         ROWS.into_iter().flat_map(move |n_rows| {
-            tokens.iter().map(move |&n_tokens| Shape {
-                dtype,
-                n_rows,
-                n_tokens,
+            tokens.iter().flat_map(move |&n_tokens| {
+                [true, false].map(|is_rotated| Shape {
+                    dtype,
+                    n_rows,
+                    n_tokens,
+                    role,
+                    is_rotated,
+                })
             })
         })
     })
@@ -51,35 +57,48 @@ struct Shape {
     dtype: DType,
     n_rows: usize,
     n_tokens: usize,
+    role: Role,
+    is_rotated: bool,
+}
+
+impl Shape {
+    fn rotation(self) -> Option<Arc<Rotation>> {
+        self.is_rotated.then(Arc::default)
+    }
 }
 
 impl std::fmt::Display for Shape {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} x {}", self.dtype, self.n_rows, self.n_tokens)
+        let columns = if self.is_rotated { "rotated" } else { "plain" };
+        write!(
+            f,
+            "{} {} x {} {columns}",
+            self.dtype, self.n_rows, self.n_tokens
+        )
     }
 }
 
 /// Items are multiply-accumulates. The batch is quantized beforehand.
-#[divan::bench(args = shapes(&TOKENS), sample_count = 5, sample_size = 1, max_time = 1)]
+#[divan::bench(args = shapes(Role::Prompt, &TOKENS), sample_count = 5, sample_size = 1, max_time = 1)]
 fn gemm(bencher: Bencher, shape: Shape) {
     let n_macs = shape.n_rows * WIDTH * shape.n_tokens;
     multiply(bencher.counter(ItemsCount::new(n_macs)), shape);
 }
 
 /// Bytes are those of the weights.
-#[divan::bench(args = shapes(&[1]), sample_count = 20, sample_size = 1)]
+#[divan::bench(args = shapes(Role::Answer, &[1]), sample_count = 20, sample_size = 1)]
 fn gemv(bencher: Bencher, shape: Shape) {
-    let n_bytes = weight(shape.dtype, shape.n_rows).1;
+    let n_bytes = weight(shape).1;
     multiply(bencher.counter(BytesCount::new(n_bytes)), shape);
 }
 
 fn multiply(bencher: Bencher, shape: Shape) {
     let compute = compute();
-    let (weight, _) = weight(shape.dtype, shape.n_rows);
+    let (weight, _) = weight(shape);
     let linear = Linear { weight, bias: None };
     let x = values(shape.n_tokens * WIDTH);
-    let mut buffer = InputBuffer::with_capacity(shape.n_tokens, WIDTH);
-    let input = buffer.prepare(&compute, &x, WIDTH);
+    let mut buffer = InputBuffer::new(shape.rotation());
+    let input = buffer.prepare(&compute, shape.role, &x, WIDTH);
     let mut y = vec![0.0; shape.n_tokens * shape.n_rows];
     bencher.bench_local(|| {
         compute
@@ -89,14 +108,20 @@ fn multiply(bencher: Bencher, shape: Shape) {
 }
 
 /// Bytes are those of the floats.
-#[divan::bench(args = [1, 128, 512], sample_count = 20)]
-fn quantize_activations(bencher: Bencher, n_tokens: usize) {
+#[divan::bench(args = [(1, false), (1, true), (128, false), (128, true), (512, false), (512, true)],
+    sample_count = 20)]
+fn quantize_activations(bencher: Bencher, (n_tokens, is_rotated): (usize, bool)) {
     let compute = compute();
     let x = values(n_tokens * WIDTH);
-    let mut buffer = InputBuffer::with_capacity(n_tokens, WIDTH);
+    let role = if n_tokens == 1 {
+        Role::Answer
+    } else {
+        Role::Prompt
+    };
+    let mut buffer = InputBuffer::new(is_rotated.then(Arc::default));
     bencher.counter(BytesCount::of_slice(&x)).bench_local(|| {
         compute.threads.enter(|| {
-            black_box(buffer.prepare(&compute, black_box(&x), WIDTH));
+            black_box(buffer.prepare(&compute, role, black_box(&x), WIDTH));
         });
     });
 }
@@ -196,13 +221,15 @@ fn compute() -> Compute {
 }
 
 /// Random weights and how many bytes they take.
-fn weight(dtype: DType, n_rows: usize) -> (Matrix, usize) {
+fn weight(shape: Shape) -> (Matrix, usize) {
+    let (dtype, n_rows) = (shape.dtype, shape.n_rows);
     let mut rows = vec![0; DISTINCT_ROWS * WIDTH / dtype.block_len() * dtype.block_bytes()];
     quant::quantize(dtype, &values(DISTINCT_ROWS * WIDTH), &mut rows);
     let bytes = rows.repeat(n_rows / DISTINCT_ROWS);
     let n_bytes = bytes.len();
     let tensor = Bytes::from_slice(&bytes).into();
-    (Matrix::new(tensor, dtype, n_rows, WIDTH, None), n_bytes)
+    let matrix = Matrix::new(tensor, dtype, n_rows, WIDTH, shape.rotation());
+    (matrix, n_bytes)
 }
 
 /// Values between -1 and 1 by Fibonacci hashing.

@@ -41,8 +41,7 @@ fn open() -> Result<Gguf> {
     let mapped = mapping::map(&input.config, input.tensors.as_ref())?;
     let recipe = Recipe {
         quant: Quant::Q4_K,
-        vision: None,
-        tensor_types: Vec::new(),
+        ..Recipe::default()
     };
     let plan = recipe.plan(&input.config)?;
     let file = NamedTempFile::new().expect("a temporary file");

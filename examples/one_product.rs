@@ -2,20 +2,21 @@
 //! that count instructions, such as `benches/aarch64/count.sh`.
 //!
 //! `one_product KIND FORMAT ROWS COLUMNS TOKENS TIMES` multiplies `[ROWS, COLUMNS]` weights of a
-//! format with a batch of tokens, quantizing the batch each time. `KIND` is `product`, or
+//! format with a batch of tokens, quantizing the batch each time; one token is an answer's, several
+//! are a prompt's. `KIND` is `product`, whose columns are rotated, `plain`, whose are not, or
 //! `attention`, whose `COLUMNS` are a head's: `TOKENS` queries and keys of `ROWS` heads, no mask.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use owl2::gguf::{Bytes, DType};
-use owl2::kernels::role::Role;
-use owl2::ops::Compute;
 use owl2::ops::attention::{Attention, Heads};
 use owl2::ops::linear::{InputBuffer, Linear, Matrix};
-use owl2::quant;
+use owl2::ops::{Compute, Role};
+use owl2::quant::{self, Rotation};
 
-const USAGE: &str = "usage: one_product product|attention FORMAT ROWS COLUMNS TOKENS TIMES";
+const USAGE: &str = "usage: one_product product|plain|attention FORMAT ROWS COLUMNS TOKENS TIMES";
 /// Formats by the names that arguments give them.
 const FORMATS: [(&str, DType); 5] = [
     ("q4_0", DType::Q4_0),
@@ -41,7 +42,10 @@ fn main() {
     let compute = Compute::new(NonZeroUsize::MIN).expect("a thread and an instruction set");
     eprintln!("{}", compute.isa);
     match kind.as_str() {
-        "product" => product(&compute, dtype, n_rows, n_cols, n_tokens, times),
+        "product" | "plain" => {
+            let rotation: Option<Arc<Rotation>> = (kind == "product").then(Arc::default);
+            product(&compute, dtype, [n_rows, n_cols], rotation, n_tokens, times);
+        }
         "attention" => attention(&compute, n_rows, n_cols, n_tokens, times),
         _ => panic!("{USAGE}"),
     }
@@ -50,8 +54,8 @@ fn main() {
 fn product(
     compute: &Compute,
     dtype: DType,
-    n_rows: usize,
-    n_cols: usize,
+    [n_rows, n_cols]: [usize; 2],
+    rotation: Option<Arc<Rotation>>,
     n_tokens: usize,
     times: usize,
 ) {
@@ -60,14 +64,19 @@ fn product(
     quant::quantize(dtype, &values(n_cols), &mut row);
     let weights = Bytes::from_slice(&row.repeat(n_rows));
     let linear = Linear {
-        weight: Matrix::new(weights.into(), dtype, n_rows, n_cols, None),
+        weight: Matrix::new(weights.into(), dtype, n_rows, n_cols, rotation.clone()),
         bias: None,
     };
     let x = values(n_tokens * n_cols);
-    let mut buffer = InputBuffer::with_capacity(n_tokens, n_cols);
+    let mut buffer = InputBuffer::new(rotation);
+    let role = if n_tokens == 1 {
+        Role::Answer
+    } else {
+        Role::Prompt
+    };
     let mut y = vec![0.0; n_tokens * n_rows];
     for _ in 0..times {
-        let input = buffer.prepare(compute, black_box(&x), n_cols);
+        let input = buffer.prepare(compute, role, black_box(&x), n_cols);
         linear.forward(compute, input, black_box(&mut y));
     }
 }

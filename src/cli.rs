@@ -12,6 +12,7 @@ mod info;
 mod interrupt;
 mod model_file;
 mod output;
+mod perplexity;
 mod progress;
 mod setup;
 mod tokenize;
@@ -34,6 +35,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Info(args)) => info::run(&args),
+        Some(Command::Perplexity(args)) => perplexity::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Tokenize(args)) => tokenize::run(&args),
         Some(Command::Completions(args)) => generated::completions(&args),

@@ -22,6 +22,7 @@ pub use map::{Bytes, TensorBytes};
 
 use crate::error::{Error, Result};
 use header::{Header, RawValue, ValueType};
+use write::Value;
 
 /// An open GGUF file.
 #[derive(Debug)]
@@ -98,6 +99,18 @@ impl Gguf {
     /// Metadata keys, in no particular order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.header.metadata.keys().map(String::as_str)
+    }
+
+    /// All metadata in the order of the file, with values that [`write::Writer`] writes as they
+    /// are here.
+    pub fn encoded_metadata(&self) -> impl Iterator<Item = (&str, Value)> {
+        self.header.pairs.iter().map(|pair| {
+            let value = Value::Encoded {
+                value_type: pair.value_type,
+                bytes: self.bytes[pair.range.clone()].to_vec(),
+            };
+            (pair.key.as_str(), value)
+        })
     }
 
     /// The value of `key` as `T`, or an error that names the key where it is missing or of

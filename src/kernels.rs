@@ -3,28 +3,31 @@
 //! Kernels neither allocate nor start threads; they work on the piece of the output that they are
 //! given. The instruction set is a value, [`Isa`], chosen once and passed down.
 //!
-//! This is the one room, beside [`crate::gguf::map`], where `unsafe` is allowed.
+//! This is the one room, beside [`crate::gguf::map`], where `unsafe` is allowed. Nothing but [`Isa`]
+//! leaves the crate: what unsafe code relies on is in reach of nobody else.
 
 #[cfg(target_arch = "aarch64")]
-pub mod aarch64;
-pub mod activations;
-pub mod aligned;
-pub mod attention;
-pub mod float;
-pub mod formats;
-pub mod gemm;
-pub mod gemv;
-pub mod int8;
-pub mod matmul;
-pub mod peak;
-pub mod role;
-pub mod rotate;
-pub mod scalar;
+pub(crate) mod aarch64;
+pub(crate) mod activations;
+pub(crate) mod aligned;
+pub(crate) mod attention;
+pub(crate) mod float;
+pub(crate) mod formats;
+pub(crate) mod gemm;
+pub(crate) mod gemv;
+pub(crate) mod int8;
+pub(crate) mod matmul;
+pub(crate) mod peak;
+pub(crate) mod role;
+pub(crate) mod rotate;
+pub(crate) mod scalar;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
-pub mod tiles;
+pub(crate) mod tiles;
 #[cfg(target_arch = "x86_64")]
-pub mod x86;
+pub(crate) mod x86;
 
 use std::fmt;
 
@@ -36,7 +39,7 @@ pub const ISA_VARIABLE: &str = "OWL2_ISA";
 
 /// Raised when kernels come to compute other numbers on the same instruction set: positions that were
 /// saved before must not be continued with new ones.
-pub const ARITHMETIC: u32 = 2;
+pub(crate) const ARITHMETIC: u32 = 3;
 
 /// An instruction set that this processor has.
 #[derive(Clone, Copy, Debug)]
@@ -154,7 +157,7 @@ impl Isa {
     /// Runs `operation` compiled for this instruction set. A closure is vectorised by the
     /// compiler as far as it is inlined.
     #[inline]
-    pub fn run<Op: pulp::WithSimd>(self, operation: Op) -> Op::Output {
+    pub(crate) fn run<Op: pulp::WithSimd>(self, operation: Op) -> Op::Output {
         use pulp::Simd;
         match self.0 {
             Level::Scalar(simd, _) => Simd::vectorize(simd, operation),
@@ -175,7 +178,7 @@ impl Isa {
 
     /// Runs an operation on 8-bit integers compiled for this instruction set.
     #[inline]
-    pub fn run_int8<Op: Int8Op>(self, operation: Op) -> Op::Output {
+    pub(crate) fn run_int8<Op: Int8Op>(self, operation: Op) -> Op::Output {
         match self.0 {
             Level::Scalar(_, isa) => isa.vectorize(operation),
             #[cfg(target_arch = "x86_64")]

@@ -34,6 +34,9 @@
 //! # }
 //! ```
 
+#[cfg(target_endian = "big")]
+compile_error!("model files are little-endian, and their weights are used where they lie");
+
 pub mod bench;
 pub mod board;
 #[cfg(feature = "tiny")]
@@ -54,6 +57,7 @@ pub mod kernels;
 pub mod mishap;
 pub mod model;
 pub mod ops;
+pub mod perplexity;
 pub mod prompt;
 pub mod quant;
 pub mod request;

@@ -13,12 +13,13 @@ mod weights;
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
+use crate::kernels::float::all_finite;
 use crate::ops::Compute;
 use abstractor::Abstractor;
 use config::Config;
 use decoder::Decoder;
 use kv_cache::CacheType;
-use observer::Observer;
+use observer::{FirstNotFinite, Observer};
 use vit::Vit;
 use weights::Binder;
 
@@ -86,7 +87,8 @@ impl Model {
     ///
     /// # Errors
     /// [`Kind::Input`](crate::Kind::Input) where the model has no image branch or the picture has
-    /// another size.
+    /// another size, [`Kind::Model`](crate::Kind::Model) where what comes out is not finite, with the
+    /// stage that was the first.
     pub fn encode_image(&self, pixels: &[f32]) -> Result<Vec<f32>> {
         self.encode_image_observed(pixels, &mut ())
     }
@@ -117,10 +119,16 @@ impl Model {
                 pixels.len()
             )));
         }
-        Ok(self
-            .compute
-            .threads
-            .enter(|| eye.vit.forward(&self.compute, pixels, observer)))
+        self.compute.threads.enter(|| {
+            let picture = eye.vit.forward(&self.compute, pixels, observer);
+            if all_finite(&picture) {
+                return Ok(picture);
+            }
+            // Once more, with a look at each stage.
+            let mut first = FirstNotFinite::default();
+            eye.vit.forward(&self.compute, pixels, &mut first);
+            Err(first.error("the vision tower"))
+        })
     }
 
     /// The second half of [`Model::encode_image`]: `picture` is what [`Model::vision`] gave.
@@ -133,10 +141,15 @@ impl Model {
         observer: &mut O,
     ) -> Result<Vec<f32>> {
         let eye = self.eye()?;
-        Ok(self
-            .compute
-            .threads
-            .enter(|| eye.abstractor.forward(&self.compute, picture, observer)))
+        self.compute.threads.enter(|| {
+            let rows = eye.abstractor.forward(&self.compute, picture, observer);
+            if all_finite(&rows) {
+                return Ok(rows);
+            }
+            let mut first = FirstNotFinite::default();
+            eye.abstractor.forward(&self.compute, picture, &mut first);
+            Err(first.error("the abstractor"))
+        })
     }
 
     /// Applies the output head to one normed row (`Stage::FinalNorm`): logits `[vocab_size]`.

@@ -20,6 +20,8 @@ use crate::kernels::Isa;
 use crate::kernels::tiles::{Tile, Tiles};
 use crate::threads::Threads;
 
+pub use crate::kernels::role::Role;
+
 /// What operations run on: the threads and the instruction set.
 #[derive(Debug)]
 pub struct Compute {

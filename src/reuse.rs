@@ -2,8 +2,10 @@
 //!
 //! A [`Memory`] holds a session and what stands at each of its positions. The next prompt is
 //! compared with that from the beginning on, and only what follows the common part is computed:
-//! keys and values depend on nothing but the positions up to theirs, and on rounding, which is not
-//! quite the same in a batch as in tokens computed one by one. Pictures are told apart by a hash
+//! keys and values depend on nothing but the positions up to theirs and on their [`Role`]. So
+//! positions that were computed as a prompt's are those of a fresh run, bit by bit. Those of an answer
+//! are rounded otherwise; they are reused only where [`Memory::reusing_answers`] says so. Pictures are
+//! told apart by a hash
 //! of their pixels ([`PictureKey`]), under which [`PictureCache`] also keeps what the vision tower
 //! made of them. [`Memory::save`] and [`Memory::restore`] carry a memory from one process to the
 //! next.
@@ -18,6 +20,7 @@ use crate::capacity;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::RopeScalingKind;
+use crate::ops::Role;
 use crate::session::{Input, Session};
 
 /// What stands at a position of a sequence.
@@ -34,12 +37,23 @@ pub enum Position {
     },
 }
 
+/// A position that was computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// What stands there.
+    pub position: Position,
+    /// What it was computed as.
+    pub role: Role,
+}
+
 /// A sequence that outlives the request it was computed for.
 #[derive(Debug, Default)]
 pub struct Memory<'m> {
     session: Option<Session<'m>>,
     /// What stands at the session's positions; as many.
-    held: Vec<Position>,
+    held: Vec<Held>,
+    /// Whether positions of answers serve later prompts.
+    reuses_answers: bool,
     /// The longest that the sequence has been since its first position was computed.
     longest: usize,
     /// Positions that a session is made for, where a request needs no more.
@@ -60,8 +74,18 @@ impl<'m> Memory<'m> {
         }
     }
 
+    /// Lets positions of answers serve later prompts that repeat them, as those of a conversation do.
+    /// That saves computing each answer twice. What follows is then rounded otherwise than in a fresh
+    /// run of the same prompt, and may differ from its answer.
+    pub fn reusing_answers(self) -> Self {
+        Memory {
+            reuses_answers: true,
+            ..self
+        }
+    }
+
     /// What stands at the positions computed so far.
-    pub fn held(&self) -> &[Position] {
+    pub fn held(&self) -> &[Held] {
         &self.held
     }
 
@@ -87,8 +111,11 @@ impl<'m> Memory<'m> {
     /// Forgets all but what `wanted` begins with, and gives its length. At least one position of
     /// `wanted` is always left to be computed: without it there were no logits.
     pub fn keep(&mut self, wanted: &[Position]) -> usize {
+        let is_wanted = |(held, wanted): &(&Held, &Position)| {
+            held.position == **wanted && (self.reuses_answers || held.role == Role::Prompt)
+        };
         let common = self.held.iter().zip(wanted);
-        let n_common = common.take_while(|(held, wanted)| held == wanted).count();
+        let n_common = common.take_while(is_wanted).count();
         let n_kept = match self.depends_on_length(wanted.len()) {
             true => 0,
             false => n_common.min(wanted.len().saturating_sub(1)),
@@ -134,7 +161,11 @@ impl<'m> Memory<'m> {
     ) -> Result<bool> {
         let session = self.session.as_mut().ok_or_else(no_session)?;
         let is_whole = session.extend_while(inputs, go_on)?;
-        self.held.extend_from_slice(positions);
+        let held = positions.iter().map(|&position| Held {
+            position,
+            role: Role::Prompt,
+        });
+        self.held.extend(held);
         self.longest = self.longest.max(self.held.len());
         self.held.truncate(session.len());
         Ok(is_whole)
@@ -147,7 +178,7 @@ impl<'m> Memory<'m> {
     pub fn step(&mut self, id: u32) -> Result<()> {
         let session = self.session.as_mut().ok_or_else(no_session)?;
         session.step(id)?;
-        self.held.push(Position::Token(id));
+        self.held.push(Held::of_answer(id));
         self.longest = self.longest.max(self.held.len());
         Ok(())
     }
@@ -160,7 +191,7 @@ impl<'m> Memory<'m> {
     pub fn look_ahead(&mut self, ids: &[u32]) -> Result<()> {
         let session = self.session.as_mut().ok_or_else(no_session)?;
         session.look_ahead(ids)?;
-        self.held.extend(ids.iter().copied().map(Position::Token));
+        self.held.extend(ids.iter().copied().map(Held::of_answer));
         self.longest = self.longest.max(self.held.len());
         Ok(())
     }
@@ -190,6 +221,15 @@ impl<'m> Memory<'m> {
         match &mut self.session {
             Some(session) => session.logits_mut(),
             None => &mut [],
+        }
+    }
+}
+
+impl Held {
+    fn of_answer(id: u32) -> Self {
+        Held {
+            position: Position::Token(id),
+            role: Role::Answer,
         }
     }
 }

@@ -2,16 +2,22 @@
 //!
 //! This is the only stateful part; every front (command line, server, bindings) drives it.
 
+use std::ops::Range;
+
 use crate::error::{Error, Result};
+use crate::kernels::float::all_finite;
 use crate::model::Model;
 use crate::model::adaptive::{Modality, Run};
 use crate::model::decoder::Scratch;
 use crate::model::kv_cache::{CacheType, KvCache};
-use crate::model::observer::Observer;
+use crate::model::observer::{FirstNotFinite, Observer};
+use crate::ops::Role;
 
-/// Positions of a prompt that are computed together. More would only cost memory: the weights are
-/// read once a batch, and at this size reading them no longer shows.
+/// The most positions of a prompt that are computed together. More would only cost memory: the weights
+/// are read once a batch, and at this size reading them no longer shows.
 const BATCH: usize = 512;
+/// The most positions whose logits are computed at a time: the one-token kernels take so many.
+pub const LOGIT_ROWS: usize = 8;
 
 /// A piece of a sequence.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +51,7 @@ impl<'m> Session<'m> {
         Session {
             model,
             cache: KvCache::new(config, cache_type, context),
-            scratch: Scratch::new(config, batch),
+            scratch: Scratch::new(model.decoder(), batch),
             batch,
             runs: Vec::with_capacity(batch),
             logits: vec![0.0; config.vocab_size],
@@ -114,25 +120,65 @@ impl<'m> Session<'m> {
         &mut self.logits[self.row * vocab_size..(self.row + 1) * vocab_size]
     }
 
-    /// Appends `ids` and computes the logits after each. Those after the first are current then;
+    /// Appends `ids`, tokens of an answer, and computes the logits after each: the same as
+    /// [`Session::step`] computes one by one. Those after the first are current then;
     /// [`Session::next_logits`] goes on to the others. Allocates only where no call looked as far.
     ///
     /// # Errors
     /// As [`Session::extend`], and for more ids than are computed together.
     pub fn look_ahead(&mut self, ids: &[u32]) -> Result<()> {
         let vocab_size = self.model.config().decoder.vocab_size;
-        if ids.len() > self.batch {
-            return Err(Error::capacity(format!(
-                "{} positions are too many to look ahead",
-                ids.len()
-            )));
-        }
+        self.check_together(ids)?;
         let n_rows = ids.len().max(1);
         if self.logits.len() < n_rows * vocab_size {
             self.logits.resize(n_rows * vocab_size, 0.0);
         }
-        self.advance(&[Input::Tokens(ids)], n_rows, &mut (), &mut |_| true)?;
+        self.advance(
+            Role::Answer,
+            &[Input::Tokens(ids)],
+            n_rows,
+            &mut (),
+            &mut |_| true,
+        )?;
         Ok(())
+    }
+
+    /// Positions that are computed together.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Appends `ids`, no more than are computed together, as a prompt. Leaves the logits after each
+    /// to [`Session::logits_after`].
+    ///
+    /// # Errors
+    /// As [`Session::extend`], and for more ids than are computed together.
+    pub fn extend_together(&mut self, ids: &[u32]) -> Result<()> {
+        self.check_together(ids)?;
+        let inputs = [Input::Tokens(ids)];
+        self.advance(Role::Prompt, &inputs, 0, &mut (), &mut |_| true)?;
+        Ok(())
+    }
+
+    /// Computes the logits after each of `rows`, counted from the first position that the last call
+    /// of [`Session::extend_together`] appended: `[rows, vocab_size]`.
+    ///
+    /// # Panics
+    /// For more than [`LOGIT_ROWS`], or positions that call did not append.
+    pub fn logits_after(&mut self, rows: Range<usize>) -> &[f32] {
+        let n_rows = rows.len();
+        assert!(n_rows <= LOGIT_ROWS);
+        assert!(rows.end <= self.runs.last().map_or(0, |run| run.rows.end));
+        let n_logits = n_rows * self.model.config().decoder.vocab_size;
+        if self.logits.len() < n_logits {
+            self.logits.resize(n_logits, 0.0);
+        }
+        self.row = 0;
+        let (model, logits) = (self.model, &mut self.logits[..n_logits]);
+        let compute = model.compute();
+        let decoder = model.decoder();
+        decoder.logits(compute, rows, &mut self.scratch, logits, &mut ());
+        logits
     }
 
     /// Makes the logits after the next position of a look ahead the current ones.
@@ -155,15 +201,19 @@ impl<'m> Session<'m> {
     /// # Errors
     /// As [`Session::extend`].
     pub fn step(&mut self, id: u32) -> Result<()> {
-        self.extend(&[Input::Tokens(&[id])])
+        let inputs = [Input::Tokens(&[id])];
+        self.advance(Role::Answer, &inputs, 1, &mut (), &mut |_| true)
+            .map(drop)
     }
 
-    /// Appends `inputs` and computes the logits of what comes next.
+    /// Appends `inputs`, a prompt or a part of it, and computes the logits of what comes next. Where
+    /// a prompt is cut makes no difference to any bit.
     ///
     /// # Errors
     /// [`Kind::Capacity`](crate::Kind::Capacity) where there is not enough room,
     /// [`Kind::Input`](crate::Kind::Input) for ids outside the vocabulary, rows of another width
-    /// than the decoder's, or nothing at all. Nothing has been computed then.
+    /// than the decoder's, or nothing at all, [`Kind::Model`](crate::Kind::Model) where the logits
+    /// are not finite, with the stage that was the first. Nothing has been computed then.
     pub fn extend(&mut self, inputs: &[Input]) -> Result<()> {
         self.extend_observed(inputs, &mut ())
     }
@@ -177,7 +227,8 @@ impl<'m> Session<'m> {
         inputs: &[Input],
         observer: &mut O,
     ) -> Result<()> {
-        self.advance(inputs, 1, observer, &mut |_| true).map(drop)
+        self.advance(Role::Prompt, inputs, 1, observer, &mut |_| true)
+            .map(drop)
     }
 
     /// [`Session::extend`] that can be stopped: before each batch but the first, `go_on` is given
@@ -191,32 +242,64 @@ impl<'m> Session<'m> {
         inputs: &[Input],
         go_on: &mut dyn FnMut(usize) -> bool,
     ) -> Result<bool> {
-        self.advance(inputs, 1, &mut (), go_on)
+        self.advance(Role::Prompt, inputs, 1, &mut (), go_on)
     }
 
     /// Appends `inputs` and computes the logits after each of the last `n_rows` positions.
     fn advance<O: Observer>(
         &mut self,
+        role: Role,
         inputs: &[Input],
         n_rows: usize,
         observer: &mut O,
         go_on: &mut dyn FnMut(usize) -> bool,
     ) -> Result<bool> {
         let n_new = self.check(inputs)?;
+        let start = self.len();
+        if !self.compute_inputs(role, inputs, n_new, n_rows, observer, go_on) {
+            return Ok(false);
+        }
+        let vocab_size = self.model.config().decoder.vocab_size;
+        if !all_finite(&self.logits[..n_rows * vocab_size]) {
+            // Once more, with a look at each stage.
+            let mut first = FirstNotFinite::default();
+            self.truncate(start);
+            self.compute_inputs(role, inputs, n_new, n_rows, &mut first, &mut |_| true);
+            self.truncate(start);
+            return Err(first.error("the output head"));
+        }
+        Ok(true)
+    }
+
+    /// [`Session::advance`] for inputs of `n_new` positions that have been checked; whether all of
+    /// them were computed.
+    fn compute_inputs<O: Observer>(
+        &mut self,
+        role: Role,
+        inputs: &[Input],
+        n_new: usize,
+        n_rows: usize,
+        observer: &mut O,
+        go_on: &mut dyn FnMut(usize) -> bool,
+    ) -> bool {
         let longest = self.len() + n_new;
         let model = self.model;
         let width = model.config().decoder.hidden_size;
+        // Pieces of equal length, since a short one at the end would take longer than its share. The
+        // rows whose logits are wanted have to be in the last one.
+        let n_pieces = n_new.div_ceil(self.batch);
+        let piece = n_new.div_ceil(n_pieces).max(n_rows);
 
         let mut n = 0;
         self.runs.clear();
         for input in inputs {
             for i in 0..input.n_positions(width) {
-                if n == self.batch {
-                    self.compute(longest, observer);
+                if n == piece {
+                    self.compute(role, longest, observer);
                     self.runs.clear();
                     n = 0;
                     if !go_on(self.len()) {
-                        return Ok(false);
+                        return false;
                     }
                 }
                 let row = &mut self.scratch.x[n * width..(n + 1) * width];
@@ -228,26 +311,42 @@ impl<'m> Session<'m> {
                 n += 1;
             }
         }
-        self.compute(longest, observer);
+        self.compute(role, longest, observer);
+        if n_rows == 0 {
+            return true;
+        }
         let rows = n - n_rows..n;
         let logits = &mut self.logits[..n_rows * model.config().decoder.vocab_size];
         model
             .decoder()
             .logits(model.compute(), rows, &mut self.scratch, logits, observer);
         self.row = 0;
-        Ok(true)
+        true
     }
 
     /// Passes the rows gathered in `scratch.x` through the decoder.
-    fn compute<O: Observer>(&mut self, longest: usize, observer: &mut O) {
+    fn compute<O: Observer>(&mut self, role: Role, longest: usize, observer: &mut O) {
         self.model.decoder().forward(
             self.model.compute(),
+            role,
             &self.runs,
             longest,
             &mut self.cache,
             &mut self.scratch,
             observer,
         );
+    }
+
+    /// Fails for more ids than are computed together.
+    fn check_together(&self, ids: &[u32]) -> Result<()> {
+        if ids.len() > self.batch {
+            return Err(Error::capacity(format!(
+                "{} positions are too many to compute together; up to {} are",
+                ids.len(),
+                self.batch
+            )));
+        }
+        Ok(())
     }
 
     /// Checks `inputs` and counts their positions.

@@ -31,7 +31,11 @@ fn conversation(assistant: &Assistant, context: usize) -> Conversation<'_> {
         context: Some(context),
         ..Request::new(Prompt::turns(Vec::new()))
     };
-    let mut conversation = Conversation::new(assistant, Memory::with_room(context), settings);
+    let mut conversation = Conversation::new(
+        assistant,
+        Memory::with_room(context).reusing_answers(),
+        settings,
+    );
     conversation.template = Some(Template::MplugOwl2);
     conversation
 }

@@ -44,7 +44,8 @@ fn convert(target: &Path, quant: &str) {
     let checkpoint = golden("checkpoints/tiny");
     let target = target.to_str().unwrap();
     let line = ["owl2-convert", &checkpoint, "-o", target, "--quant", quant];
-    owl2_convert::run(&Args::parse_from([&line[..], &["--quiet"]].concat())).unwrap();
+    let flags = ["--no-rotate", "--quiet"];
+    owl2_convert::run(&Args::parse_from([&line[..], &flags].concat())).unwrap();
 }
 
 fn eval(directory: &Path, questions: &[Value], flags: &[&str]) -> Output {

@@ -16,20 +16,23 @@ Examples:
   owl2-convert mplug-owl2-llama2-7b -o owl2-q8_0.gguf --quant q8_0 --dry-run
   owl2-convert mplug-owl2-llama2-7b -o tuned.gguf --lora my-adapter
   owl2-convert mplug-owl2-llama2-7b -o mix.gguf --tensor-type 'blk.*.ffn_down.weight=q6_k'
+  owl2-convert model-f16.gguf -o model-q4_k.gguf
   owl2-convert --random 7b --seed 1 -o random.gguf
   owl2-convert --verify owl2-q4_k.gguf mplug-owl2-llama2-7b
 
 Exit status: 0 success, 2 wrong usage, 4 unusable checkpoint or file, 5 input or output failed, 101 a
 mistake in the program, 130 interrupted.";
 
-/// Packs an mPLUG-Owl2 checkpoint into the single GGUF file that owl2 runs.
+/// Packs an mPLUG-Owl2 checkpoint, or a GGUF file of floats, into the single GGUF file that owl2
+/// runs.
 #[derive(Debug, Parser)]
 #[command(name = "owl2-convert", version, after_help = EXAMPLES)]
 pub struct Args {
     /// Directory of the checkpoint: config.json, tokenizer.model, and the weights as safetensors
-    /// or torch .bin files, single or sharded
+    /// or torch .bin files, single or sharded. Or a GGUF file of F32, F16 or BF16: one of a plain
+    /// LLaMA model, with any tokenizer, or one that this program made
     #[arg(
-        value_name = "CHECKPOINT_DIR",
+        value_name = "CHECKPOINT",
         required_unless_present_any = ["random", "verify", "completions", "man"],
         conflicts_with = "random"
     )]
@@ -63,6 +66,12 @@ pub struct Args {
     /// character. Repeat for several; the last that matches counts
     #[arg(long, value_name = "GLOB=TYPE", conflicts_with = "verify")]
     pub tensor_type: Vec<TensorType>,
+
+    /// Leave the columns of quantized matrices as they are. They are rotated otherwise, which
+    /// spreads outliers of weights and activations, so that less is lost by rounding; only owl2
+    /// can read such files
+    #[arg(long, conflicts_with = "verify")]
+    pub no_rotate: bool,
 
     /// Directory of a LoRA adapter to merge into the checkpoint
     #[arg(

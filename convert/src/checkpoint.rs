@@ -24,7 +24,8 @@ use owl2::tokenizer::Vocabulary;
 use owl2::{Error, Result};
 
 pub(crate) use index::open_file;
-pub(crate) use stored::Stored;
+pub(crate) use shard::Shard;
+pub(crate) use stored::{Stored, row_major};
 
 use crate::lora::{self, Adapter, Delta};
 use crate::preprocessor::PREPROCESSOR_FILE;
@@ -96,7 +97,7 @@ impl Tensor {
         }
     }
 
-    fn read(&self, start: usize, out: &mut [f32]) -> Result<()> {
+    pub(crate) fn read(&self, start: usize, out: &mut [f32]) -> Result<()> {
         let end = start.checked_add(out.len());
         if end.is_none_or(|end| end > self.stored.n_elements()) {
             return Err(Error::model(format!(

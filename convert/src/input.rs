@@ -1,33 +1,85 @@
-//! What a conversion starts from: a checkpoint, or random weights of a shape.
+//! What a conversion starts from: a checkpoint, a GGUF file of floats, or random weights of a shape.
 
+mod gguf_file;
+
+use std::path::Path;
+
+use owl2::Result;
+use owl2::gguf::names::{self, visual};
+use owl2::gguf::write::Metadata;
 use owl2::model::config::Config;
+use owl2::prompt::Template;
 use owl2::sampler::Sampling;
 use owl2::tokenizer::Vocabulary;
 
 use crate::checkpoint::{Checkpoint, TensorSource};
+use crate::mapping::{self, Mapped};
+
+/// Whose names and shapes the tensors have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// The checkpoint's.
+    Checkpoint,
+    /// Those of the file to be written.
+    Gguf,
+}
 
 /// Everything a file is made from.
 pub struct Input {
-    /// The weights, under the checkpoint's names.
+    /// The weights.
     pub tensors: Box<dyn TensorSource>,
+    /// What they are called.
+    pub naming: Naming,
     /// Hyper-parameters.
     pub config: Config,
-    /// The pieces of the tokenizer.
-    pub vocabulary: Vocabulary,
-    /// How tokens are chosen by default.
-    pub sampling: Sampling,
+    /// What else the file says: tokenizer, sampling, prompt template.
+    pub metadata: Metadata,
     /// `general.name`.
     pub name: String,
+}
+
+impl Input {
+    /// Opens a GGUF file of floats.
+    ///
+    /// # Errors
+    /// [`Kind::Io`](owl2::Kind::Io) where it cannot be read, [`Kind::Model`](owl2::Kind::Model),
+    /// naming the key or tensor, where it is no model that can be converted, or is quantized.
+    pub fn open_gguf(path: &Path) -> Result<Self> {
+        gguf_file::open(path).map_err(|e| e.in_file(path))
+    }
+
+    /// Maps every tensor of the file to be written, in its order.
+    ///
+    /// # Errors
+    /// As [`mapping::map`].
+    pub fn map(&self) -> Result<Vec<Mapped>> {
+        match self.naming {
+            Naming::Checkpoint => mapping::map(&self.config, self.tensors.as_ref()),
+            Naming::Gguf => mapping::map_same(&self.config, self.tensors.as_ref()),
+        }
+    }
 }
 
 impl From<Checkpoint> for Input {
     fn from(checkpoint: Checkpoint) -> Self {
         Input {
+            naming: Naming::Checkpoint,
             config: checkpoint.config().clone(),
-            vocabulary: checkpoint.vocabulary().clone(),
-            sampling: checkpoint.sampling().clone(),
+            metadata: metadata(checkpoint.vocabulary(), checkpoint.sampling()),
             name: checkpoint.name().to_owned(),
             tensors: Box::new(checkpoint),
         }
     }
+}
+
+/// What the file of an mPLUG-Owl2 model says beside its hyper-parameters.
+pub(crate) fn metadata(vocabulary: &Vocabulary, sampling: &Sampling) -> Metadata {
+    let mut metadata = Metadata::default();
+    vocabulary.write(&mut metadata);
+    sampling.write(&mut metadata);
+    metadata.set(
+        names::key(names::ARCHITECTURE, visual::PROMPT_TEMPLATE),
+        Template::MplugOwl2.to_string(),
+    );
+    metadata
 }

@@ -1,6 +1,6 @@
-//! Packs an mPLUG-Owl2 checkpoint into a single GGUF file.
+//! Packs an mPLUG-Owl2 checkpoint, or a GGUF file of floats, into a single quantized GGUF file.
 //!
-//! [`checkpoint`] reads a directory, [`mapping`] says which of its tensors become which of the
+//! [`checkpoint`] reads a directory, [`input`] a GGUF file, [`mapping`] says which of its tensors become which of the
 //! file's, [`recipe`] gives each a type, and [`pack`] streams them through the quantizers into the
 //! file. [`verify`] looks at the result with other eyes.
 
@@ -59,11 +59,12 @@ pub fn run(args: &Args) -> Result<()> {
         check_target(output, args.force)?;
     }
     let input = open(args)?.ok_or_else(|| Error::usage("there is nothing to convert"))?;
-    let mapped = mapping::map(&input.config, input.tensors.as_ref())?;
+    let mapped = input.map()?;
     let recipe = Recipe {
         quant: args.quant,
         vision: args.vision_quant,
         tensor_types: args.tensor_type.clone(),
+        rotate: !args.no_rotate,
     };
     let plan = recipe.plan(&input.config)?;
     if !args.quiet {
@@ -90,10 +91,19 @@ fn open(args: &Args) -> Result<Option<Input>> {
     if let Some(shape) = args.random {
         return Ok(Some(shape.input(args.seed)));
     }
-    let Some(dir) = &args.checkpoint else {
+    let Some(path) = &args.checkpoint else {
         return Ok(None);
     };
-    let mut checkpoint = Checkpoint::open(dir)?;
+    if path.is_file() {
+        if args.lora.is_some() {
+            return Err(Error::usage(
+                "can only be merged into the checkpoint in a directory, not into a GGUF file",
+            )
+            .in_flag("--lora"));
+        }
+        return Input::open_gguf(path).map(Some);
+    }
+    let mut checkpoint = Checkpoint::open(path)?;
     if let Some(adapter) = &args.lora {
         checkpoint = checkpoint.with_lora(adapter)?;
     }

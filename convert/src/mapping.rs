@@ -230,6 +230,32 @@ pub fn map(config: &Config, source: &dyn TensorSource) -> Result<Vec<Mapped>> {
     Ok(mapped)
 }
 
+/// [`map`] for a source that has the names and shapes of the file to be written.
+///
+/// # Errors
+/// As [`map`].
+pub fn map_same(config: &Config, source: &dyn TensorSource) -> Result<Vec<Mapped>> {
+    let mut check = Check {
+        source,
+        used: HashSet::new(),
+        problems: Vec::new(),
+    };
+    let mapped = layout::tensors(config)
+        .into_iter()
+        .map(|spec| {
+            let name = spec.name.clone();
+            check.require(&name, &spec.shape);
+            let order = RowOrder::Same;
+            Mapped {
+                spec,
+                origin: Origin::Rows { name, order },
+            }
+        })
+        .collect();
+    check.finish()?;
+    Ok(mapped)
+}
+
 /// Name and shape of every tensor that a checkpoint with this configuration must have.
 pub fn required(config: &Config) -> Vec<(String, Vec<usize>)> {
     layout::tensors(config)
@@ -239,7 +265,7 @@ pub fn required(config: &Config) -> Vec<(String, Vec<usize>)> {
         .collect()
 }
 
-/// Compares what the mapping needs with what the checkpoint has.
+/// Compares what the mapping needs with what the source has.
 struct Check<'a> {
     source: &'a dyn TensorSource,
     used: HashSet<String>,
@@ -250,9 +276,7 @@ impl Check<'_> {
     fn rows(&mut self, spec: &TensorSpec, config: &Config) -> Origin {
         let name = source_name(&spec.name);
         let shape = source_shape(spec, config);
-        if !self.has(&name, &shape) {
-            self.problems.push(format!("{name} is missing"));
-        }
+        self.require(&name, &shape);
         if spec.name == tensor::POSITION_EMBEDDING && shape.len() == 2 && shape[0] != spec.shape[0]
         {
             let grid = visual(config).vit.grid_size();
@@ -278,7 +302,14 @@ impl Check<'_> {
         }
     }
 
-    /// Whether the checkpoint has `name`; another shape than `shape` is noted as a problem.
+    /// Notes as a problem where the source does not have `name`, or in another shape.
+    fn require(&mut self, name: &str, shape: &[usize]) {
+        if !self.has(name, shape) {
+            self.problems.push(format!("{name} is missing"));
+        }
+    }
+
+    /// Whether the source has `name`; another shape than `shape` is noted as a problem.
     fn has(&mut self, name: &str, shape: &[usize]) -> bool {
         let Some(meta) = self.source.meta(name) else {
             return false;
@@ -311,7 +342,7 @@ impl Check<'_> {
             n => format!("\n  and {n} more"),
         };
         Err(Error::model(format!(
-            "{} tensors of the checkpoint do not fit its configuration:\n  {}{more}",
+            "{} tensors do not fit the model's configuration:\n  {}{more}",
             self.problems.len(),
             listed.join("\n  ")
         )))

@@ -9,10 +9,10 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use owl2::gguf::DType;
-use owl2::gguf::names::{self, general, visual};
+use owl2::gguf::names::general;
 use owl2::gguf::write::{Metadata, Writer};
-use owl2::prompt::Template;
-use owl2::{Error, Result, quant};
+use owl2::quant::{self, Rotation};
+use owl2::{Error, Result};
 
 use crate::checkpoint::TensorSource;
 use crate::input::Input;
@@ -48,7 +48,7 @@ pub(crate) fn pieces<'a>(shapes: impl Iterator<Item = &'a [usize]>) -> Vec<Piece
     let mut pieces = Vec::new();
     for (tensor, shape) in shapes.enumerate() {
         let n_values: usize = shape.iter().product();
-        let row_len = shape.last().copied().unwrap_or(1).max(1);
+        let row_len = row_len(shape).max(1);
         let step = (PIECE_VALUES / row_len).max(1) * row_len;
         pieces.extend((0..n_values).step_by(step).map(|start| Piece {
             tensor,
@@ -59,19 +59,33 @@ pub(crate) fn pieces<'a>(shapes: impl Iterator<Item = &'a [usize]>) -> Vec<Piece
     pieces
 }
 
+/// Values of a row of a tensor: a matrix of higher rank has its trailing dimensions flattened, as
+/// where the model binds it, and a vector is one row.
+pub(crate) fn row_len(shape: &[usize]) -> usize {
+    match shape {
+        [n] => *n,
+        [_, inner @ ..] => inner.iter().product(),
+        [] => 1,
+    }
+}
+
 /// Everything but the tensors.
-pub fn metadata(input: &Input, quant: Quant) -> Metadata {
+pub fn metadata(input: &Input, quant: Quant, plan: &Plan) -> Metadata {
     let mut metadata = Metadata::default();
-    input.config.write(&mut metadata);
+    input.config.write(&mut metadata, plan.rotation.as_ref());
     metadata.set(general::NAME, input.name.as_str());
     metadata.set(general::FILE_TYPE, quant.file_type());
     metadata.set(general::QUANTIZATION_VERSION, QUANTIZATION_VERSION);
-    input.vocabulary.write(&mut metadata);
-    input.sampling.write(&mut metadata);
-    metadata.set(
-        names::key(names::ARCHITECTURE, visual::PROMPT_TEMPLATE),
-        Template::MplugOwl2.to_string(),
-    );
+    let from = format!("{}.", input.config.architecture(false));
+    let to = format!("{}.", input.config.architecture(plan.rotation.is_some()));
+    let others = input.metadata.pairs().iter().map(|(key, value)| {
+        let key = match key.strip_prefix(&from) {
+            Some(name) => format!("{to}{name}"),
+            None => key.clone(),
+        };
+        (key, value.clone())
+    });
+    metadata.add_missing(others);
     metadata
 }
 
@@ -105,7 +119,8 @@ pub fn pack(
         let piece = pieces[i];
         values.resize(piece.len, 0.0);
         mapped[piece.tensor].read(source, piece.start, values)?;
-        encode(&plan.tensors[piece.tensor], piece.start, values)
+        let tensor = &plan.tensors[piece.tensor];
+        encode(tensor, plan.rotation.as_ref(), piece.start, values)
     };
     let take = |bytes: Vec<u8>| {
         interrupt::check()?;
@@ -119,8 +134,14 @@ pub fn pack(
     Ok(written)
 }
 
-/// The bytes of `values`, which start at element `start` of `tensor`.
-fn encode(tensor: &Planned, start: usize, values: &[f32]) -> Result<Vec<u8>> {
+/// The bytes of `values`, whole rows that start at element `start` of `tensor`. Afterwards `values`
+/// are what was quantized.
+fn encode(
+    tensor: &Planned,
+    rotation: Option<&Rotation>,
+    start: usize,
+    values: &mut [f32],
+) -> Result<Vec<u8>> {
     let limit = match tensor.dtype {
         DType::F32 | DType::BF16 => f32::MAX,
         _ => MAX_F16,
@@ -136,6 +157,22 @@ fn encode(tensor: &Planned, start: usize, values: &[f32]) -> Result<Vec<u8>> {
             format!("element {index} is {value}; the checkpoint is damaged")
         };
         return Err(Error::model(problem).in_tensor(&tensor.spec.name));
+    }
+    if let Some(rotation) = rotation.filter(|_| !tensor.dtype.is_float()) {
+        let row_len = row_len(&tensor.spec.shape);
+        values
+            .chunks_exact_mut(row_len)
+            .for_each(|row| rotation.apply(row));
+        // Many large values of a row can add up to one that no scale holds.
+        if let Some(i) = first_beyond(values, MAX_F16) {
+            return Err(Error::model(format!(
+                "row {} has the value {} once rotated, which {} cannot hold; choose f32 for it or pass --no-rotate",
+                (start + i) / row_len,
+                values[i],
+                tensor.dtype
+            ))
+            .in_tensor(&tensor.spec.name));
+        }
     }
     let n_bytes = values.len() / tensor.dtype.block_len() * tensor.dtype.block_bytes();
     let mut bytes = vec![0; n_bytes];
@@ -162,7 +199,8 @@ pub fn create(
     plan: &Plan,
     force: bool,
 ) -> Result<Writer> {
-    Writer::create(target, &metadata(input, quant), &plan.declarations(), force)
+    let metadata = metadata(input, quant, plan);
+    Writer::create(target, &metadata, &plan.declarations(), force)
 }
 
 #[cfg(test)]
@@ -177,7 +215,7 @@ mod tests {
             let mut at = 0;
             for piece in pieces.iter().filter(|piece| piece.tensor == tensor) {
                 assert_eq!(piece.start, at);
-                assert!(piece.len.is_multiple_of(*shape.last().unwrap()));
+                assert!(piece.len.is_multiple_of(row_len(shape)));
                 at += piece.len;
             }
             assert_eq!(at, shape.iter().product::<usize>());

@@ -8,6 +8,7 @@ use indicatif::HumanBytes;
 use owl2::gguf::DType;
 use owl2::gguf::write::TensorDecl;
 use owl2::model::layout::{Part, TensorSpec};
+use owl2::quant::Rotation;
 
 /// A tensor and its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,10 +22,12 @@ pub struct Planned {
 }
 
 /// Every tensor of the file to be, in order. Displayed, it is the table that the user sees.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The tensors.
     pub tensors: Vec<Planned>,
+    /// How the columns of those that are stored in blocks are rotated, if they are.
+    pub rotation: Option<Rotation>,
 }
 
 /// The size of a group of tensors.

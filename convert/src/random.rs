@@ -16,7 +16,7 @@ use owl2::model::visual_config::{AbstractorConfig, Activation, VisualConfig, Vit
 use owl2::sampler::Sampling;
 
 use crate::checkpoint::{ElementType, TensorMeta, TensorSource};
-use crate::input::Input;
+use crate::input::{self, Input, Naming};
 use crate::mapping;
 
 /// The shapes that `--random` names.
@@ -149,8 +149,11 @@ impl Shape {
         };
         Input {
             tensors: Box::new(RandomTensors::new(&config, seed)),
-            vocabulary: vocabulary::synthetic(config.decoder.vocab_size),
-            sampling: Sampling::default(),
+            naming: Naming::Checkpoint,
+            metadata: input::metadata(
+                &vocabulary::synthetic(config.decoder.vocab_size),
+                &Sampling::default(),
+            ),
             name: format!("random {shape}, seed {seed}"),
             config,
         }

@@ -11,6 +11,7 @@ use owl2::gguf::DType;
 use owl2::gguf::names::tensor;
 use owl2::model::config::Config;
 use owl2::model::layout::{self, Part, TensorKind, TensorSpec};
+use owl2::quant::Rotation;
 use owl2::{Error, Result};
 
 use crate::mapping::in_stack;
@@ -133,7 +134,7 @@ impl FromStr for TensorType {
 }
 
 /// What the user asks for.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
     /// The base.
     pub quant: Quant,
@@ -141,6 +142,20 @@ pub struct Recipe {
     pub vision: Option<DType>,
     /// Exceptions; the last that matches counts.
     pub tensor_types: Vec<TensorType>,
+    /// Whether the columns of matrices that are stored in blocks are rotated.
+    pub rotate: bool,
+}
+
+impl Default for Recipe {
+    /// What the program does without flags.
+    fn default() -> Self {
+        Recipe {
+            quant: Quant::default(),
+            vision: None,
+            tensor_types: Vec::new(),
+            rotate: true,
+        }
+    }
 }
 
 impl Recipe {
@@ -154,7 +169,7 @@ impl Recipe {
         for rule in &self.tensor_types {
             rule.check(&specs)?;
         }
-        let tensors = specs
+        let tensors: Vec<_> = specs
             .into_iter()
             .map(|spec| {
                 let wanted = self.wanted(&spec, config);
@@ -166,7 +181,11 @@ impl Recipe {
                 }
             })
             .collect();
-        Ok(Plan { tensors })
+        let has_blocks = tensors.iter().any(|tensor| !tensor.dtype.is_float());
+        Ok(Plan {
+            tensors,
+            rotation: (self.rotate && has_blocks).then(Rotation::default),
+        })
     }
 
     fn wanted(&self, spec: &TensorSpec, config: &Config) -> DType {
@@ -258,8 +277,8 @@ mod tests {
     fn with(quant: Quant, tensor_types: &[&str]) -> Recipe {
         Recipe {
             quant,
-            vision: None,
             tensor_types: tensor_types.iter().map(|t| t.parse().unwrap()).collect(),
+            ..Recipe::default()
         }
     }
 
@@ -297,6 +316,19 @@ mod tests {
             assert_eq!(dtype("v.blk.23.attn_qkv.weight"), vision);
             assert_eq!(dtype("blk.0.attn_norm.weight"), DType::F32);
         }
+    }
+
+    #[test]
+    fn only_files_with_blocks_are_rotated() {
+        let config = Shape::Tiny.config();
+        let is_rotated = |recipe: Recipe| recipe.plan(&config).unwrap().rotation.is_some();
+        assert!(is_rotated(with(Quant::Q8_0, &[])));
+        assert!(is_rotated(with(Quant::F32, &["blk.0.attn_q.weight=q8_0"])));
+        assert!(!is_rotated(with(Quant::F16, &["blk.*=bf16"])));
+        assert!(!is_rotated(Recipe {
+            rotate: false,
+            ..Recipe::default()
+        }));
     }
 
     #[test]

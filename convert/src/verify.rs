@@ -14,19 +14,20 @@ use gguf_rs::{ByteOrder, GGUFContainer};
 use indicatif::HumanCount;
 
 use owl2::gguf::header::MAGIC;
-use owl2::gguf::names::{self, visual};
+use owl2::gguf::names::{self, tokenizer, visual};
 use owl2::gguf::{DType, Gguf, TensorBytes};
 use owl2::model::Model;
 use owl2::ops::Compute;
 use owl2::prompt::Template;
+use owl2::quant::{self, Rotation};
 use owl2::sampler::Sampling;
 use owl2::tokenizer::Vocabulary;
-use owl2::{Error, Result, quant};
+use owl2::{Error, Result};
 
 use crate::input::Input;
 use crate::interrupt;
-use crate::mapping::{self, Mapped};
-use crate::pack::{Piece, first_beyond, pieces};
+use crate::mapping::Mapped;
+use crate::pack::{Piece, first_beyond, pieces, row_len};
 use crate::pipeline;
 use crate::progress::Progress;
 
@@ -167,15 +168,19 @@ fn compare_readers(path: &Path, gguf: &Gguf) -> Result<()> {
 /// Binds the model and reads all other parts of the metadata.
 fn check_contents(gguf: &Gguf) -> Result<()> {
     let model = Model::new(gguf, Compute::new(NonZeroUsize::MIN)?)?;
-    let vocabulary = Vocabulary::read(gguf)?;
     Sampling::read(gguf)?;
-    if model.config().visual.is_some() {
+    let template = Template::read(gguf)?;
+    let is_plain = model.config().visual.is_none();
+    if !is_plain && template.is_none() {
         let key = names::key(names::ARCHITECTURE, visual::PROMPT_TEMPLATE);
-        let template: &str = gguf.get(&key)?;
-        template
-            .parse::<Template>()
-            .map_err(|e| Error::model(e.to_string()).in_key(key))?;
+        return Err(Error::model("is missing from the file's metadata").in_key(key));
     }
+    // Plain LLaMA files may have a tokenizer that this program cannot run.
+    let tokenizer_model = gguf.find::<&str>(tokenizer::MODEL)?;
+    if is_plain && tokenizer_model != Some(tokenizer::MODEL_LLAMA) {
+        return Ok(());
+    }
+    let vocabulary = Vocabulary::read(gguf)?;
     let (n_pieces, n_rows) = (vocabulary.pieces.len(), model.config().decoder.vocab_size);
     if n_pieces > n_rows {
         return Err(Error::model(format!(
@@ -187,7 +192,7 @@ fn check_contents(gguf: &Gguf) -> Result<()> {
 
 /// For each tensor of the file, in its order, where it comes from.
 fn originals(gguf: &Gguf, original: &Input) -> Result<Vec<Mapped>> {
-    let mut mapped = mapping::map(&original.config, original.tensors.as_ref())?;
+    let mut mapped = original.map()?;
     gguf.tensors()
         .iter()
         .map(|tensor| {
@@ -235,6 +240,7 @@ fn measure(
     quiet: bool,
 ) -> Result<Vec<Sums>> {
     let tensors = gguf.tensors();
+    let rotation = Rotation::read(gguf)?;
     let data: Vec<_> = tensors.iter().map(|tensor| gguf.data(tensor)).collect();
     let pieces = pieces(tensors.iter().map(|tensor| tensor.shape.as_slice()));
     let make = |i: usize, (stored, wanted): &mut Buffers| {
@@ -247,6 +253,11 @@ fn measure(
             ..Sums::default()
         };
         if let Some((input, mapped)) = original {
+            if let Some(rotation) = rotation.as_ref().filter(|_| !dtype.is_float()) {
+                stored
+                    .chunks_exact_mut(row_len(&tensors[piece.tensor].shape))
+                    .for_each(|row| rotation.undo(row));
+            }
             wanted.resize(piece.len, 0.0);
             mapped[piece.tensor].read(input.tensors.as_ref(), piece.start, wanted)?;
             sums.original = sum_of_squares(wanted.iter().copied());

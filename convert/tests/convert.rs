@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use owl2::gguf::write::Metadata;
 use owl2::gguf::{DType, Gguf};
 use owl2::model::Model;
 use owl2::model::config::Config;
@@ -314,8 +315,12 @@ fn a_random_model_opens_with_everything_in_it() {
     let gguf = Gguf::open(&target).unwrap();
     let model = Model::new(&gguf, Compute::new(NonZeroUsize::MIN).unwrap()).unwrap();
     assert_eq!(model.config(), &input.config);
-    assert_eq!(Vocabulary::read(&gguf).unwrap(), input.vocabulary);
-    assert_eq!(Sampling::read(&gguf).unwrap(), input.sampling);
+    let mut metadata = Metadata::default();
+    Vocabulary::read(&gguf).unwrap().write(&mut metadata);
+    Sampling::read(&gguf).unwrap().write(&mut metadata);
+    let template = gguf.get::<&str>("mplug_owl2.prompt.template").unwrap();
+    metadata.set("mplug_owl2.prompt.template", template);
+    assert_eq!(metadata, input.metadata);
     assert_eq!(gguf.get::<&str>("general.name").unwrap(), input.name);
     assert_eq!(gguf.get::<u32>("general.file_type").unwrap(), 15);
     assert_eq!(gguf.get::<u32>("general.quantization_version").unwrap(), 2);

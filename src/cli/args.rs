@@ -7,7 +7,9 @@ mod tools;
 use clap::{Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(super) use ask::AskArgs;
-pub(super) use tools::{BenchArgs, CompletionsArgs, EvalArgs, InfoArgs, TokenizeArgs};
+pub(super) use tools::{
+    BenchArgs, CompletionsArgs, EvalArgs, InfoArgs, PerplexityArgs, TokenizeArgs,
+};
 
 const HELP: &str = "\
 {about-with-newline}
@@ -55,6 +57,8 @@ pub(super) enum Command {
     Tokenize(TokenizeArgs),
     /// Asks questions with known answers and counts how many come out right
     Eval(EvalArgs),
+    /// Measures how well a model predicts a text, and how far it is from another file of itself
+    Perplexity(PerplexityArgs),
     /// Measures how fast a model runs, beside what this machine could do
     Bench(BenchArgs),
     /// Prints a completion script for a shell

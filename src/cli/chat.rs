@@ -27,7 +27,7 @@ const PROMPT: &str = "> ";
 /// Talks until the person leaves.
 pub(super) fn run(args: &AskArgs, assistant: &Assistant) -> Result<()> {
     let room = assistant.context(args.running.ctx_size)?;
-    let mut memory = Memory::with_room(room);
+    let mut memory = Memory::with_room(room).reusing_answers();
     let cache = CacheFile::open(args, assistant, &mut memory)?;
     let mut editor = Editor::open(args.running.history.as_deref())?;
     let mut chat = Chat::new(args, assistant, memory)?;

@@ -12,12 +12,14 @@ use crate::error::Result;
 use crate::gguf::names::general;
 use crate::gguf::{DType, Gguf};
 use crate::kernels::Isa;
+use crate::model::Model;
 use crate::model::config::Config;
 use crate::model::layout::{self, Part};
 use crate::model::visual_config::VisualConfig;
 use crate::ops::Compute;
 use crate::prompt::Template;
-use crate::request::{Assistant, check_context};
+use crate::quant::{Rotation, rotation};
+use crate::request::check_context;
 use crate::sampler::Sampling;
 use crate::session::Session;
 use crate::threads;
@@ -54,6 +56,7 @@ struct Info {
     config: Config,
     template: Option<Template>,
     sampling: Sampling,
+    rotation: Option<Rotation>,
     sizes: BTreeMap<Part, Size>,
     file_bytes: u64,
     context: usize,
@@ -134,8 +137,8 @@ fn gather(args: &InfoArgs, model: ModelFile) -> Result<Info> {
     let gguf = model.open()?;
     let compute = Compute::new(threads::default_count())?;
     let isa = compute.isa;
-    let assistant = Assistant::new(&gguf, compute)?;
-    let model = assistant.model();
+    // Not an assistant: what has a tokenizer that cannot be run can be described all the same.
+    let model = Model::new(&gguf, compute)?;
     let config = model.config();
     let context = args
         .ctx_size
@@ -145,16 +148,17 @@ fn gather(args: &InfoArgs, model: ModelFile) -> Result<Info> {
         name: gguf.find::<&str>(general::NAME)?.map(str::to_owned),
         architecture: gguf.get::<&str>(general::ARCHITECTURE)?.to_owned(),
         config: config.clone(),
-        template: assistant.template(),
-        sampling: assistant.sampling().clone(),
+        template: Template::read(&gguf)?,
+        sampling: Sampling::read(&gguf)?,
+        rotation: Rotation::read(&gguf)?,
         sizes: sizes(&gguf, config),
         file_bytes: gguf.file_bytes() as u64,
         context,
-        session_bytes: Session::bytes(model, context),
+        session_bytes: Session::bytes(&model, context),
         isa,
         expected: args
             .board
-            .map(|board| Expected::new(board, &Work::new(&gguf, model))),
+            .map(|board| Expected::new(board, &Work::new(&gguf, &model))),
     })
 }
 
@@ -168,6 +172,12 @@ fn as_text(info: &Info) -> String {
         "sampling     top-k {}, top-p {} (with --temp above 0)\n",
         info.sampling.top_k, info.sampling.top_p
     );
+    if info.rotation.is_some() {
+        text += &format!(
+            "rotation     columns in blocks of {}\n",
+            rotation::BLOCK_LEN
+        );
+    }
     text += "\nPart         Size        Bits per weight  Tensors\n";
     let mut total = Size::default();
     for (part, size) in &info.sizes {
@@ -295,6 +305,9 @@ fn as_json(info: &Info) -> Value {
         "isa": info.isa.name(),
         "board": info.expected.as_ref().map(Expected::as_json),
         "template": info.template.map(|template| template.to_string()),
+        "rotation": info.rotation.as_ref().map(|_| json!({
+            "block_length": rotation::BLOCK_LEN,
+        })),
         "sampling": {
             "temperature": info.sampling.temperature,
             "top_k": info.sampling.top_k,

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::perplexity::statistics::{divergence, log_sum_exp};
+
 /// How many of how many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -68,12 +70,8 @@ pub struct Divergence {
 impl Divergence {
     /// Adds that of one token, by the logits of both.
     pub(super) fn add(&mut self, reference: &[f32], logits: &[f32]) {
-        let (reference_sum, sum) = (log_sum_exp(reference), log_sum_exp(logits));
-        let terms = reference.iter().zip(logits).map(|(&reference, &logit)| {
-            let log_probability = f64::from(reference) - reference_sum;
-            log_probability.exp() * (log_probability - (f64::from(logit) - sum))
-        });
-        self.sum += terms.sum::<f64>();
+        let log_sums = (log_sum_exp(reference), log_sum_exp(logits));
+        self.sum += divergence(reference, logits, log_sums);
         self.n += 1;
     }
 
@@ -81,13 +79,6 @@ impl Divergence {
     pub fn mean(&self) -> f64 {
         self.sum / self.n.max(1) as f64
     }
-}
-
-/// The logarithm of the sum of the exponentials.
-fn log_sum_exp(logits: &[f32]) -> f64 {
-    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|x| f64::from(x - highest).exp()).sum();
-    f64::from(highest) + sum.ln()
 }
 
 /// A question that was answered otherwise than another implementation did.

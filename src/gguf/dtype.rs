@@ -68,6 +68,11 @@ impl DType {
         }
     }
 
+    /// Whether each value is a float of its own, not a small integer in a block with a scale.
+    pub fn is_float(self) -> bool {
+        self.block_len() == 1
+    }
+
     /// Values in one block.
     pub fn block_len(self) -> usize {
         match self {

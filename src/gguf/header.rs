@@ -102,6 +102,17 @@ pub enum RawValue {
     },
 }
 
+/// Where one key's value stands in the file, to be copied as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedPair {
+    /// The key.
+    pub key: String,
+    /// Type of the value.
+    pub value_type: ValueType,
+    /// The value's bytes, those after the number of its type.
+    pub range: Range<usize>,
+}
+
 /// A tensor as the header declares it, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
@@ -125,6 +136,8 @@ pub struct Header {
     pub alignment: usize,
     /// Metadata by key.
     pub metadata: HashMap<String, RawValue>,
+    /// The same in the order of the file.
+    pub pairs: Vec<EncodedPair>,
     /// Tensors in the order of the file.
     pub tensors: Vec<TensorInfo>,
 }
@@ -260,12 +273,14 @@ pub fn decode(bytes: &[u8]) -> Result<Header> {
     }
 
     let mut metadata = HashMap::new();
+    let mut pairs = Vec::new();
     for index in 0..n_keys {
-        let (key, value) = key_value(&mut cursor, index)?;
-        if metadata.contains_key(key) {
-            return Err(Error::model("occurs twice").in_key(key));
+        let (pair, value) = key_value(&mut cursor, index)?;
+        if metadata.contains_key(&pair.key) {
+            return Err(Error::model("occurs twice").in_key(pair.key));
         }
-        metadata.insert(key.to_owned(), value);
+        metadata.insert(pair.key.clone(), value);
+        pairs.push(pair);
     }
     let alignment = alignment(&metadata)?;
 
@@ -287,6 +302,7 @@ pub fn decode(bytes: &[u8]) -> Result<Header> {
         version,
         alignment,
         metadata,
+        pairs,
         tensors,
     })
 }
@@ -316,7 +332,7 @@ fn version(cursor: &mut Cursor) -> Result<u32> {
     }
 }
 
-fn key_value<'a>(cursor: &mut Cursor<'a>, index: usize) -> Result<(&'a str, RawValue)> {
+fn key_value(cursor: &mut Cursor, index: usize) -> Result<(EncodedPair, RawValue)> {
     let (_, key) = cursor
         .string()
         .map_err(|e| Error::model(format!("metadata key number {index}: {e}")))?;
@@ -326,11 +342,15 @@ fn key_value<'a>(cursor: &mut Cursor<'a>, index: usize) -> Result<(&'a str, RawV
             key.len()
         )));
     }
-    let value = cursor
-        .value_type()
-        .and_then(|value_type| cursor.value(value_type))
-        .map_err(|e| e.in_key(key))?;
-    Ok((key, value))
+    let value_type = cursor.value_type().map_err(|e| e.in_key(key))?;
+    let start = cursor.at;
+    let value = cursor.value(value_type).map_err(|e| e.in_key(key))?;
+    let pair = EncodedPair {
+        key: key.to_owned(),
+        value_type,
+        range: start..cursor.at,
+    };
+    Ok((pair, value))
 }
 
 fn alignment(metadata: &HashMap<String, RawValue>) -> Result<usize> {

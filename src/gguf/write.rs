@@ -3,6 +3,7 @@
 //! Everything goes to a temporary file beside the target, which takes the target's name only
 //! after all of it has been flushed to disk, so a file under that name is always whole.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -26,15 +27,21 @@ pub enum Value {
     I32s(Vec<i32>),
     F32s(Vec<f32>),
     Strings(Vec<String>),
+    /// A value of any type as another file has it, see
+    /// [`Gguf::encoded_metadata`](crate::gguf::Gguf::encoded_metadata).
+    Encoded {
+        value_type: ValueType,
+        bytes: Vec<u8>,
+    },
 }
 
 impl Value {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Value::U32(x) => put_scalar(out, ValueType::U32, &x.to_le_bytes()),
-            Value::F32(x) => put_scalar(out, ValueType::F32, &x.to_le_bytes()),
-            Value::F64(x) => put_scalar(out, ValueType::F64, &x.to_le_bytes()),
-            Value::Bool(x) => put_scalar(out, ValueType::Bool, &[u8::from(*x)]),
+            Value::U32(x) => put_value(out, ValueType::U32, &x.to_le_bytes()),
+            Value::F32(x) => put_value(out, ValueType::F32, &x.to_le_bytes()),
+            Value::F64(x) => put_value(out, ValueType::F64, &x.to_le_bytes()),
+            Value::Bool(x) => put_value(out, ValueType::Bool, &[u8::from(*x)]),
             Value::String(text) => {
                 put_u32(out, ValueType::String as u32);
                 put_string(out, text);
@@ -51,6 +58,7 @@ impl Value {
                 put_array_header(out, ValueType::String, values.len());
                 values.iter().for_each(|text| put_string(out, text));
             }
+            Value::Encoded { value_type, bytes } => put_value(out, *value_type, bytes),
         }
     }
 }
@@ -80,7 +88,7 @@ fn put_string(out: &mut Vec<u8>, text: &str) {
     out.extend(text.as_bytes());
 }
 
-fn put_scalar(out: &mut Vec<u8>, value_type: ValueType, bytes: &[u8]) {
+fn put_value(out: &mut Vec<u8>, value_type: ValueType, bytes: &[u8]) {
     put_u32(out, value_type as u32);
     out.extend(bytes);
 }
@@ -103,6 +111,20 @@ impl Metadata {
             Some(pair) => pair.1 = value,
             None => self.0.push((key, value)),
         }
+    }
+
+    /// Adds each of `pairs` whose key is not there yet.
+    pub fn add_missing(&mut self, pairs: impl IntoIterator<Item = (String, Value)>) {
+        let mut keys: HashSet<String> = self.0.iter().map(|(key, _)| key.clone()).collect();
+        let missing = pairs
+            .into_iter()
+            .filter(|(key, _)| keys.insert(key.clone()));
+        self.0.extend(missing);
+    }
+
+    /// The pairs, in order.
+    pub fn pairs(&self) -> &[(String, Value)] {
+        &self.0
     }
 }
 

@@ -4,17 +4,57 @@
 //! A batch is a sequence of records of equal size. For [`gemv`](super::gemv) a record is a token,
 //! for [`gemm`](super::gemm) it is a tile of tokens, interleaved so that a register holds the
 //! same columns, as many as a product takes, of neighbouring tokens.
+//!
+//! A scale serves 32 columns, or 128 ([`ScaleSpan`]). The columns of a token may be rotated before
+//! they are rounded, where those of the weights are: see [`Rotation`].
+//!
+//! A value that is not finite makes the scale of its block not finite, and so every product with it.
 
 use crate::kernels::Isa;
 use crate::kernels::int8::{HALF, Int8, Int8Op, UNIT};
+use crate::kernels::role::Role;
+use crate::kernels::rotate::rotate;
+use crate::quant::Rotation;
+use crate::quant::rotation::{self, BLOCK_LEN};
 
 /// The most tokens of a record: two registers of 16 lanes.
 pub const MAX_WIDTH: usize = 32;
-/// Units that share a scale where tokens are side by side: each scale costs
-/// [`gemm`](super::gemm) a multiplication of all its sums. Weights that it regroups have scales as coarse.
-pub const BATCH_BLOCK_UNITS: usize = 4;
+/// Units that share one of the coarser scales.
+pub const COARSE_UNITS: usize = 4;
 /// Floats of a cache line.
 const LINE: usize = 16;
+
+/// Columns of a token that share a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScaleSpan {
+    /// 32, as in the formats whose blocks are as long. Answers always have these:
+    /// [`gemv`](super::gemv) multiplies each unit with a scale anyway. So do prompts whose columns
+    /// are not rotated: an outlier among 128 columns would leave few steps to the others.
+    Unit,
+    /// 128, for prompts with rotated columns. Each scale costs [`gemm`](super::gemm) a
+    /// multiplication of all its sums, so that four times fewer are much faster.
+    Coarse,
+}
+
+impl ScaleSpan {
+    /// What a role has, with columns that are rotated or not.
+    pub fn of(role: Role, is_rotated: bool) -> Self {
+        match role {
+            Role::Prompt if is_rotated => ScaleSpan::Coarse,
+            Role::Prompt | Role::Answer => ScaleSpan::Unit,
+        }
+    }
+
+    /// How many units.
+    #[inline(always)]
+    pub const fn units(self) -> usize {
+        match self {
+            ScaleSpan::Unit => 1,
+            ScaleSpan::Coarse => COARSE_UNITS,
+        }
+    }
+}
+
 /// The shape of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -22,17 +62,15 @@ pub struct Layout {
     pub width: usize,
     /// Columns of a token, a multiple of [`UNIT`].
     pub n_cols: usize,
+    /// Columns that share a scale.
+    pub span: ScaleSpan,
 }
 
 impl Layout {
-    /// Units that share a scale. A single token can have the finest scales:
-    /// [`gemv`](super::gemv) multiplies each unit with one anyway.
+    /// Units that share a scale.
     #[inline]
     pub fn block_units(self) -> usize {
-        match self.width {
-            1 => 1,
-            _ => BATCH_BLOCK_UNITS,
-        }
+        self.span.units()
     }
 
     /// 32-bit words of a record: its parts in the order of [`View`].
@@ -59,6 +97,7 @@ impl Layout {
             unit_sums,
             ratios,
             starts: bytemuck::cast_slice(&rest[..n_of_blocks]),
+            span: self.span,
         }
     }
 }
@@ -80,60 +119,112 @@ pub struct View<'a> {
     pub ratios: &'a [f32],
     /// `[blocks, width]`: sums of the integers, times -128.
     pub starts: &'a [i32],
+    /// Columns of a block.
+    pub span: ScaleSpan,
 }
 
-/// Quantizes tokens `x: [n, n_cols]`, `n` at most the layout's width, to a record. Tokens that
-/// are missing become zeros.
-pub fn quantize(isa: Isa, layout: Layout, x: &[f32], record: &mut [f32]) {
-    quantize_strided(isa, layout, x, layout.n_cols, record);
+/// Quantizes tokens to a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Quantize<'a> {
+    /// The record's shape.
+    pub layout: Layout,
+    /// `[n, stride]`: tokens, at most the layout's width. Tokens that are missing become zeros.
+    pub x: &'a [f32],
+    /// Distance of one token to the next, of which the first columns count.
+    pub stride: usize,
+    /// How columns are rotated first, if they are.
+    pub rotation: Option<&'a Rotation>,
 }
 
-/// [`quantize`] for tokens that are `stride` apart.
-pub fn quantize_strided(isa: Isa, layout: Layout, x: &[f32], stride: usize, record: &mut [f32]) {
-    let Layout { width, n_cols } = layout;
-    let n_tokens = x.len() / stride;
-    assert!(n_cols <= stride && n_tokens <= width && x.len() == n_tokens * stride);
-    assert!(n_cols.is_multiple_of(UNIT) && record.len() == layout.record_words());
-    if n_tokens < width {
-        record.fill(0.0);
+impl Quantize<'_> {
+    /// Writes the record.
+    pub fn run(self, isa: Isa, record: &mut [f32]) {
+        let Layout { width, n_cols, .. } = self.layout;
+        let n_tokens = self.x.len() / self.stride;
+        assert!(n_cols <= self.stride && n_tokens <= width && width <= MAX_WIDTH);
+        assert!(self.x.len() == n_tokens * self.stride && n_cols.is_multiple_of(UNIT));
+        assert!(record.len() == self.layout.record_words());
+        if n_tokens < width {
+            record.fill(0.0);
+        }
+        isa.run_int8(WriteRecord {
+            tokens: self,
+            record,
+        });
     }
-    isa.run_int8(Quantize {
-        layout,
-        x,
-        stride,
-        record,
-    });
 }
 
-/// [`quantize`], to be compiled for an instruction set.
-struct Quantize<'a, 'b> {
-    layout: Layout,
-    x: &'a [f32],
-    stride: usize,
+/// [`Quantize::run`], to be compiled for an instruction set.
+struct WriteRecord<'a, 'b> {
+    tokens: Quantize<'a>,
     record: &'b mut [f32],
 }
 
-impl Int8Op for Quantize<'_, '_> {
+/// The columns of a block of a rotation.
+#[repr(align(64))]
+struct Columns([f32; BLOCK_LEN]);
+
+impl Int8Op for WriteRecord<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Int8>(self, isa: I) {
-        let n_cols = self.layout.n_cols;
-        let mut record = RecordMut::new(self.layout, self.record);
-        // Block by block, so that what neighbouring tokens write lies close together.
-        let block_units = self.layout.block_units();
-        for first in (0..n_cols / UNIT).step_by(block_units) {
-            let columns = first * UNIT..n_cols.min((first + block_units) * UNIT);
-            for (token, row) in self.x.chunks_exact(self.stride).enumerate() {
+        let Quantize {
+            layout,
+            x,
+            stride,
+            rotation,
+        } = self.tokens;
+        let n_cols = layout.n_cols;
+        let mut record = RecordMut::new(layout, self.record);
+        let mut rotated = Columns([0.0; BLOCK_LEN]);
+        let mut largest = [0.0; MAX_WIDTH];
+        let block_units = layout.block_units();
+        // Window by window, so that what neighbouring tokens write lies close together.
+        for start in (0..n_cols).step_by(BLOCK_LEN) {
+            let columns = start..n_cols.min(start + BLOCK_LEN);
+            for (token, row) in x.chunks_exact(stride).enumerate() {
                 // Rows are far apart, so the processor does not see what comes next.
-                for line in (0..block_units * UNIT).step_by(LINE) {
+                for line in (0..BLOCK_LEN).step_by(LINE) {
                     isa.prefetch(row.as_ptr().wrapping_add(columns.end + line).cast());
                 }
-                let halves = row[columns.clone()].as_chunks().0;
-                record.write_block(isa, first, token, halves);
+                let mut values = &row[columns.clone()];
+                if let Some(rotation) = rotation {
+                    values = rotate_window(isa, rotation, values, &mut rotated);
+                }
+                for (i, block) in values.chunks(block_units * UNIT).enumerate() {
+                    let first = start / UNIT + i * block_units;
+                    let halves = block.as_chunks().0;
+                    record.write_block(isa, first, token, halves, &mut largest[token]);
+                }
             }
         }
     }
+}
+
+/// Rotates up to [`BLOCK_LEN`] values, at the end of a row perhaps in several blocks, to `out`.
+#[inline(always)]
+fn rotate_window<'a, I: Int8>(
+    isa: I,
+    rotation: &Rotation,
+    values: &[f32],
+    out: &'a mut Columns,
+) -> &'a [f32] {
+    if let Some(block) = values.as_array() {
+        out.0 = *block;
+        rotate(isa, &mut out.0, BLOCK_LEN, rotation.factors(BLOCK_LEN));
+        return &out.0;
+    }
+    let mut start = 0;
+    while start < values.len() {
+        let len = rotation::block_len(values.len() - start);
+        let mut block = Columns([0.0; BLOCK_LEN]);
+        block.0[..len].copy_from_slice(&values[start..start + len]);
+        rotate(isa, &mut block.0, len, rotation.factors(len));
+        out.0[start..start + len].copy_from_slice(&block.0[..len]);
+        start += len;
+    }
+    &out.0[..values.len()]
 }
 
 /// The parts of a record to be written, shaped as in [`View`].
@@ -151,7 +242,7 @@ struct RecordMut<'a> {
 impl<'a> RecordMut<'a> {
     #[inline(always)]
     fn new(layout: Layout, record: &'a mut [f32]) -> Self {
-        let Layout { width, n_cols } = layout;
+        let Layout { width, n_cols, .. } = layout;
         let n_units = n_cols / UNIT;
         let (quants, rest) = record.split_at_mut(width * n_cols / 4);
         let (scales, rest) = rest.split_at_mut(width * n_units);
@@ -171,15 +262,26 @@ impl<'a> RecordMut<'a> {
         }
     }
 
-    /// Quantizes a token's block, which begins at unit `first`.
+    /// Quantizes a token's block, which begins at unit `first`. `largest_scale` is the largest of
+    /// the token so far.
     #[inline(always)]
-    fn write_block<I: Int8>(&mut self, isa: I, first: usize, token: usize, halves: &[[f32; HALF]]) {
+    fn write_block<I: Int8>(
+        &mut self,
+        isa: I,
+        first: usize,
+        token: usize,
+        halves: &[[f32; HALF]],
+        largest_scale: &mut f32,
+    ) {
         let width = self.width;
         let previous = match first {
             0 => 0.0,
             _ => self.scales[(first - 1) * width + token],
         };
-        let Step { scale, inverse } = Step::new(isa.largest(halves), previous);
+        let Step { scale, inverse } = Step::new(isa.largest(halves), *largest_scale, previous);
+        if scale > *largest_scale {
+            *largest_scale = scale;
+        }
         let of_block = first / self.block_units * width + token;
         self.ratios[of_block] = previous * inverse;
         let mut block_sum = 0;
@@ -223,31 +325,48 @@ struct Step {
 }
 
 impl Step {
-    /// The scale that the largest value of a block asks for, but not so far below the one of the
-    /// block before that their ratio could overflow a sum.
+    /// The scale that the largest value of a block asks for, but not so far below the largest of
+    /// the token's scales so far that a sum could overflow when it is brought from that to this one.
+    /// Where all have been next to nothing, `previous`, the scale of the block before.
     #[inline(always)]
-    fn new(largest: f32, previous: f32) -> Self {
+    fn new(largest: f32, largest_scale: f32, previous: f32) -> Self {
         /// Below this the inverse of a scale is not finite.
         const TINY: f32 = 1e-37;
+        /// In units of the largest scale, a sum is below 2^52: 2^7 for a token's integers, 2^28 for
+        /// the largest weights that a format can stand for, 2^17 columns. In units of one that is
+        /// so much smaller it is finite still.
         const LEAST_RATIO: f32 = 1.0 / (1u64 << 60) as f32;
 
-        let scale = (largest / 127.0).max(previous * LEAST_RATIO);
-        match scale > TINY {
-            true => Step {
-                scale,
-                inverse: 1.0 / scale,
-            },
-            false => Step {
-                scale: 0.0,
-                inverse: 0.0,
-            },
+        let (mut scale, least) = (largest / 127.0, largest_scale * LEAST_RATIO);
+        // Comparisons rather than `max`, which would pass over NaN; likewise below.
+        if scale < least {
+            scale = least;
         }
+        if scale <= TINY {
+            scale = previous;
+        }
+        let inverse = match scale == 0.0 {
+            true => 0.0,
+            false => 1.0 / scale,
+        };
+        Step { scale, inverse }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::testing::{Data, FINITE, NOT_FINITE};
+
+    fn quantize(isa: Isa, layout: Layout, x: &[f32], record: &mut [f32]) {
+        let tokens = Quantize {
+            layout,
+            x,
+            stride: layout.n_cols,
+            rotation: None,
+        };
+        tokens.run(isa, record);
+    }
 
     /// [`Int8::COLUMNS`] of an instruction set.
     struct Columns;
@@ -271,7 +390,11 @@ mod tests {
     #[test]
     fn integers_times_scales_are_near_the_values() {
         for (width, n_cols) in [(1, 32), (4, 96), (16, 64), (32, 4096)] {
-            let layout = Layout { width, n_cols };
+            let layout = Layout {
+                width,
+                n_cols,
+                span: ScaleSpan::Coarse,
+            };
             for n_tokens in [1, width] {
                 let x: Vec<f32> = (0..n_tokens * n_cols)
                     .map(|i| ((i * 7919) % 2003) as f32 / 100.0 - 10.0)
@@ -311,6 +434,7 @@ mod tests {
         let layout = Layout {
             width: 1,
             n_cols: 64,
+            span: ScaleSpan::Unit,
         };
         let x: Vec<f32> = (0..64).map(|i| i as f32 - 20.0).collect();
         let mut record = vec![0.0; layout.record_words()];
@@ -328,7 +452,11 @@ mod tests {
     #[test]
     fn products_start_with_what_unsigned_weights_add() {
         let (width, n_cols) = (8, 160);
-        let layout = Layout { width, n_cols };
+        let layout = Layout {
+            width,
+            n_cols,
+            span: ScaleSpan::Coarse,
+        };
         let x: Vec<f32> = (0..width * n_cols)
             .map(|i| ((i * 7919) % 2003) as f32 - 900.0)
             .collect();
@@ -338,7 +466,7 @@ mod tests {
             let view = layout.view(&record);
             for token in 0..width {
                 let quants = quants(isa, layout, view, token);
-                for (block, quants) in quants.chunks(BATCH_BLOCK_UNITS * UNIT).enumerate() {
+                for (block, quants) in quants.chunks(COARSE_UNITS * UNIT).enumerate() {
                     let sum: i32 = quants.iter().map(|&quant| i32::from(quant)).sum();
                     assert_eq!(view.starts[block * width + token], -128 * sum, "{isa}");
                 }
@@ -346,22 +474,107 @@ mod tests {
         }
     }
 
+    /// One token, quantized by scalar code.
+    fn record_of(layout: Layout, x: &[f32]) -> Vec<f32> {
+        let mut record = vec![0.0; layout.record_words()];
+        quantize(Isa::scalar(), layout, x, &mut record);
+        record
+    }
+
     #[test]
-    fn odd_values_do_no_harm() {
-        let layout = Layout {
-            width: 1,
-            n_cols: 32,
-        };
-        for value in [
-            0.0,
-            1e-40,
-            f32::MIN_POSITIVE,
-            f32::MAX,
-            f32::INFINITY,
-            f32::NAN,
-        ] {
-            let mut record = vec![0.0; layout.record_words()];
-            quantize(Isa::scalar(), layout, &[value; 32], &mut record);
+    fn ratios_never_undo_or_overflow_what_was_summed() {
+        for span in [ScaleSpan::Unit, ScaleSpan::Coarse] {
+            for data in FINITE {
+                let n_cols = 1024;
+                let layout = Layout {
+                    width: 8,
+                    n_cols,
+                    span,
+                };
+                let x = data.values(n_cols, 1);
+                let record = record_of(layout, &x);
+                let view = layout.view(&record);
+                let n_blocks = n_cols / UNIT / span.units();
+                let scale_of = |block: usize| view.scales[block * span.units() * 8];
+                let mut largest = 0f32;
+                for block in 0..n_blocks {
+                    let (scale, ratio) = (scale_of(block), view.ratios[block * 8]);
+                    let columns = &x[block * UNIT * span.units()..][..UNIT * span.units()];
+                    let size = columns.iter().fold(0f32, |max, x| max.max(x.abs()));
+                    // Smaller ones have no scale of their own.
+                    assert!(size <= scale * 127.5 || size < 1.3e-35, "{data:?} {block}");
+                    let before = if block == 0 { 0.0 } else { scale_of(block - 1) };
+                    if before > 0.0 {
+                        assert!(
+                            (ratio * scale / before - 1.0).abs() < 1e-6,
+                            "{data:?} {block}"
+                        );
+                    }
+                    largest = largest.max(scale);
+                    assert!(largest / scale <= 60f32.exp2() * 1.01 || largest < 1e-18);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn values_that_are_not_finite_make_scales_that_are_not() {
+        for isa in Isa::available() {
+            for bad in NOT_FINITE {
+                for at in 0..160 {
+                    let layout = Layout {
+                        width: 1,
+                        n_cols: 160,
+                        span: ScaleSpan::Unit,
+                    };
+                    let mut x = vec![0.5; 160];
+                    x[at] = bad;
+                    let mut record = vec![0.0; layout.record_words()];
+                    quantize(isa, layout, &x, &mut record);
+                    let view = layout.view(&record);
+                    assert!(!view.scales[at / UNIT].is_finite(), "{isa} {bad} {at}");
+                    assert!(
+                        view.scales[..at / UNIT]
+                            .iter()
+                            .all(|scale| scale.is_finite())
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rotated_columns_are_those_of_the_definition() {
+        let rotation = Rotation::default();
+        for isa in Isa::available() {
+            for n_cols in [32, 64, 96, 128, 224, 576] {
+                for span in [ScaleSpan::Unit, ScaleSpan::Coarse] {
+                    let layout = Layout {
+                        width: 8,
+                        n_cols,
+                        span,
+                    };
+                    let x = Data::Spikes(100.0).values(5 * n_cols, 3);
+                    let mut record = vec![0.0; layout.record_words()];
+                    let tokens = Quantize {
+                        layout,
+                        x: &x,
+                        stride: n_cols,
+                        rotation: Some(&rotation),
+                    };
+                    tokens.run(isa, &mut record);
+                    let mut rotated = x.clone();
+                    for row in rotated.chunks_mut(n_cols) {
+                        rotation.apply(row);
+                    }
+                    let mut wanted = vec![0.0; layout.record_words()];
+                    quantize(isa, layout, &rotated, &mut wanted);
+                    let bits = |record: &[f32]| -> Vec<u32> {
+                        record.iter().map(|word| word.to_bits()).collect()
+                    };
+                    assert!(bits(&record) == bits(&wanted), "{isa} {n_cols} {span:?}");
+                }
+            }
         }
     }
 }

@@ -22,13 +22,6 @@ pub struct AlignedFloats {
 }
 
 impl AlignedFloats {
-    /// Zeros.
-    pub fn zeros(len: usize) -> Self {
-        let mut floats = Self::default();
-        floats.resize(len);
-        floats
-    }
-
     /// Changes the length; what is added is zero, what was there may be kept or not. Allocates
     /// only where it was never as long.
     pub fn resize(&mut self, len: usize) {

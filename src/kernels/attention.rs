@@ -348,15 +348,6 @@ impl WithSimd for AttendBatch<'_, '_, '_> {
         scratch.max.fill(f32::NEG_INFINITY);
         scratch.sum.resize(n_groups * group);
         scratch.sum.fill(0.0);
-        if in_integers {
-            // Integers cannot hold what is not finite, and sums of weights can.
-            let sums = &mut scratch.sum[n_before..];
-            for (sum, is_finite) in sums.iter_mut().zip(scratch.quantized.finite_queries()) {
-                if !is_finite {
-                    *sum = f32::NAN;
-                }
-            }
-        }
         scratch.shrink.resize(group);
         scratch
             .weights

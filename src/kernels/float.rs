@@ -88,19 +88,13 @@ fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
-/// `1 / (1 + e^-x)`.
-#[inline(always)]
-pub fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
-
-/// `x * sigmoid(x)`.
+/// `x / (1 + e^-x)`.
 #[inline(always)]
 pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
-/// `x * sigmoid(1.702 x)`, CLIP's approximation of GELU.
+/// `x / (1 + e^(-1.702 x))`, CLIP's approximation of GELU.
 #[inline(always)]
 pub fn quick_gelu(x: f32) -> f32 {
     x / (1.0 + exp(-1.702 * x))
@@ -182,6 +176,14 @@ pub fn max(xs: &[f32]) -> f32 {
         .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a })
 }
 
+/// Whether no value is infinite or NaN.
+pub fn all_finite(xs: &[f32]) -> bool {
+    const SIZE: u32 = i32::MAX as u32;
+    // The largest of all, rather than the first that is too large, so that registers can be used.
+    let largest = xs.iter().fold(0, |max, x| max.max(x.to_bits() & SIZE));
+    largest < f32::INFINITY.to_bits()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,7 +262,6 @@ mod tests {
             let x = i as f32 * 0.05;
             let wide = f64::from(x);
             let close = |a: f32, b: f64| (f64::from(a) - b).abs() <= 1e-6 * (1.0 + b.abs());
-            assert!(close(sigmoid(x), 1.0 / (1.0 + (-wide).exp())), "{x}");
             assert!(close(silu(x), wide / (1.0 + (-wide).exp())), "{x}");
             assert!(
                 close(quick_gelu(x), wide / (1.0 + (-1.702 * wide).exp())),

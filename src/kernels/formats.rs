@@ -17,7 +17,13 @@ pub struct Scales<I: Int8> {
 }
 
 /// A block format: a weight is `scale * integer`, or `scale * integer - min`.
-pub trait Format {
+///
+/// # Safety
+/// Kernels check the length of a row by [`Format::DTYPE`]'s blocks, whose length is a multiple of
+/// [`UNIT`], and then read it through the methods: those must read nothing beyond the row that they
+/// are told of. [`Format::GROUP`] is [`UNIT`] or half of it, and [`Format::OFFSET`] is zero or a power of
+/// two; with [`Format::HAS_MINS`] or two groups in a unit, a block has 256 values.
+pub unsafe trait Format {
     /// The type it reads.
     const DTYPE: DType;
     /// Columns that share a scale: 32 or 16.
@@ -138,7 +144,9 @@ unsafe fn scales_before_units<I: Int8>(
     }
 }
 
-impl Format for Q8_0 {
+// SAFETY: the methods read a unit of a block, its scale, or a whole block, at the offsets that
+// `quant` documents; constants are as asked for.
+unsafe impl Format for Q8_0 {
     const DTYPE: DType = DType::Q8_0;
     const GROUP: usize = 32;
     const OFFSET: u8 = 128;
@@ -179,7 +187,9 @@ impl Format for Q8_0 {
     }
 }
 
-impl Format for Q4_0 {
+// SAFETY: the methods read a unit of a block, its scale, or a whole block, at the offsets that
+// `quant` documents; constants are as asked for.
+unsafe impl Format for Q4_0 {
     const DTYPE: DType = DType::Q4_0;
     const GROUP: usize = 32;
     const OFFSET: u8 = 8;
@@ -226,7 +236,9 @@ unsafe fn q4_k_nibbles(row: *const u8, pair: usize) -> *const u8 {
     unsafe { row.add(pair / 4 * Q4_K_BYTES + 16 + pair % 4 * UNIT) }
 }
 
-impl Format for Q4_K {
+// SAFETY: the methods read a unit of a block, its scale, or a whole block, at the offsets that
+// `quant` documents; constants are as asked for.
+unsafe impl Format for Q4_K {
     const DTYPE: DType = DType::Q4_K;
     const GROUP: usize = 32;
     const OFFSET: u8 = 0;
@@ -270,7 +282,9 @@ impl Format for Q4_K {
 /// Bytes of a Q6_K block: 128 of lower nibbles, 64 of upper bits, 16 scales, a half float.
 const Q6_K_BYTES: usize = 210;
 
-impl Format for Q6_K {
+// SAFETY: the methods read a unit of a block, its scale, or a whole block, at the offsets that
+// `quant` documents; constants are as asked for.
+unsafe impl Format for Q6_K {
     const DTYPE: DType = DType::Q6_K;
     const GROUP: usize = 16;
     const OFFSET: u8 = 32;

@@ -6,23 +6,25 @@
 //! Registers hold the same few columns of neighbouring tokens, so a weight is broadcast from
 //! where it was unpacked, and unpacking keeps the order of columns.
 //!
-//! Where products of whole bytes are as fast as those of fewer bits, unpacking also
-//! [regroups](regrouped) the weights: to 8 bits with a scale for each 128 columns, as tokens have.
-//! Elsewhere they keep the [groups](grouped) of their format, but for those of 8 bits.
+//! Where columns are rotated, tokens have a scale for each 128 of them. There, if products of whole
+//! bytes are as fast as those of fewer bits, unpacking also [regroups](regrouped) the weights: to 8
+//! bits with a scale for each 128 columns too. Elsewhere they keep the [groups](grouped) of their
+//! format, but for those of 8 bits. Where columns are not rotated, all keep their groups, and tokens
+//! have a scale for each 32 columns.
 //!
-//! Each output is one sequence of operations, in the order of columns, whatever the tile: the same
-//! bits on all instruction sets of either kind.
+//! Each output is one sequence of operations, in the order of columns, whatever the tile and the
+//! number of tokens: the same bits on all instruction sets of either kind.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
 
 use crate::gguf::DType;
-use crate::kernels::activations::{Layout, View};
+use crate::kernels::activations::{Layout, ScaleSpan};
 use crate::kernels::float::Activation;
 use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0};
 use crate::kernels::gemm::grouped::GroupedRows;
 use crate::kernels::gemm::panel::{Panel, unpack};
-use crate::kernels::gemm::regrouped::{RegroupedRows, is_regrouped};
+use crate::kernels::gemm::regrouped::RegroupedRows;
 use crate::kernels::int8::{Int8, Int8Op, UNIT};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
@@ -35,6 +37,27 @@ pub mod regrouped;
 const PANEL_BYTES: usize = 288 * 1024;
 /// Floats of a cache line.
 const LINE: usize = 16;
+
+/// How weights are unpacked and multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// With the groups of their format.
+    Grouped,
+    /// With a scale for each 128 columns.
+    Regrouped,
+}
+
+impl Kind {
+    /// What activations with such scales meet.
+    #[inline(always)]
+    fn of<I: Int8, F: Format>(span: ScaleSpan) -> Self {
+        match span {
+            // Products of bytes take no longer than those of fewer bits, or it has 8 bits anyway.
+            ScaleSpan::Coarse if I::WHOLE_BYTES || F::BITS == 8 => Kind::Regrouped,
+            ScaleSpan::Coarse | ScaleSpan::Unit => Kind::Grouped,
+        }
+    }
+}
 
 /// A batch of quantized tokens, in records of the width that the instruction set wants.
 #[derive(Clone, Copy, Debug)]
@@ -165,11 +188,13 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
     let layout = Layout {
         width,
         n_cols: weight.n_cols,
+        span: batch.layout.span,
     };
     assert!(batch.layout == layout);
+    let kind = Kind::of::<I, F>(layout.span);
     assert!(tokens.end <= batch.n_tokens && tokens.len() == out.rows().len());
     let rows = out.cols();
-    unpack::<I, F, R>(isa, weight, rows.clone(), panel);
+    unpack::<I, F, R>(isa, weight, rows.clone(), kind, panel);
 
     let mut products = std::mem::take(&mut panel.products);
     products.resize(rows.len().next_multiple_of(R) * width);
@@ -197,18 +222,21 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
                 let bias = &bias[first_row..rows.end.min(first_row + R)];
                 biases[..bias.len()].copy_from_slice(bias);
             }
-            if is_regrouped::<I, F>() {
-                let rows = RegroupedRows::new::<I, R>(panel, index, n_units);
-                if narrow {
+            match (kind, narrow) {
+                (Kind::Regrouped, true) => {
+                    let rows = RegroupedRows::new::<I, R>(panel, index, n_units);
                     rows.dot::<I, R, 1>(isa, view, first_lane, biases, products, width);
-                } else {
+                }
+                (Kind::Regrouped, false) => {
+                    let rows = RegroupedRows::new::<I, R>(panel, index, n_units);
                     rows.dot::<I, R, V>(isa, view, first_lane, biases, products, width);
                 }
-            } else {
-                let rows = GroupedRows::new::<F, R>(panel, index, n_units);
-                if narrow {
+                (Kind::Grouped, true) => {
+                    let rows = GroupedRows::new::<I, F, R>(panel, index, n_units);
                     rows.dot::<I, F, R, 1>(isa, view, first_lane, biases, products);
-                } else {
+                }
+                (Kind::Grouped, false) => {
+                    let rows = GroupedRows::new::<I, F, R>(panel, index, n_units);
                     rows.dot::<I, F, R, V>(isa, view, first_lane, biases, products);
                 }
             }
@@ -226,8 +254,8 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
     panel.products = products;
 }
 
-/// Writes a tile's sums, times the scales that the last block of the tokens has, plus biases, to lanes
-/// `first_lane..` of `products`, whose `R` rows are `stride` apart.
+/// Writes a tile's sums plus biases to lanes `first_lane..` of `products`, whose `R` rows are `stride`
+/// apart.
 #[allow(
     clippy::needless_range_loop,
     reason = "constant bounds keep the sums in registers"
@@ -236,25 +264,21 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
 fn write_products<I: Int8, const R: usize, const V: usize>(
     isa: I,
     totals: [[I::F32; V]; R],
-    tokens: View,
     first_lane: usize,
     biases: [f32; R],
     products: &mut [f32],
     stride: usize,
 ) {
     let width = I::TILE_VECTORS * I::LANES;
-    let scales = &tokens.scales[tokens.scales.len() - width..];
     assert!(first_lane + V * I::LANES <= width && stride >= width);
     assert!(products.len() >= (R - 1) * stride + width);
+    let one = isa.splat_f32(1.0);
     for v in 0..V {
         let lane = first_lane + v * I::LANES;
-        // SAFETY: lanes are below `width`, and so are they in `R` rows of products.
-        unsafe {
-            let scales = isa.load_f32(scales.as_ptr().add(lane));
-            for r in 0..R {
-                let product = isa.mul_add(totals[r][v], scales, isa.splat_f32(biases[r]));
-                isa.store_f32(products.as_mut_ptr().add(r * stride + lane), product);
-            }
+        for r in 0..R {
+            let product = isa.mul_add(totals[r][v], one, isa.splat_f32(biases[r]));
+            // SAFETY: lanes are below `width`, and so are they in `R` rows of products.
+            unsafe { isa.store_f32(products.as_mut_ptr().add(r * stride + lane), product) };
         }
     }
 }

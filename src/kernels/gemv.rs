@@ -8,14 +8,11 @@
 use std::ops::Range;
 
 use crate::gguf::DType;
-use crate::kernels::activations::{Layout, View};
+use crate::kernels::activations::{Layout, ScaleSpan, View};
 use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
 use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
-
-/// The most tokens for which this is faster than [`gemm`](super::gemm).
-pub const MAX_TOKENS: usize = 8;
 
 /// Computes a tile of `y: [n, n_rows]` that spans all of its rows.
 pub struct Gemv<'a, 'b, 'c> {
@@ -71,6 +68,7 @@ impl Gemv<'_, '_, '_> {
         let layout = Layout {
             width: 1,
             n_cols: self.weight.n_cols,
+            span: ScaleSpan::Unit,
         };
         let words = layout.record_words();
         let tokens: [View; T] = std::array::from_fn(|t| {

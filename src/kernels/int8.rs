@@ -10,7 +10,7 @@
 
 use half::f16;
 
-use crate::kernels::activations::BATCH_BLOCK_UNITS;
+use crate::kernels::activations::COARSE_UNITS;
 use crate::kernels::attention::scores::KeyScores;
 use crate::kernels::gemm::GemmTile;
 
@@ -23,8 +23,9 @@ pub const UNIT_LANES: usize = 8;
 /// Units whose scales are read together: 256 columns, the longest block.
 pub const CHUNK_UNITS: usize = 8;
 
-/// Columns of a batch that share a scale, and of weights that [`gemm`](super::gemm) has regrouped.
-pub const BLOCK: usize = BATCH_BLOCK_UNITS * UNIT;
+/// Columns that share a scale in a prompt whose columns are rotated, and of weights that
+/// [`gemm`](super::gemm) has regrouped.
+pub const BLOCK: usize = COARSE_UNITS * UNIT;
 
 /// Something to be computed on a chosen instruction set.
 pub trait Int8Op {
@@ -47,12 +48,22 @@ pub struct Group {
 
 /// The registers and instructions of one instruction set.
 ///
-/// A value of such a type is proof that the processor has the instruction set.
+/// # Safety
+/// A value of such a type is proof that the processor has the instruction set: it can be made by
+/// nothing but a check. Kernels compute addresses from the constants, and believe the methods, so that
+/// all of this must hold:
+/// - a register [`Int8::I32`] or [`Int8::F32`] has [`Int8::LANES`] lanes of four bytes, 1 to 16;
+///   [`Int8::TILE_VECTORS`] is 1 or 2, and [`Int8::TILE_ROWS`] is not 0;
+/// - [`Int8::COLUMNS`] is 4, or another divisor of [`HALF`] that is a multiple of it, and
+///   [`Int8::PANEL_COLUMNS`] a divisor of [`UNIT`] that is a multiple of [`Int8::COLUMNS`], 8 at least;
+/// - [`Int8::BYTE_WEIGHT_BYTES`] is 1, or 2 with [`Int8::UNSIGNED_WEIGHTS`];
+/// - loads and stores touch no more than their documentation says, and no other method touches
+///   memory but through references.
 #[allow(
     clippy::wrong_self_convention,
     reason = "`self` is the proof, not what is converted"
 )]
-pub trait Int8: Copy + Send + Sync {
+pub unsafe trait Int8: Copy + Send + Sync {
     /// Whether weights are taken as unsigned bytes, with a format's offset still in them, or 128 if
     /// they are regrouped; if not, they are made signed when they are unpacked.
     const UNSIGNED_WEIGHTS: bool;
@@ -72,9 +83,9 @@ pub trait Int8: Copy + Send + Sync {
     const COLUMNS: usize = 4;
     /// Columns of a weight row that stay together in a panel, or all of its group.
     const PANEL_COLUMNS: usize = UNIT;
-    /// Bytes of a [regrouped](super::gemm) weight in a panel: two where products of words take less
-    /// time than those of bytes, which overflow words.
-    const REGROUPED_BYTES: usize = 1;
+    /// Bytes of a weight of 8 bits in a panel: two where products of words take less time than those of
+    /// bytes, which overflow words.
+    const BYTE_WEIGHT_BYTES: usize = 1;
 
     /// [`Int8::LANES`] 32-bit integers.
     type I32: Copy;
@@ -100,7 +111,7 @@ pub trait Int8: Copy + Send + Sync {
     /// Scores of queries with keys, with the tile shape that suits this instruction set.
     fn score(self, work: KeyScores);
 
-    /// The largest size of a value.
+    /// The largest size of a value; NaN where one is.
     fn largest(self, values: &[[f32; HALF]]) -> f32;
 
     /// Rounds values times `inverse`, at most 127 then, to the nearest integers, to even where two
@@ -181,7 +192,7 @@ pub trait Int8: Copy + Send + Sync {
     ///
     /// # Safety
     /// `weights: [kind.len / PANEL_COLUMNS][R][PANEL_COLUMNS]` must be readable, of
-    /// [`Int8::REGROUPED_BYTES`] each if `kind.bits` is 8, and of `activations`
+    /// [`Int8::BYTE_WEIGHT_BYTES`] each if `kind.bits` is 8, and of `activations`
     /// `[V][LANES][COLUMNS]` at each of `kind.len / COLUMNS` multiples of `stride`.
     unsafe fn dot_group<const R: usize, const V: usize>(
         self,
@@ -298,12 +309,12 @@ pub trait Int8: Copy + Send + Sync {
     /// 16 bytes, or [`Int8::PANEL_COLUMNS`] where those are fewer, must be writable at each address
     /// and in the latter case `apart` further.
     unsafe fn store_halves(self, to: [*mut u8; 4], apart: usize, pair: Self::Pair);
-    /// [`Int8::store_halves`] for regrouped weights.
+    /// [`Int8::store_halves`] for weights of 8 bits.
     ///
     /// # Safety
-    /// As there, with [`Int8::REGROUPED_BYTES`] times as many bytes.
+    /// As there, with [`Int8::BYTE_WEIGHT_BYTES`] times as many bytes.
     #[inline(always)]
-    unsafe fn store_regrouped(self, to: [*mut u8; 4], apart: usize, pair: Self::Pair) {
+    unsafe fn store_byte_weights(self, to: [*mut u8; 4], apart: usize, pair: Self::Pair) {
         // SAFETY: passed on.
         unsafe { self.store_halves(to, apart, pair) }
     }
@@ -420,9 +431,10 @@ pub trait Int8: Copy + Send + Sync {
     fn mul_add_eight(self, a: Self::Eight, b: Self::Eight, c: Self::Eight) -> Self::Eight;
     /// `a / b`.
     fn div_eight(self, a: Self::Eight, b: Self::Eight) -> Self::Eight;
-    /// The larger of the sizes of `a` and `b`.
+    /// The larger of the sizes of `a` and `b`; NaN where one is.
     fn larger_sizes(self, a: Self::Eight, b: Self::Eight) -> Self::Eight;
-    /// The largest of the first four in their places, that of the other four in theirs.
+    /// The largest of the first four in their places, that of the other four in theirs; NaN where one
+    /// is. None may be negative.
     fn largest_of_fours(self, a: Self::Eight) -> Self::Eight;
     /// The other four in the places of the first four, and these in theirs.
     fn exchange_fours(self, a: Self::Eight) -> Self::Eight;

@@ -1,12 +1,13 @@
 //! What a row of activations is for.
 
-/// A row's role decides its arithmetic; nothing else does: neither how many rows there are, nor how
-/// they are cut into passes. So the same request has the same bits, whatever is computed beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A row's role decides its arithmetic; nothing else does: not how many rows are computed with it,
+/// how a prompt was cut, how many threads there are, nor what comes later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Many rows that are known together: those of a prompt or a picture. They are multiplied as a
-    /// matrix.
+    /// A row of a prompt or a picture: computed with many others as a rule, so by the kernels for
+    /// batches, even where it is alone.
     Prompt,
-    /// A row that continues an answer. Each is computed for itself.
+    /// A row of an answer: computed alone as a rule, so by the kernels for single rows, even where
+    /// it is one of several.
     Answer,
 }

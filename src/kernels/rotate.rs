@@ -13,7 +13,6 @@ const TOGETHER: usize = 4;
 ///
 /// `factors` are those of [`Rotation::factors`](crate::quant::rotation::Rotation::factors) for this
 /// `len`.
-#[allow(dead_code, reason = "for activations, which are not rotated yet")]
 #[inline(always)]
 pub(crate) fn rotate<I: Int8>(
     isa: I,

@@ -15,10 +15,18 @@ pub struct Scalar<const WHOLE_BYTES: bool>;
 
 const LANES: usize = 4;
 
+/// The larger of two sizes, NaN where one is: [`f32::max`] would pass over it.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
 type Pair = [[u8; UNIT]; 2];
 type Sums = [f32; 2 * UNIT_LANES];
 
-impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
+// SAFETY: every processor runs it; lanes are arrays of four, and each method reads or writes the arrays that
+// its documentation names.
+unsafe impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
     const FAST_I16: bool = false;
     const UNSIGNED_WEIGHTS: bool = false;
     const WHOLE_BYTES: bool = WHOLE_BYTES;
@@ -51,7 +59,7 @@ impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
     #[inline(always)]
     fn largest(self, values: &[[f32; HALF]]) -> f32 {
         let sizes = values.as_flattened().iter().map(|value| value.abs());
-        sizes.fold(0.0, f32::max)
+        sizes.fold(0.0, larger)
     }
 
     #[inline(always)]
@@ -394,12 +402,12 @@ impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
 
     #[inline(always)]
     fn larger_sizes(self, a: [f32; 8], b: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| a[i].abs().max(b[i].abs()))
+        std::array::from_fn(|i| larger(a[i].abs(), b[i].abs()))
     }
 
     #[inline(always)]
     fn largest_of_fours(self, a: [f32; 8]) -> [f32; 8] {
-        std::array::from_fn(|i| a[i / 4 * 4..][..4].iter().copied().fold(0.0, f32::max))
+        std::array::from_fn(|i| a[i / 4 * 4..][..4].iter().copied().fold(0.0, larger))
     }
 
     #[inline(always)]

@@ -156,19 +156,23 @@ macro_rules! common {
 
         #[inline(always)]
         fn larger_sizes(self, a: __m256, b: __m256) -> __m256 {
-            // SAFETY: `self` proves AVX.
+            // SAFETY: `self` proves AVX2.
             unsafe {
-                let sign = _mm256_set1_ps(-0.0);
-                _mm256_max_ps(_mm256_andnot_ps(sign, a), _mm256_andnot_ps(sign, b))
+                let bits = _mm256_set1_epi32(i32::MAX);
+                larger_bits(
+                    _mm256_and_si256(_mm256_castps_si256(a), bits),
+                    _mm256_and_si256(_mm256_castps_si256(b), bits),
+                )
             }
         }
 
         #[inline(always)]
         fn largest_of_fours(self, a: __m256) -> __m256 {
-            // SAFETY: `self` proves AVX.
+            // SAFETY: `self` proves AVX2.
             unsafe {
-                let pairs = _mm256_max_ps(a, _mm256_permute_ps::<0b10_11_00_01>(a));
-                _mm256_max_ps(pairs, _mm256_permute_ps::<0b01_00_11_10>(pairs))
+                let a = _mm256_castps_si256(a);
+                let pairs = _mm256_max_epi32(a, _mm256_shuffle_epi32::<0b10_11_00_01>(a));
+                larger_bits(pairs, _mm256_shuffle_epi32::<0b01_00_11_10>(pairs))
             }
         }
 
@@ -413,21 +417,22 @@ macro_rules! lanes_256 {
 
         #[inline(always)]
         fn largest(self, values: &[[f32; HALF]]) -> f32 {
-            // SAFETY: the array holds two registers; `self` proves AVX.
+            // SAFETY: the array holds two registers; `self` proves AVX2.
             unsafe {
-                let sign = _mm256_set1_ps(-0.0);
-                let mut largest = [_mm256_setzero_ps(); 2];
+                let bits = _mm256_set1_epi32(i32::MAX);
+                let mut largest = [_mm256_setzero_si256(); 2];
                 for half in values {
                     for (largest, at) in largest.iter_mut().zip([0, HALF / 2]) {
-                        let values = _mm256_loadu_ps(half.as_ptr().add(at));
-                        *largest = _mm256_max_ps(*largest, _mm256_andnot_ps(sign, values));
+                        let values = _mm256_loadu_si256(half.as_ptr().add(at).cast());
+                        *largest = _mm256_max_epi32(*largest, _mm256_and_si256(bits, values));
                     }
                 }
-                let eight = _mm256_max_ps(largest[0], largest[1]);
-                let upper = _mm256_extractf128_ps::<1>(eight);
-                let four = _mm_max_ps(_mm256_castps256_ps128(eight), upper);
-                let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-                _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+                let eight = _mm256_max_epi32(largest[0], largest[1]);
+                let upper = _mm256_extracti128_si256::<1>(eight);
+                let four = _mm_max_epi32(_mm256_castsi256_si128(eight), upper);
+                let two = _mm_max_epi32(four, _mm_shuffle_epi32::<0b01_00_11_10>(four));
+                let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
+                f32::from_bits(_mm_cvtsi128_si32(one) as u32)
             }
         }
 

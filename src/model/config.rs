@@ -10,6 +10,7 @@ use crate::gguf::Gguf;
 use crate::gguf::names::{self, decoder as key, tensor};
 use crate::gguf::write::Metadata;
 use crate::model::visual_config::VisualConfig;
+use crate::quant::Rotation;
 
 /// Hyper-parameters of a whole model.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,8 +91,12 @@ impl FromStr for RopeScalingKind {
     }
 }
 
-/// No dimension or count of a real model comes near this; smaller products cannot overflow.
-const MAX_DIMENSION: usize = 1 << 24;
+/// No dimension or count of a real model comes near this. Products of two cannot overflow; where
+/// addresses have 32 bits, that takes a closer limit.
+const MAX_DIMENSION: usize = match usize::BITS {
+    32 => (1 << 15) - 1,
+    _ => 1 << 24,
+};
 /// More layers than any model of this family has.
 const MAX_LAYERS: usize = 1 << 12;
 
@@ -145,7 +150,10 @@ impl Config {
         let architecture: &str = gguf.get(names::general::ARCHITECTURE)?;
         let visual = match architecture {
             names::ARCHITECTURE => Some(VisualConfig::read(gguf)?),
-            names::LLAMA_ARCHITECTURE => None,
+            names::LLAMA_ARCHITECTURE | names::ROTATED_LLAMA_ARCHITECTURE => {
+                check_rotation(gguf, architecture)?;
+                None
+            }
             _ => {
                 return Err(Error::model(format!(
                     "is '{architecture}'; this program runs '{}' and plain '{}' files",
@@ -162,16 +170,26 @@ impl Config {
         Ok(config)
     }
 
-    /// Adds the hyper-parameters to the metadata of a file to be written.
-    pub fn write(&self, metadata: &mut Metadata) {
-        let architecture = match self.visual {
-            Some(_) => names::ARCHITECTURE,
-            None => names::LLAMA_ARCHITECTURE,
-        };
+    /// The architecture that a file says it holds, whose quantized matrices are rotated or not.
+    pub fn architecture(&self, is_rotated: bool) -> &'static str {
+        match (&self.visual, is_rotated) {
+            (Some(_), _) => names::ARCHITECTURE,
+            (None, false) => names::LLAMA_ARCHITECTURE,
+            (None, true) => names::ROTATED_LLAMA_ARCHITECTURE,
+        }
+    }
+
+    /// Adds the hyper-parameters to the metadata of a file to be written, and how its quantized
+    /// matrices are rotated, if they are.
+    pub fn write(&self, metadata: &mut Metadata, rotation: Option<&Rotation>) {
+        let architecture = self.architecture(rotation.is_some());
         metadata.set(names::general::ARCHITECTURE, architecture);
         self.decoder.write(metadata, architecture);
         if let Some(visual) = &self.visual {
             visual.write(metadata);
+        }
+        if let Some(rotation) = rotation {
+            rotation.write(metadata);
         }
     }
 
@@ -326,6 +344,24 @@ impl DecoderConfig {
         }
         Ok(())
     }
+}
+
+/// Checks that a LLaMA file is rotated exactly where its architecture says so. Other programs
+/// know the plain architecture alone, and would take rotated weights for ordinary ones.
+fn check_rotation(gguf: &Gguf, architecture: &str) -> Result<()> {
+    let key = names::rotation::BLOCK_LENGTH;
+    let problem = match (architecture, gguf.has(key)) {
+        (names::LLAMA_ARCHITECTURE, true) => format!(
+            "does not belong into a '{architecture}' file, since other programs would not notice it; \
+             make the file again with owl2-convert, which calls rotated files '{}'",
+            names::ROTATED_LLAMA_ARCHITECTURE
+        ),
+        (names::ROTATED_LLAMA_ARCHITECTURE, false) => format!(
+            "is missing, but every '{architecture}' file has it; make the file again with owl2-convert"
+        ),
+        _ => return Ok(()),
+    };
+    Err(Error::model(problem).in_key(key))
 }
 
 fn read_rope_scaling(gguf: &Gguf, architecture: &str) -> Result<Option<RopeScaling>> {

@@ -1,21 +1,22 @@
 //! The LLaMA-2 decoder, with K, V and norms chosen by each position's modality.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::gguf::DType;
 use crate::gguf::names::{self, tensor};
-use crate::kernels::role::Role;
 use crate::model::adaptive::{PerModality, Run, rows_of, rows_of_mut};
 use crate::model::config::{DecoderConfig, RopeScalingKind};
 use crate::model::kv_cache::{KvCache, LayerCache};
 use crate::model::observer::{Observer, Stage};
 use crate::model::weights::Binder;
-use crate::ops::Compute;
 use crate::ops::activation::silu_gate;
 use crate::ops::attention::{Attention, Heads};
 use crate::ops::linear::{InputBuffer, Linear, Matrix};
 use crate::ops::norm::RmsNorm;
 use crate::ops::rope::Rotations;
+use crate::ops::{Compute, Role};
+use crate::quant::Rotation;
 
 /// The decoder's weights.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Decoder {
     blocks: Vec<Block>,
     norm: RmsNorm,
     output: Linear,
+    /// How the quantized matrices are rotated, if they are.
+    rotation: Option<Arc<Rotation>>,
 }
 
 #[derive(Debug)]
@@ -66,7 +69,9 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     /// Buffers for `n` positions.
-    pub fn new(config: &DecoderConfig, n: usize) -> Self {
+    pub fn new(decoder: &Decoder, n: usize) -> Self {
+        let config = &decoder.config;
+        let input = InputBuffer::new(decoder.rotation.clone());
         let matrix = |width: usize| vec![0.0; n * width];
         Scratch {
             x: matrix(config.hidden_size),
@@ -77,7 +82,7 @@ impl Scratch {
             attended: matrix(config.hidden_size),
             gate: matrix(config.intermediate_size),
             up: matrix(config.intermediate_size),
-            input: InputBuffer::with_capacity(n, Self::widest_input(config)),
+            input: input.with_capacity(n, Self::widest_input(config)),
             rotations: Rotations::with_capacity(n, config.head_dim()),
         }
     }
@@ -141,6 +146,7 @@ impl Decoder {
                 weight: output,
                 bias: None,
             },
+            rotation: binder.rotation(),
         }
     }
 
@@ -160,6 +166,7 @@ impl Decoder {
     pub fn forward<O: Observer>(
         &self,
         compute: &Compute,
+        role: Role,
         runs: &[Run],
         longest: usize,
         cache: &mut KvCache,
@@ -174,6 +181,7 @@ impl Decoder {
         for (i, block) in self.blocks.iter().enumerate() {
             block.forward(
                 compute,
+                role,
                 &self.config,
                 runs,
                 first,
@@ -188,7 +196,9 @@ impl Decoder {
         cache.advance(n);
     }
 
-    /// Logits of the tokens after `rows` of `scratch.x`, to `logits: [rows, vocab_size]`.
+    /// Logits of the tokens after `rows` of `scratch.x`, to `logits: [rows, vocab_size]`. They are
+    /// computed as an answer's whatever the rows are, since after a prompt one row is wanted, and it
+    /// should not matter how many are.
     pub fn logits<O: Observer>(
         &self,
         compute: &Compute,
@@ -204,14 +214,14 @@ impl Decoder {
             .forward(compute, &scratch.x[first * width..rows.end * width], normed);
         observer.observe(Stage::FinalNorm, normed);
         let wanted = &normed[(rows.start - first) * width..];
-        let wanted = scratch.input.prepare(compute, wanted, width);
+        let wanted = scratch.input.prepare(compute, Role::Answer, wanted, width);
         self.output.forward(compute, wanted, logits);
     }
 
     /// Applies the output head to `normed: [hidden_size]`.
     pub fn head(&self, compute: &Compute, normed: &[f32], logits: &mut [f32]) {
-        let mut buffer = InputBuffer::default();
-        let input = buffer.prepare(compute, normed, normed.len());
+        let mut buffer = InputBuffer::new(self.rotation.clone());
+        let input = buffer.prepare(compute, Role::Answer, normed, normed.len());
         self.output.forward(compute, input, logits);
     }
 
@@ -243,9 +253,11 @@ impl Decoder {
 impl Block {
     /// `x += out(attend(rope(q), rope(k), v))` of the normed input, then
     /// `x += down(silu(gate(u)) * up(u))` of the normed result. Norms, K and V by modality.
+    #[allow(clippy::too_many_arguments, reason = "each is used as it is")]
     fn forward(
         &self,
         compute: &Compute,
+        role: Role,
         config: &DecoderConfig,
         runs: &[Run],
         first: usize,
@@ -264,7 +276,7 @@ impl Block {
         let up = &mut scratch.up[..n * config.intermediate_size];
 
         normalize(compute, &self.attention_norm, runs, x, normed);
-        let input = scratch.input.prepare(compute, normed, width);
+        let input = scratch.input.prepare(compute, role, normed, width);
         for (i, Run { modality, rows }) in runs.iter().enumerate() {
             let key = self.key.of(*modality);
             let key = key.of(rows.clone(), rows_of_mut(keys, rows, kv_dim));
@@ -288,20 +300,20 @@ impl Block {
             values: cache.values(),
             n_keys: first + n,
             causal_start: Some(first),
-            role: if n > 8 { Role::Prompt } else { Role::Answer },
+            role,
             in_integers: self.attention_out.weight.is_quantized(),
         };
         attention.forward(compute, attended);
-        let input = scratch.input.prepare(compute, attended, width);
+        let input = scratch.input.prepare(compute, role, attended, width);
         self.attention_out.add_to(compute, input, x);
 
         normalize(compute, &self.mlp_norm, runs, x, normed);
-        let input = scratch.input.prepare(compute, normed, width);
+        let input = scratch.input.prepare(compute, role, normed, width);
         compute.project(input, [self.gate.of(0..n, gate), self.up.of(0..n, up)]);
         silu_gate(compute, gate, up, config.intermediate_size);
         let input = scratch
             .input
-            .prepare(compute, gate, config.intermediate_size);
+            .prepare(compute, role, gate, config.intermediate_size);
         self.down.add_to(compute, input, x);
     }
 }

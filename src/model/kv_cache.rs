@@ -140,12 +140,15 @@ impl KvCache {
     /// Reserves room for `capacity` positions. Pages that are never written cost nothing.
     ///
     /// # Panics
-    /// For a type that [`CacheType::check`] refuses.
+    /// For a type that [`CacheType::check`] refuses, and for more positions than can be addressed,
+    /// which [`capacity::check`](crate::capacity::check) refuses.
     pub fn new(config: &DecoderConfig, cache_type: CacheType, capacity: usize) -> Self {
         assert!(cache_type.check(config).is_ok());
+        let n_values = capacity.checked_mul(config.kv_dim());
+        let n_values = n_values.expect("as many positions as can be addressed");
         let layer = || LayerCache {
-            keys: Rows::zeros(cache_type, capacity * config.kv_dim()),
-            values: Rows::zeros(cache_type, capacity * config.kv_dim()),
+            keys: Rows::zeros(cache_type, n_values),
+            values: Rows::zeros(cache_type, n_values),
             n_kv_heads: config.n_kv_heads,
             head_dim: config.head_dim(),
             capacity,

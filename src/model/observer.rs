@@ -1,5 +1,10 @@
 //! A look at the intermediate values of a forward pass, for parity tests and debugging.
 
+use std::fmt;
+
+use crate::error::Error;
+use crate::kernels::float::all_finite;
+
 /// A place in the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
@@ -37,4 +42,48 @@ impl Observer for () {
     const ACTIVE: bool = false;
 
     fn observe(&mut self, _: Stage, _: &[f32]) {}
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stage::PatchEmbeddings => f.write_str("the patch embeddings"),
+            Stage::VitEmbeddings => f.write_str("the vision tower's embeddings"),
+            Stage::VitLayer(i) => write!(f, "layer {i} of the vision tower"),
+            Stage::VitOutput => f.write_str("the vision tower's output"),
+            Stage::AbstractorLayer(i) => write!(f, "layer {i} of the abstractor"),
+            Stage::AbstractorOutput => f.write_str("the abstractor's output"),
+            Stage::Embeddings => f.write_str("the decoder's input"),
+            Stage::DecoderLayer(i) => write!(f, "layer {i} of the decoder"),
+            Stage::FinalNorm => f.write_str("the decoder's final norm"),
+        }
+    }
+}
+
+/// Finds the first stage with values that are not finite.
+#[derive(Debug, Default)]
+pub(crate) struct FirstNotFinite(Option<Stage>);
+
+impl Observer for FirstNotFinite {
+    fn observe(&mut self, stage: Stage, values: &[f32]) {
+        if self.0.is_none() && !all_finite(values) {
+            self.0 = Some(stage);
+        }
+    }
+}
+
+impl FirstNotFinite {
+    /// What is to be said of a result that is not finite. Where no stage was, `after` all of them it
+    /// was.
+    pub fn error(&self, after: &str) -> Error {
+        let place = match self.0 {
+            Some(stage) => stage.to_string(),
+            None => after.to_owned(),
+        };
+        Error::model(format!(
+            "computes values that are not finite, first in {place}: its weights are damaged, or too \
+             large for how they are stored; fetch or convert it again, and check it with \
+             'owl2-convert --verify'"
+        ))
+    }
 }

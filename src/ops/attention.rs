@@ -5,9 +5,8 @@ use std::cell::RefCell;
 use half::f16;
 
 use crate::kernels::attention::{Head, HeadRows, Scratch, Stored, attend, tile_queries};
-use crate::kernels::role::Role;
 use crate::kernels::tiles::Tiles;
-use crate::ops::Compute;
+use crate::ops::{Compute, Role};
 use crate::quant::BlockQ8_0;
 
 thread_local! {

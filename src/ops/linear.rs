@@ -1,23 +1,24 @@
 //! Matrix products with weights in any format.
 //!
 //! Quantized weights meet activations of 8-bit integers, others meet them as they are. A batch is
-//! quantized once, by [`InputBuffer::prepare`], for all projections that read it.
+//! quantized once, by [`InputBuffer::prepare`], for all projections that read it: rotated first where
+//! the columns of the weights are, and as its role says.
 
 use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::gguf::{DType, TensorBytes};
-use crate::kernels::activations::{self, Layout};
+use crate::kernels::activations::{self, Layout, Quantize, ScaleSpan};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::float::Activation;
 use crate::kernels::gemm::panel::Panel;
 use crate::kernels::gemm::{Gemm, GemmTile, PanelRows, TileWidth, TokenTiles};
-use crate::kernels::gemv::{self, Gemv};
+use crate::kernels::gemv::Gemv;
 use crate::kernels::int8::UNIT;
 use crate::kernels::matmul::{TILE_ROWS, WeightView, matmul};
 use crate::kernels::tiles::{Tile, Tiles};
-use crate::ops::{Compute, Floats};
+use crate::ops::{Compute, Floats, Role};
 use crate::quant::{self, Rotation};
 
 /// The most weight rows that a thread takes at a time where a few tokens are computed.
@@ -115,6 +116,8 @@ pub struct Linear {
 #[derive(Debug, Default)]
 pub struct InputBuffer {
     records: AlignedFloats,
+    /// How the columns of the weights are rotated, if they are.
+    rotation: Option<Arc<Rotation>>,
 }
 
 /// A batch `x: [n, width]`, as floats and as 8-bit integers.
@@ -127,6 +130,7 @@ pub struct Input<'a> {
     /// Empty where the width is no multiple of a block; then no quantized weight has it either.
     records: &'a [f32],
     layout: Layout,
+    is_rotated: bool,
 }
 
 impl InputBuffer {
@@ -136,39 +140,56 @@ impl InputBuffer {
         let layout = Layout {
             width: 1,
             n_cols: width,
+            span: ScaleSpan::Unit,
         };
         n.next_multiple_of(activations::MAX_WIDTH) * layout.record_words()
     }
 
-    /// A buffer for batches of up to `n` tokens of `width`.
-    pub fn with_capacity(n: usize, width: usize) -> Self {
+    /// A buffer for batches that meet weights so rotated.
+    pub fn new(rotation: Option<Arc<Rotation>>) -> Self {
         InputBuffer {
-            records: AlignedFloats::zeros(Self::len_for(n, width)),
+            records: AlignedFloats::default(),
+            rotation,
         }
     }
 
+    /// With room for up to `n` tokens of `width`.
+    pub fn with_capacity(mut self, n: usize, width: usize) -> Self {
+        self.records.resize(Self::len_for(n, width));
+        self
+    }
+
     /// Quantizes `x: [n, width]`. Allocates only where the buffer was never as large.
-    pub fn prepare<'a>(&'a mut self, compute: &Compute, x: &'a [f32], width: usize) -> Input<'a> {
-        self.prepare_strided(compute, x, width, width)
+    pub fn prepare<'a>(
+        &'a mut self,
+        compute: &Compute,
+        role: Role,
+        x: &'a [f32],
+        width: usize,
+    ) -> Input<'a> {
+        self.prepare_strided(compute, role, x, width, width)
     }
 
     /// [`InputBuffer::prepare`] for rows of `width` that are `stride` apart.
     pub fn prepare_strided<'a>(
         &'a mut self,
         compute: &Compute,
+        role: Role,
         x: &'a [f32],
         stride: usize,
         width: usize,
     ) -> Input<'a> {
         let n_tokens = x.len() / stride;
         assert!(width <= stride && x.len() == n_tokens * stride);
-        let tile_width = match n_tokens {
-            0..=gemv::MAX_TOKENS => 1,
-            _ => compute.isa.run_int8(TileWidth),
+        let tile_width = match role {
+            Role::Answer => 1,
+            Role::Prompt => compute.isa.run_int8(TileWidth),
         };
+        let rotation = self.rotation.as_deref();
         let layout = Layout {
             width: tile_width,
             n_cols: width,
+            span: ScaleSpan::of(role, rotation.is_some()),
         };
         let n_records = match width.is_multiple_of(UNIT) {
             true => n_tokens.div_ceil(tile_width),
@@ -182,7 +203,13 @@ impl InputBuffer {
         let quantize = |index: usize, record: &mut [f32]| {
             let first = index * tile_width * stride;
             let end = (first + tile_width * stride).min(x.len());
-            activations::quantize_strided(compute.isa, layout, &x[first..end], stride, record);
+            let tokens = Quantize {
+                layout,
+                x: &x[first..end],
+                stride,
+                rotation,
+            };
+            tokens.run(compute.isa, record);
         };
         if n_records == 1 {
             quantize(0, records);
@@ -201,6 +228,7 @@ impl InputBuffer {
             width,
             records: &self.records[..n_records * record_words],
             layout,
+            is_rotated: rotation.is_some(),
         }
     }
 }
@@ -299,6 +327,8 @@ impl Compute {
         let work = projections.map(|projection| {
             let weight = &projection.linear.weight;
             assert_eq!(weight.n_cols, input.width);
+            // Floats are never rotated, and meet what was not rotated either.
+            assert!(is_float(weight.dtype) || weight.rotation.is_some() == input.is_rotated);
             assert!(projection.tokens.end <= input.n_tokens());
             assert!(projection.activation.is_none() || !projection.accumulate);
             assert_eq!(
@@ -404,11 +434,12 @@ mod tests {
         let some = |i: usize| (i * 7919 % 2003) as f32 / 1000.0 - 1.0;
         let weights: Vec<f32> = (0..n_rows * n_cols).map(some).collect();
         let bias = Floats::new(Bytes::from_slice(bytemuck::cast_slice(&weights[..n_rows])).into());
-        for (dtype, n, activation) in [
-            (DType::Q8_0, 1, Activation::QuickGelu),
-            (DType::Q8_0, 70, Activation::QuickGelu),
-            (DType::Q8_0, 33, Activation::Gelu),
-            (DType::F32, 9, Activation::Gelu),
+        for (dtype, n, role, activation) in [
+            (DType::Q8_0, 1, Role::Answer, Activation::QuickGelu),
+            (DType::Q8_0, 1, Role::Prompt, Activation::QuickGelu),
+            (DType::Q8_0, 70, Role::Prompt, Activation::QuickGelu),
+            (DType::Q8_0, 33, Role::Prompt, Activation::Gelu),
+            (DType::F32, 9, Role::Prompt, Activation::Gelu),
         ] {
             let row_bytes = n_cols / dtype.block_len() * dtype.block_bytes();
             let mut bytes = vec![0; n_rows * row_bytes];
@@ -432,9 +463,10 @@ mod tests {
             let [first, second] = &mut buffers;
 
             let mut plain = vec![0.0; n * n_rows];
-            linear.forward(&compute, first.prepare(&compute, &x, n_cols), &mut plain);
+            let input = first.prepare(&compute, role, &x, n_cols);
+            linear.forward(&compute, input, &mut plain);
             let mut apart = vec![7.0; n * stride];
-            let input = second.prepare_strided(&compute, &wide, n_cols + 3, n_cols);
+            let input = second.prepare_strided(&compute, role, &wide, n_cols + 3, n_cols);
             let projection = linear.of(0..n, &mut apart).with_stride(stride);
             compute.project(input, [projection.with_activation(activation)]);
 

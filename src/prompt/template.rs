@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use super::{IMAGE_MARKER, Message, Part, Role};
 use crate::error::{Error, Result};
+use crate::gguf::{Gguf, names};
 
 /// The `</s>` with which the reference's prompt strings end an answer.
 const END_OF_TEXT: &str = "</s>";
@@ -31,6 +32,21 @@ pub enum Template {
 }
 
 impl Template {
+    /// The template that a file names; plain LLaMA files name none.
+    ///
+    /// # Errors
+    /// [`Kind::Model`](crate::Kind::Model) for one that this version does not know.
+    pub fn read(gguf: &Gguf) -> Result<Option<Self>> {
+        let key = names::key(names::ARCHITECTURE, names::visual::PROMPT_TEMPLATE);
+        match gguf.find::<&str>(&key)? {
+            Some(name) => match name.parse() {
+                Ok(template) => Ok(Some(template)),
+                Err(e) => Err(Error::model(e.to_string()).in_key(key)),
+            },
+            None => Ok(None),
+        }
+    }
+
     /// The text that ends an answer, besides the token `</s>`.
     pub fn stop(self) -> &'static str {
         match self {

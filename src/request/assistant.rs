@@ -12,7 +12,7 @@ use crate::capacity;
 #[cfg(feature = "constrain")]
 use crate::constrain::{Grammars, Guide};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, Identity, names};
+use crate::gguf::{Gguf, Identity};
 use crate::image::{Aspect, Exif};
 use crate::kernels::ARITHMETIC;
 use crate::model::Model;
@@ -73,14 +73,7 @@ impl Assistant {
     /// # Errors
     /// [`Kind::Model`](crate::Kind::Model) with the key or tensor where it is no usable model.
     pub fn new(gguf: &Gguf, compute: Compute) -> Result<Self> {
-        let key = names::key(names::ARCHITECTURE, names::visual::PROMPT_TEMPLATE);
-        let template = match gguf.find::<&str>(&key)? {
-            Some(name) => Some(
-                name.parse()
-                    .map_err(|e: Error| Error::model(e.to_string()).in_key(key))?,
-            ),
-            None => None,
-        };
+        let template = Template::read(gguf)?;
         Ok(Assistant {
             model: Model::new(gguf, compute)?,
             tokenizer: Tokenizer::new(Vocabulary::read(gguf)?)?,

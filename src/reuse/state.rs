@@ -4,7 +4,8 @@
 //!   magic and version, 8 bytes
 //!   fingerprint, 32 bytes: of the model file and of how it is computed
 //!   longest, u64 | number of positions, u64
-//!   positions, 37 bytes each: 0, id, zeros, or 1, row, hash of the picture
+//!   positions, 37 bytes each: 0, id, zeros, or 1, row, hash of the picture; 2 instead of 0 for a
+//!     token that was computed as an answer's
 //!   keys and values, as the cache has them
 //!   SHA-256 of all that
 //! ```
@@ -18,16 +19,17 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{Memory, PictureKey, Position, no_session};
+use super::{Held, Memory, PictureKey, Position, no_session};
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::ops::Role;
 use crate::session::Session;
 use crate::whole_file::{self, BUFFER_BYTES};
 
 /// The first bytes of every file of this kind.
 const MAGIC: [u8; 6] = *b"owl2kv";
 /// What follows them. Files of other versions are as if they were not there.
-const VERSION: [u8; 2] = [0, 1];
+const VERSION: [u8; 2] = [0, 2];
 /// Bytes before the positions.
 const HEADER_BYTES: u64 = 8 + 32 + 8 + 8;
 /// Bytes of a position.
@@ -148,7 +150,7 @@ fn read(
     file: File,
     session: &mut Session,
     fingerprint: &[u8; 32],
-) -> Result<(Vec<Position>, usize), Refusal> {
+) -> Result<(Vec<Held>, usize), Refusal> {
     let n_bytes = file.metadata()?.len();
     let mut input = Hashing::new(BufReader::with_capacity(BUFFER_BYTES, file));
     check_beginning(&mut input, n_bytes, fingerprint)?;
@@ -166,7 +168,7 @@ fn read(
     }
     let mut held = Vec::with_capacity(n_positions as usize);
     for _ in 0..n_positions {
-        held.push(Position::from_bytes(take(&mut input)?).ok_or(DAMAGED)?);
+        held.push(Held::from_bytes(take(&mut input)?).ok_or(DAMAGED)?);
     }
     cache.restore(held.len(), &mut input)?;
     let digest = input.digest();
@@ -199,17 +201,25 @@ fn check_beginning(
     }
 }
 
-impl Position {
+/// What the first byte of a position says.
+mod kind {
+    pub const TOKEN_OF_PROMPT: u8 = 0;
+    pub const PICTURE: u8 = 1;
+    pub const TOKEN_OF_ANSWER: u8 = 2;
+}
+
+impl Held {
     fn to_bytes(self) -> [u8; POSITION_BYTES as usize] {
         let mut bytes = [0; POSITION_BYTES as usize];
-        let number = match self {
-            Position::Token(id) => id,
-            Position::Picture { key, row } => {
-                bytes[0] = 1;
+        let (kind, number) = match (self.position, self.role) {
+            (Position::Token(id), Role::Prompt) => (kind::TOKEN_OF_PROMPT, id),
+            (Position::Token(id), Role::Answer) => (kind::TOKEN_OF_ANSWER, id),
+            (Position::Picture { key, row }, _) => {
                 bytes[5..].copy_from_slice(&key.0);
-                row
+                (kind::PICTURE, row)
             }
         };
+        bytes[0] = kind;
         bytes[1..5].copy_from_slice(&number.to_le_bytes());
         bytes
     }
@@ -218,14 +228,16 @@ impl Position {
         let (head, key) = bytes.split_first_chunk::<5>()?;
         let [kind, number @ ..] = *head;
         let number = u32::from_le_bytes(number);
-        match kind {
-            0 => Some(Position::Token(number)),
-            1 => Some(Position::Picture {
-                key: PictureKey(key.try_into().ok()?),
-                row: number,
-            }),
-            _ => None,
-        }
+        let (position, role) = match kind {
+            kind::TOKEN_OF_PROMPT => (Position::Token(number), Role::Prompt),
+            kind::TOKEN_OF_ANSWER => (Position::Token(number), Role::Answer),
+            kind::PICTURE => {
+                let key = PictureKey(key.try_into().ok()?);
+                (Position::Picture { key, row: number }, Role::Prompt)
+            }
+            _ => return None,
+        };
+        Some(Held { position, role })
     }
 }
 

@@ -7,9 +7,10 @@ use owl2::image::{Aspect, Preprocess};
 use owl2::kernels::Isa;
 use owl2::model::Model;
 use owl2::model::config::{Config, DecoderConfig};
-use owl2::model::layout::{self, TensorSpec};
+use owl2::model::layout::{self, TensorKind, TensorSpec};
 use owl2::model::visual_config::{AbstractorConfig, Activation, VisualConfig, VitConfig};
 use owl2::ops::Compute;
+use owl2::quant::{self, Rotation};
 use owl2::sampler::Sampling;
 use owl2::threads::Threads;
 use owl2::tokenizer::Vocabulary;
@@ -57,6 +58,20 @@ pub fn smallest_config() -> Config {
             ..config().decoder
         },
         visual: Some(visual(4, 1, 2, 1)),
+    }
+}
+
+/// A model whose rows are whole blocks of every format, with heads that are computed in integers.
+pub fn quantizable_config() -> Config {
+    let mut visual = visual(256, 1, IMAGE_SIZE, PICTURE_POSITIONS - 1);
+    visual.abstractor.intermediate_size = 256;
+    Config {
+        decoder: DecoderConfig {
+            hidden_size: 256,
+            intermediate_size: 512,
+            ..config().decoder
+        },
+        visual: Some(visual),
     }
 }
 
@@ -137,7 +152,7 @@ pub fn vocabulary(n: usize) -> Vocabulary {
 /// The metadata of a whole model file.
 pub fn metadata(config: &Config) -> Metadata {
     let mut metadata = Metadata::default();
-    config.write(&mut metadata);
+    config.write(&mut metadata, None);
     vocabulary(config.decoder.vocab_size).write(&mut metadata);
     Sampling::default().write(&mut metadata);
     metadata
@@ -150,23 +165,51 @@ pub fn file(config: &Config, seed: u64) -> Vec<u8> {
 
 /// A file of any metadata and tensors.
 pub fn file_of(metadata: &Metadata, tensors: &[TensorSpec], seed: u64) -> Vec<u8> {
+    file_in(metadata, tensors, seed, DType::F32, None)
+}
+
+/// Likewise, with matrices in `dtype` where its blocks divide their rows, and perhaps rotated.
+pub fn file_in(
+    metadata: &Metadata,
+    tensors: &[TensorSpec],
+    seed: u64,
+    dtype: DType,
+    rotation: Option<&Rotation>,
+) -> Vec<u8> {
+    let mut metadata = metadata.clone();
+    if let Some(rotation) = rotation {
+        rotation.write(&mut metadata);
+    }
+    let dtype_of = |spec: &TensorSpec| {
+        let fits = dtype.row_bytes(*spec.shape.last().unwrap()).is_some();
+        match spec.kind == TensorKind::Matrix && fits {
+            true => dtype,
+            false => DType::F32,
+        }
+    };
     let declared: Vec<_> = tensors
         .iter()
         .map(|spec| TensorDecl {
             name: spec.name.clone(),
-            dtype: DType::F32,
+            dtype: dtype_of(spec),
             shape: spec.shape.clone(),
         })
         .collect();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tiny.gguf");
-    let mut writer = Writer::create(&path, metadata, &declared, false).unwrap();
+    let mut writer = Writer::create(&path, &metadata, &declared, false).unwrap();
     let mut random = Random(seed);
     for spec in tensors {
-        let bytes: Vec<u8> = weights(spec, &mut random)
-            .iter()
-            .flat_map(|x| x.to_le_bytes())
-            .collect();
+        let mut values = weights(spec, &mut random);
+        let dtype = dtype_of(spec);
+        if let (Some(rotation), 2..) = (rotation, dtype.block_len()) {
+            for row in values.chunks_mut(*spec.shape.last().unwrap()) {
+                rotation.apply(row);
+            }
+        }
+        let n_blocks = values.len() / dtype.block_len();
+        let mut bytes = vec![0; n_blocks * dtype.block_bytes()];
+        quant::quantize(dtype, &values, &mut bytes);
         writer.write(&bytes).unwrap();
     }
     writer.finish().unwrap();

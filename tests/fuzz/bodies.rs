@@ -20,7 +20,7 @@ use owl2::reuse::Memory;
 use owl2::tokenizer::Tokenizer;
 use owl2_convert::checkpoint::{Checkpoint, TensorSource};
 use owl2_convert::mapping;
-use owl2_convert::recipe::{Quant, Recipe};
+use owl2_convert::recipe::Recipe;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -212,12 +212,7 @@ fn with_file(name: &str, data: &[u8]) {
     let Ok(checkpoint) = Checkpoint::open(directory.path()) else {
         return;
     };
-    let recipe = Recipe {
-        quant: Quant::default(),
-        vision: None,
-        tensor_types: Vec::new(),
-    };
-    let _ = recipe.plan(checkpoint.config());
+    let _ = Recipe::default().plan(checkpoint.config());
     let _ = mapping::map(checkpoint.config(), &checkpoint);
     let names: Vec<_> = checkpoint.names().map(str::to_owned).collect();
     for name in names {

@@ -209,7 +209,9 @@ unsafe fn load_tokens<const V: usize>(from: *const i8, stride: usize) -> [[int8x
     }
 }
 
-impl Int8 for DotProd {
+// SAFETY: the type is made by `try_new` alone, which asks the processor; registers have the lanes that
+// the constants say, and loads and stores are of whole registers or of what they document.
+unsafe impl Int8 for DotProd {
     common!();
 
     const WHOLE_BYTES: bool = true;

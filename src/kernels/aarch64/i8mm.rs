@@ -150,7 +150,9 @@ impl I8mm {
 
 /// Sums of [`Int8::dot_group`] at `[2 * i + half][v]` are those of rows `2 * i` and `2 * i + 1` with
 /// tokens `2 * half` and `2 * half + 1` of register `v`: row by row, as the instruction makes them.
-impl Int8 for I8mm {
+// SAFETY: the type is made by `try_new` alone, which asks the processor; registers have the lanes that
+// the constants say, and loads and stores are of whole registers or of what they document.
+unsafe impl Int8 for I8mm {
     common!();
 
     const WHOLE_BYTES: bool = true;

@@ -36,7 +36,9 @@ impl Neon {
     }
 }
 
-impl Int8 for Neon {
+// SAFETY: the type is made by `try_new` alone, which asks the processor; registers have the lanes that
+// the constants say, and loads and stores are of whole registers or of what they document.
+unsafe impl Int8 for Neon {
     common!();
 
     const WHOLE_BYTES: bool = false;

@@ -8,7 +8,7 @@
 use std::sync::LazyLock;
 
 use crate::kernels::Isa;
-use crate::kernels::activations::{self, Layout};
+use crate::kernels::activations::{Layout, Quantize, ScaleSpan};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::gemm::TileWidth;
 use crate::kernels::gemm::panel::place;
@@ -28,8 +28,6 @@ pub struct Quantized {
     queries: AlignedFloats,
     /// A tile of queries, one after the other, rotated.
     rotated: AlignedFloats,
-    /// Of each query, whether all of its values are finite.
-    is_finite: Vec<bool>,
     keys: Keys,
 }
 
@@ -52,11 +50,12 @@ impl Quantized {
         Layout {
             width: tile_width(isa),
             n_cols: head_dim,
+            span: ScaleSpan::Coarse,
         }
     }
 
     /// Quantizes queries of `head_dim` values, a multiple of 32, times `scale`. The first of them has
-    /// number `n_before`; what is before it, and those that are not finite, become zeros.
+    /// number `n_before`; those before it are zeros.
     pub fn load_queries<'a>(
         &mut self,
         isa: Isa,
@@ -69,7 +68,6 @@ impl Quantized {
         let n_tiles = (n_before + queries.len()).div_ceil(layout.width);
         self.queries.resize(n_tiles * layout.record_words());
         self.rotated.resize(layout.width * head_dim);
-        self.is_finite.clear();
         let mut n_before = n_before;
         let mut rest = queries;
         for record in self.queries.chunks_exact_mut(layout.record_words()) {
@@ -84,15 +82,16 @@ impl Quantized {
                 scale,
                 queries: rest.by_ref().take(n),
                 rotated,
-                is_finite: &mut self.is_finite,
             });
-            activations::quantize(isa, layout, rows, record);
+            let queries = Quantize {
+                layout,
+                x: rows,
+                stride: head_dim,
+                // They are, beside their scale.
+                rotation: None,
+            };
+            queries.run(isa, record);
         }
-    }
-
-    /// Of each query that was loaded, whether all of its values are finite.
-    pub fn finite_queries(&self) -> impl Iterator<Item = bool> {
-        self.is_finite.iter().copied()
     }
 
     /// Quantizes `keys: [n, head_dim]`.
@@ -135,7 +134,6 @@ struct RotateQueries<'b, Q> {
     scale: f32,
     queries: Q,
     rotated: &'b mut [f32],
-    is_finite: &'b mut Vec<bool>,
 }
 
 impl<'a, Q: Iterator<Item = &'a [f32]>> Int8Op for RotateQueries<'_, Q> {
@@ -144,50 +142,31 @@ impl<'a, Q: Iterator<Item = &'a [f32]>> Int8Op for RotateQueries<'_, Q> {
     #[inline(always)]
     fn run<I: Int8>(self, isa: I) {
         let rotation = &*ROTATION;
-        for (to, query) in self
-            .rotated
-            .chunks_exact_mut(self.head_dim)
-            .zip(self.queries)
-        {
-            let mut is_finite = true;
+        let rotated = self.rotated.chunks_exact_mut(self.head_dim);
+        for (to, query) in rotated.zip(self.queries) {
             for (to, values) in to.chunks_mut(BLOCK).zip(query.chunks(BLOCK)) {
-                is_finite &= rotate_block(isa, rotation, values, self.scale, to);
+                rotate_block(isa, rotation, values, self.scale, to);
             }
-            if !is_finite {
-                to.fill(0.0);
-            }
-            self.is_finite.push(is_finite);
         }
     }
 }
 
-/// `to = values * scale * R`, for [`BLOCK`] columns of a query or a key, or fewer at its end. Returns
-/// whether all values are finite.
+/// `to = values * scale * R`, for [`BLOCK`] columns of a query or a key, or fewer at its end.
 #[inline(always)]
-fn rotate_block<I: Int8>(
-    isa: I,
-    rotation: &Rotation,
-    values: &[f32],
-    scale: f32,
-    to: &mut [f32],
-) -> bool {
+fn rotate_block<I: Int8>(isa: I, rotation: &Rotation, values: &[f32], scale: f32, to: &mut [f32]) {
     const {
         assert!(
             BLOCK == rotation::BLOCK_LEN,
             "a block has a scale and a rotation"
         );
     }
-    let mut is_finite = true;
     let mut start = 0;
     while start < values.len() {
         let len = rotation::block_len(values.len() - start);
         let (values, to) = (&values[start..start + len], &mut to[start..start + len]);
         rotate_to(isa, values, scale, rotation.factors(len), to);
-        // What is not finite is part of every sum, and makes it so.
-        is_finite &= to[0].is_finite();
         start += len;
     }
-    is_finite
 }
 
 struct PackKeys<'a, 'b> {
@@ -208,7 +187,7 @@ impl Int8Op for PackKeys<'_, '_> {
         let rows = I::TILE_ROWS;
         let n_blocks = self.head_dim.div_ceil(BLOCK);
         let n_padded = (self.keys.len() / self.head_dim).next_multiple_of(rows);
-        let n_bytes = n_padded * self.head_dim * I::REGROUPED_BYTES;
+        let n_bytes = n_padded * self.head_dim * I::BYTE_WEIGHT_BYTES;
         self.packed.weights.resize(n_bytes / size_of::<f32>());
         self.packed.scales.resize(n_padded * n_blocks);
         let weights = bytemuck::cast_slice_mut::<f32, u8>(&mut self.packed.weights);
@@ -216,14 +195,13 @@ impl Int8Op for PackKeys<'_, '_> {
         for (index, key) in self.keys.chunks_exact(self.head_dim).enumerate() {
             let (tile, row) = (index / rows, index % rows);
             for (block, values) in key.chunks(BLOCK).enumerate() {
-                let is_finite = rotate_block(isa, rotation, values, 1.0, &mut rotated);
+                rotate_block(isa, rotation, values, 1.0, &mut rotated);
                 let halves = rotated[..values.len()].as_chunks::<HALF>().0;
-                // Integers cannot hold what is not finite, and scales can.
-                let scale = isa.largest(halves) / 127.0;
-                let scale = match is_finite && scale.is_finite() {
-                    true => scale,
-                    false => f32::NAN,
-                };
+                // A score of minus infinity would be a weight of zero, and hide that a key is damaged.
+                let mut scale = isa.largest(halves) / 127.0;
+                if !scale.is_finite() {
+                    scale = f32::NAN;
+                }
                 let inverse = if scale > f32::MIN_POSITIVE {
                     1.0 / scale
                 } else {
@@ -241,7 +219,7 @@ impl Int8Op for PackKeys<'_, '_> {
                     let start = (tile * self.head_dim + column / UNIT * UNIT) * rows;
                     for (i, four) in quants.as_chunks::<4>().0.iter().enumerate() {
                         let at = start + place::<I>(UNIT, rows, row, column % UNIT + 4 * i);
-                        store_four::<I>(*four, &mut weights[at * I::REGROUPED_BYTES..]);
+                        store_four::<I>(*four, &mut weights[at * I::BYTE_WEIGHT_BYTES..]);
                     }
                 }
             }
@@ -277,7 +255,7 @@ pub fn score<I: Int8, const R: usize, const V: usize>(isa: I, work: KeyScores) {
     let queries = work.layout.view(work.record);
     let n_cols = work.layout.n_cols;
     let weights: &[u8] = bytemuck::cast_slice(&work.keys.weights);
-    let tiles = weights.chunks_exact(R * n_cols * I::REGROUPED_BYTES);
+    let tiles = weights.chunks_exact(R * n_cols * I::BYTE_WEIGHT_BYTES);
     let scales = work.keys.scales.chunks_exact(R * n_cols.div_ceil(BLOCK));
     let scores = work.scores.chunks_mut(R * work.stride);
     let n_tiles = work.n_keys.div_ceil(R);

@@ -6,7 +6,7 @@
 
 use crate::kernels::Isa;
 use crate::kernels::aligned::AlignedFloats;
-use crate::kernels::attention::{MAX_BLOCK_KEYS, MAX_LANES};
+use crate::kernels::attention::MAX_BLOCK_KEYS;
 use crate::kernels::int8::{HALF, Int8, Int8Op};
 
 /// What a weight of 1 becomes.
@@ -46,7 +46,7 @@ impl Int8Op for Pays {
 
 impl Packed {
     /// Rounds `values: [n, head_dim]`, with a `head_dim` that is a multiple of 32 and at most 64 rows.
-    /// One value that is not finite makes NaN of all products.
+    /// One value that is not finite makes the scale, and with it all products, not finite.
     ///
     /// # Panics
     /// For other shapes.
@@ -97,7 +97,6 @@ impl Int8Op for Load<'_, '_> {
             true => isa.splat_f32(1.0 / packed.scale),
             false => isa.splat_f32(0.0),
         };
-        let mut zeros = isa.splat_f32(0.0);
         let n_pairs = values.len().div_ceil(2 * head_dim);
         packed.values.resize(n_pairs * head_dim);
         let pairs = packed.values.chunks_exact_mut(head_dim);
@@ -108,10 +107,8 @@ impl Int8Op for Load<'_, '_> {
                 // `column` on lies within `head_dim` values. `to` and `first` are as long, and
                 // `second` too if it is not empty, since there are whole keys only.
                 unsafe {
-                    let mut load = |key: &[f32]| {
-                        let values = isa.load_f32(key.as_ptr().add(column));
-                        zeros = isa.mul_add(values, isa.splat_f32(0.0), zeros);
-                        isa.round(isa.mul(values, inverse))
+                    let load = |key: &[f32]| {
+                        isa.round(isa.mul(isa.load_f32(key.as_ptr().add(column)), inverse))
                     };
                     let upper = match second.is_empty() {
                         true => isa.zero_i32(),
@@ -124,21 +121,7 @@ impl Int8Op for Load<'_, '_> {
                 }
             }
         }
-        // Integers cannot hold what is not finite, whose products with zero are NaN.
-        if !finite(isa, zeros) {
-            packed.scale = f32::NAN;
-        }
     }
-}
-
-/// Whether all lanes are finite.
-#[inline(always)]
-fn finite<I: Int8>(isa: I, register: I::F32) -> bool {
-    const { assert!(I::LANES <= MAX_LANES) };
-    let mut lanes = [0.0; MAX_LANES];
-    // SAFETY: there are as many lanes at least.
-    unsafe { isa.store_f32(lanes.as_mut_ptr(), register) };
-    lanes.iter().all(|lane| lane.is_finite())
 }
 
 struct Add<'a, 'b> {

@@ -1,10 +1,14 @@
-//! Products with weights that keep the groups of their format: where products of whole bytes take
-//! longer than those of 4 or 6 bits.
+//! Products with weights that keep the groups of their format.
+//!
+//! All weights are multiplied so where activations have a scale for each 32 columns, that is, where
+//! columns are not rotated: after each group, sums become floats and get both scales. With a
+//! scale for each 128 columns, those of 4 and 6 bits are where products of whole bytes take longer.
+//! Then sums stay in units of the token's scale until the next block begins.
 #![allow(unsafe_code)]
 
-use crate::kernels::activations::{BATCH_BLOCK_UNITS as BLOCK_UNITS, View};
+use crate::kernels::activations::{COARSE_UNITS, ScaleSpan, View};
 use crate::kernels::formats::{Format, prefetch_ahead};
-use crate::kernels::gemm::panel::{Panel, place};
+use crate::kernels::gemm::panel::{Panel, place, weight_bytes};
 use crate::kernels::gemm::write_products;
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, UNIT};
 
@@ -23,10 +27,13 @@ fn chunk_value(n_rows: usize, n_groups: usize, chunk: usize, group: usize) -> us
 
 /// Makes room for `n_tiles` tiles.
 #[inline(always)]
-pub(super) fn resize<F: Format, const R: usize>(panel: &mut Panel, n_tiles: usize, n_units: usize) {
-    panel
-        .weights
-        .resize(n_tiles * R * n_units * UNIT / size_of::<f32>());
+pub(super) fn resize<I: Int8, F: Format, const R: usize>(
+    panel: &mut Panel,
+    n_tiles: usize,
+    n_units: usize,
+) {
+    let n_bytes = n_tiles * R * n_units * UNIT * weight_bytes::<I, F>();
+    panel.weights.resize(n_bytes / size_of::<f32>());
     let n_values = n_tiles * R * padded(n_units);
     panel.scales.resize(n_values * F::GROUPS_PER_UNIT);
     panel.mins.resize(if F::HAS_MINS { n_values } else { 0 });
@@ -45,7 +52,7 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
     let n_padded = padded(n_units);
     let part = |len: usize| tile * R * len..(tile + 1) * R * len;
     let weights = bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights);
-    let weights = &mut weights[part(n_units * UNIT)];
+    let weights = &mut weights[part(n_units * UNIT * weight_bytes::<I, F>())];
     let scales = &mut panel.scales[part(n_padded * F::GROUPS_PER_UNIT)];
     let mins = match F::HAS_MINS {
         true => &mut panel.mins[part(n_padded)],
@@ -56,7 +63,8 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
     let half_at = |half: usize| {
         let group = half * HALF / F::GROUP;
         let within = half * HALF % F::GROUP;
-        weights.wrapping_add(group * R * F::GROUP + place::<I>(F::GROUP, R, r, within))
+        let at = group * R * F::GROUP + place::<I>(F::GROUP, R, r, within);
+        weights.wrapping_add(at * weight_bytes::<I, F>())
     };
     for first in (0..n_units).step_by(CHUNK_UNITS) {
         prefetch_ahead::<I, F>(isa, row, first);
@@ -89,7 +97,12 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
             // SAFETY: these are units of the row, and the tile has room for all of them.
             unsafe {
                 let integers = F::pair(isa, row.as_ptr(), pair, end);
-                isa.store_halves(halves.map(half_at), R * I::PANEL_COLUMNS, integers);
+                let apart = R * I::PANEL_COLUMNS * weight_bytes::<I, F>();
+                if F::BITS == 8 {
+                    isa.store_byte_weights(halves.map(half_at), apart, integers);
+                } else {
+                    isa.store_halves(halves.map(half_at), apart, integers);
+                }
             }
         }
     }
@@ -98,7 +111,7 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
 /// Some rows of a panel: a tile.
 #[derive(Clone, Copy)]
 pub(super) struct GroupedRows<'a> {
-    /// `[groups, R, group]`, [`place`] says in which order.
+    /// `[groups, R, group]` of [`weight_bytes`] each, [`place`] says in which order.
     weights: &'a [u8],
     /// `[chunks, groups, R]`.
     scales: &'a [f32],
@@ -108,7 +121,7 @@ pub(super) struct GroupedRows<'a> {
 
 impl<'a> GroupedRows<'a> {
     #[inline(always)]
-    pub(super) fn new<F: Format, const R: usize>(
+    pub(super) fn new<I: Int8, F: Format, const R: usize>(
         panel: &'a Panel,
         index: usize,
         n_units: usize,
@@ -116,7 +129,7 @@ impl<'a> GroupedRows<'a> {
         let part = |len: usize| index * R * len..(index + 1) * R * len;
         let weights: &[u8] = bytemuck::cast_slice(&panel.weights);
         GroupedRows {
-            weights: &weights[part(n_units * UNIT)],
+            weights: &weights[part(n_units * UNIT * weight_bytes::<I, F>())],
             scales: &panel.scales[part(padded(n_units) * F::GROUPS_PER_UNIT)],
             mins: match F::HAS_MINS {
                 true => &panel.mins[part(padded(n_units))],
@@ -127,10 +140,6 @@ impl<'a> GroupedRows<'a> {
 
     /// The products of `R` rows with `V` registers of tokens from lane `first_lane` of a record on,
     /// over all columns, to those lanes of `products`, `[R, width]`.
-    #[allow(
-        clippy::needless_range_loop,
-        reason = "constant bounds keep the sums in registers"
-    )]
     #[inline(always)]
     pub(super) fn dot<I: Int8, F: Format, const R: usize, const V: usize>(
         self,
@@ -141,46 +150,42 @@ impl<'a> GroupedRows<'a> {
         products: &mut [f32],
     ) {
         let width = I::TILE_VECTORS * I::LANES;
-        let n_units = self.weights.len() / (R * UNIT);
+        let unit_bytes = R * UNIT * weight_bytes::<I, F>();
+        let n_units = self.weights.len() / unit_bytes;
         let n_padded = padded(n_units);
         assert!(R == I::TILE_ROWS);
-        assert!(self.weights.len() == n_units * R * UNIT && n_units > 0);
+        assert!(self.weights.len() == n_units * unit_bytes && n_units > 0);
         assert!(self.scales.len() == R * n_padded * F::GROUPS_PER_UNIT);
         assert!(!F::HAS_MINS || self.mins.len() == R * n_padded);
-        assert!(products.len() >= R * width);
         assert!(first_lane + V * I::LANES <= width);
         assert!(tokens.quants.len() == n_units * UNIT * width);
         assert!(tokens.scales.len() == n_units * width && tokens.sums.len() == 2 * n_units * width);
         assert!(tokens.unit_sums.len() == n_units * width);
-        assert!(tokens.ratios.len() == n_units.div_ceil(BLOCK_UNITS) * width);
 
         let operands = Operands {
             rows: self,
             tokens,
             first_lane,
         };
-        // In units of the scales of the block at hand: at a new block, all are multiplied with a ratio.
-        let mut totals = [[isa.splat_f32(0.0); V]; R];
-        let n_in_full = n_units - n_units % BLOCK_UNITS;
-        for first in (0..n_in_full).step_by(BLOCK_UNITS) {
-            // SAFETY: the block and its units are below `n_units`; all lengths were just checked.
-            unsafe {
-                totals = operands.begin_block(isa, first, totals);
-                for unit in first..first + BLOCK_UNITS {
-                    totals = operands.add_unit::<I, F, R, V>(isa, unit, totals);
-                }
+        // With four-way products of bytes, coarse activations meet regrouped weights alone.
+        let totals = match tokens.span {
+            ScaleSpan::Coarse if !I::WHOLE_BYTES => {
+                assert!(tokens.ratios.len() == n_units.div_ceil(COARSE_UNITS) * width);
+                // SAFETY: all lengths were just checked.
+                unsafe { operands.dot_coarse::<I, F, R, V>(isa, n_units) }
             }
-        }
-        if n_in_full < n_units {
-            // SAFETY: as above.
-            unsafe {
-                totals = operands.begin_block(isa, n_in_full, totals);
-                for unit in n_in_full..n_units {
-                    totals = operands.add_unit::<I, F, R, V>(isa, unit, totals);
+            span => {
+                assert!(span == ScaleSpan::Unit);
+                let mut totals = [[isa.splat_f32(0.0); V]; R];
+                for unit in 0..n_units {
+                    // SAFETY: all lengths were just checked.
+                    totals = unsafe { operands.add_unit::<I, F, R, V, true>(isa, unit, totals) };
                 }
+                totals
             }
-        }
-        write_products(isa, totals, tokens, first_lane, biases, products, width);
+        };
+        let totals = isa.by_rows(totals);
+        write_products(isa, totals, first_lane, biases, products, width);
     }
 }
 
@@ -192,6 +197,56 @@ struct Operands<'a> {
 }
 
 impl Operands<'_> {
+    /// All products, with activations that have a scale for each [`COARSE_UNITS`].
+    ///
+    /// # Safety
+    /// There must be `n_units` of everything, `R` rows, and lanes for `V` registers.
+    #[inline(always)]
+    unsafe fn dot_coarse<I: Int8, F: Format, const R: usize, const V: usize>(
+        &self,
+        isa: I,
+        n_units: usize,
+    ) -> [[I::F32; V]; R] {
+        // In units of the scales of the block at hand: at a new block, all are multiplied with a
+        // ratio.
+        let mut totals = [[isa.splat_f32(0.0); V]; R];
+        let n_in_full = n_units - n_units % COARSE_UNITS;
+        // SAFETY: the blocks and units are below `n_units`.
+        unsafe {
+            for first in (0..n_in_full).step_by(COARSE_UNITS) {
+                totals = self.begin_block(isa, first, totals);
+                for unit in first..first + COARSE_UNITS {
+                    totals = self.add_unit::<I, F, R, V, false>(isa, unit, totals);
+                }
+            }
+            if n_in_full < n_units {
+                totals = self.begin_block(isa, n_in_full, totals);
+                for unit in n_in_full..n_units {
+                    totals = self.add_unit::<I, F, R, V, false>(isa, unit, totals);
+                }
+            }
+            for v in 0..V {
+                let scales = self.load_lanes(isa, self.tokens.scales, n_units - 1, v);
+                for (r, totals) in totals.iter_mut().enumerate() {
+                    totals[v] = isa.mul(totals[v], isa.token_values(r, scales));
+                }
+            }
+        }
+        totals
+    }
+
+    /// Register `v` of the tokens' values `[n, width]` at row `index`.
+    ///
+    /// # Safety
+    /// There must be such a row, and lanes for the register.
+    #[inline(always)]
+    unsafe fn load_lanes<I: Int8>(&self, isa: I, values: &[f32], index: usize, v: usize) -> I::F32 {
+        let width = I::TILE_VECTORS * I::LANES;
+        let at = index * width + self.first_lane + v * I::LANES;
+        // SAFETY: the caller vouches for the row and the lanes.
+        unsafe { isa.load_f32(values.as_ptr().add(at)) }
+    }
+
     /// Brings sums to the scales of the block that begins with unit `first`.
     ///
     /// # Safety
@@ -203,19 +258,18 @@ impl Operands<'_> {
         first: usize,
         mut totals: [[I::F32; V]; R],
     ) -> [[I::F32; V]; R] {
-        let width = I::TILE_VECTORS * I::LANES;
         for v in 0..V {
-            let at = first / BLOCK_UNITS * width + self.first_lane + v * I::LANES;
             // SAFETY: the caller vouches for the block and the lanes.
-            let ratios = unsafe { isa.load_f32(self.tokens.ratios.as_ptr().add(at)) };
-            for totals in &mut totals {
-                totals[v] = isa.mul(totals[v], ratios);
+            let ratios =
+                unsafe { self.load_lanes(isa, self.tokens.ratios, first / COARSE_UNITS, v) };
+            for (r, totals) in totals.iter_mut().enumerate() {
+                totals[v] = isa.mul(totals[v], isa.token_values(r, ratios));
             }
         }
         totals
     }
 
-    /// Adds the products of a unit to `totals`.
+    /// Adds the products of a unit to `totals`, with `SCALED` times the tokens' scales.
     ///
     /// # Safety
     /// There must be the unit, `R` rows, and lanes for `V` registers.
@@ -224,7 +278,7 @@ impl Operands<'_> {
         reason = "constant bounds keep the sums in registers"
     )]
     #[inline(always)]
-    unsafe fn add_unit<I: Int8, F: Format, const R: usize, const V: usize>(
+    unsafe fn add_unit<I: Int8, F: Format, const R: usize, const V: usize, const SCALED: bool>(
         &self,
         isa: I,
         unit: usize,
@@ -242,12 +296,19 @@ impl Operands<'_> {
         };
         // SAFETY: the caller vouches for the unit, hence its groups, the rows and the lanes.
         unsafe {
+            let mut token_scales = [isa.splat_f32(1.0); V];
+            if SCALED {
+                for (v, scales) in token_scales.iter_mut().enumerate() {
+                    *scales = self.load_lanes(isa, tokens.scales, unit, v);
+                }
+            }
             for g in 0..F::GROUPS_PER_UNIT {
                 let group = unit * F::GROUPS_PER_UNIT + g;
                 let quants = group * F::GROUP * width + I::COLUMNS * first_lane;
+                let weights = group * R * F::GROUP * weight_bytes::<I, F>();
                 let sums = isa.dot_group::<R, V>(
                     kind,
-                    rows.weights.as_ptr().add(group * R * F::GROUP),
+                    rows.weights.as_ptr().add(weights),
                     tokens.quants.as_ptr().add(quants),
                     I::COLUMNS * width,
                     self.start::<I, F, R, V>(isa, unit, g),
@@ -262,18 +323,27 @@ impl Operands<'_> {
                 for r in 0..R {
                     let scale = isa.row_value(rows.scales.as_ptr().add(at), r);
                     for v in 0..V {
-                        totals[r][v] = isa.mul_add(isa.to_f32(sums[r][v]), scale, totals[r][v]);
+                        let mut sum = match I::UNSIGNED_WEIGHTS {
+                            true => isa.to_f32(sums[r][v]),
+                            false => isa.sum_to_f32(sums[r][v]),
+                        };
+                        if SCALED {
+                            sum = isa.mul(sum, isa.token_values(r, token_scales[v]));
+                        }
+                        totals[r][v] = isa.mul_add(sum, scale, totals[r][v]);
                     }
                 }
             }
             if F::HAS_MINS {
                 let at = chunk_value(R, CHUNK_UNITS, unit / CHUNK_UNITS, unit % CHUNK_UNITS);
                 for v in 0..V {
-                    let lane = unit * width + first_lane + v * I::LANES;
-                    let sum = isa.load_f32(tokens.unit_sums.as_ptr().add(lane));
+                    let mut sum = self.load_lanes(isa, tokens.unit_sums, unit, v);
+                    if SCALED {
+                        sum = isa.mul(sum, token_scales[v]);
+                    }
                     for r in 0..R {
                         let min = isa.row_value(rows.mins.as_ptr().add(at), r);
-                        totals[r][v] = isa.mul_add(min, sum, totals[r][v]);
+                        totals[r][v] = isa.mul_add(min, isa.token_values(r, sum), totals[r][v]);
                     }
                 }
             }
@@ -293,8 +363,11 @@ impl Operands<'_> {
         unit: usize,
         group: usize,
     ) -> [[I::I32; V]; R] {
+        if !I::UNSIGNED_WEIGHTS {
+            return isa.zero_sums();
+        }
         let mut of_tokens = [isa.zero_i32(); V];
-        if !I::UNSIGNED_WEIGHTS || F::OFFSET == 0 {
+        if F::OFFSET == 0 {
             return [of_tokens; R];
         }
         let width = I::TILE_VECTORS * I::LANES;

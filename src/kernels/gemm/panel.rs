@@ -5,15 +5,15 @@ use std::ops::Range;
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::grouped;
-use crate::kernels::gemm::regrouped::{self, is_regrouped};
+use crate::kernels::gemm::{Kind, regrouped};
 use crate::kernels::int8::{Int8, UNIT};
 use crate::kernels::matmul::WeightView;
 
 /// Unpacked weight rows, and what comes of them; a buffer that each thread keeps.
 #[derive(Debug, Default)]
 pub struct Panel {
-    /// `[tiles, groups, rows, group]` bytes; `[tiles, units, rows, 32]` of
-    /// [`Int8::REGROUPED_BYTES`] each where they are [regrouped].
+    /// `[tiles, groups, rows, group]` of [`weight_bytes`] each; `[tiles, units, rows, 32]` where they
+    /// are [regrouped].
     pub(super) weights: AlignedFloats,
     /// `[tiles, chunks, groups, rows]`; `[tiles, blocks, rows]` where they are [regrouped].
     pub(super) scales: AlignedFloats,
@@ -23,11 +23,11 @@ pub struct Panel {
     pub(super) products: AlignedFloats,
 }
 
-/// Bytes of an unpacked weight.
+/// Bytes of an unpacked weight, [regrouped] or not.
 #[inline(always)]
 pub(super) const fn weight_bytes<I: Int8, F: Format>() -> usize {
-    match is_regrouped::<I, F>() {
-        true => I::REGROUPED_BYTES,
+    match I::WHOLE_BYTES || F::BITS == 8 {
+        true => I::BYTE_WEIGHT_BYTES,
         false => 1,
     }
 }
@@ -39,6 +39,7 @@ pub(super) fn unpack<I: Int8, F: Format, const R: usize>(
     isa: I,
     weight: WeightView,
     rows: Range<usize>,
+    kind: Kind,
     panel: &mut Panel,
 ) {
     let n_units = weight.n_cols / UNIT;
@@ -49,17 +50,20 @@ pub(super) fn unpack<I: Int8, F: Format, const R: usize>(
         let row = (rows.start + index).min(rows.end - 1);
         &weight.bytes[row * row_bytes..(row + 1) * row_bytes]
     };
-    if is_regrouped::<I, F>() {
-        regrouped::resize::<I, R>(panel, n_tiles, n_units);
-    } else {
-        grouped::resize::<F, R>(panel, n_tiles, n_units);
-    }
-    for index in 0..n_tiles * R {
-        let place = (index / R, index % R);
-        if is_regrouped::<I, F>() {
-            regrouped::unpack_row::<I, F, R>(isa, row(index), place, n_units, panel);
-        } else {
-            grouped::unpack_row::<I, F, R>(isa, row(index), place, n_units, panel);
+    match kind {
+        Kind::Regrouped => {
+            regrouped::resize::<I, R>(panel, n_tiles, n_units);
+            for index in 0..n_tiles * R {
+                let place = (index / R, index % R);
+                regrouped::unpack_row::<I, F, R>(isa, row(index), place, n_units, panel);
+            }
+        }
+        Kind::Grouped => {
+            grouped::resize::<I, F, R>(panel, n_tiles, n_units);
+            for index in 0..n_tiles * R {
+                let place = (index / R, index % R);
+                grouped::unpack_row::<I, F, R>(isa, row(index), place, n_units, panel);
+            }
         }
     }
 }

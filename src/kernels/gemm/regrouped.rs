@@ -1,4 +1,5 @@
-//! Products with weights that have one scale for each 128 columns of a row.
+//! Products with weights that have one scale for each 128 columns of a row, as the activations of a
+//! rotated prompt have.
 //!
 //! A format's own groups are of 32 or 16 columns, and after each of them all sums would have to
 //! become floats. Where an instruction multiplies and adds four bytes at once, that costs a quarter
@@ -12,7 +13,7 @@
 //! ratio. What comes of it for answers is measured in models/tiny/README.md.
 #![allow(unsafe_code)]
 
-use crate::kernels::activations::{BATCH_BLOCK_UNITS as BLOCK_UNITS, View};
+use crate::kernels::activations::{COARSE_UNITS as BLOCK_UNITS, View};
 use crate::kernels::formats::{Format, Scales, prefetch_ahead};
 use crate::kernels::gemm::panel::{Panel, place};
 use crate::kernels::gemm::write_products;
@@ -22,13 +23,6 @@ use crate::kernels::int8::{BLOCK, CHUNK_UNITS, Group, HALF, Int8, UNIT};
 const MAGIC: f32 = 12_582_912.0;
 
 const HALF_BLOCK: usize = BLOCK / 2;
-
-/// Whether a format is multiplied this way: where products of 8 bits take no longer than those of
-/// fewer, or it has 8 bits anyway.
-#[inline(always)]
-pub(super) const fn is_regrouped<I: Int8, F: Format>() -> bool {
-    I::WHOLE_BYTES || F::BITS == 8
-}
 
 /// How the weights of a chunk become those of its blocks: `(u * factor + offset) >> 8`, in 16 bits,
 /// for unsigned `u`.
@@ -99,12 +93,12 @@ impl<I: Int8> Regrouping<I> {
         for (i, &scale) in self.scales[..n_blocks].iter().enumerate() {
             scales[i * R + r] = scale;
         }
-        let unit_bytes = UNIT * R * I::REGROUPED_BYTES;
+        let unit_bytes = UNIT * R * I::BYTE_WEIGHT_BYTES;
         let weights = &mut weights[first * unit_bytes..][..n_units * unit_bytes];
         // However short the last block is, it has whole units.
         let half_at = |half: usize| {
             let (unit, within) = (half * HALF / UNIT, half * HALF % UNIT);
-            (unit * UNIT * R + place::<I>(UNIT, R, r, within)) * I::REGROUPED_BYTES
+            (unit * UNIT * R + place::<I>(UNIT, R, r, within)) * I::BYTE_WEIGHT_BYTES
         };
         // A whole chunk needs no thought about where the row ends.
         let end = match n_units {
@@ -124,8 +118,8 @@ impl<I: Int8> Regrouping<I> {
                 for (to, half) in to.iter_mut().zip(halves) {
                     *to = to.add(half_at(half));
                 }
-                let apart = R * I::PANEL_COLUMNS * I::REGROUPED_BYTES;
-                isa.store_regrouped(to, apart, integers);
+                let apart = R * I::PANEL_COLUMNS * I::BYTE_WEIGHT_BYTES;
+                isa.store_byte_weights(to, apart, integers);
             }
         }
     }
@@ -198,9 +192,9 @@ impl<I: Int8> Steps<I> {
 /// Puts four weights that lie side by side, as bytes, to where they belong.
 #[inline(always)]
 pub(in crate::kernels) fn store_four<I: Int8>(four: [i8; 4], to: &mut [u8]) {
-    const { assert!(I::REGROUPED_BYTES == 1 || I::UNSIGNED_WEIGHTS) };
+    const { assert!(I::BYTE_WEIGHT_BYTES == 1 || I::UNSIGNED_WEIGHTS) };
     let words = four.map(|weight| u16::from(weight as u8).to_le());
-    match I::REGROUPED_BYTES {
+    match I::BYTE_WEIGHT_BYTES {
         1 => to[..4].copy_from_slice(bytemuck::bytes_of(&four)),
         _ => to[..8].copy_from_slice(bytemuck::bytes_of(&words)),
     }
@@ -210,7 +204,7 @@ pub(in crate::kernels) fn store_four<I: Int8>(four: [i8; 4], to: &mut [u8]) {
 #[inline(always)]
 pub(super) fn resize<I: Int8, const R: usize>(panel: &mut Panel, n_tiles: usize, n_units: usize) {
     let n_blocks = n_units.div_ceil(BLOCK_UNITS);
-    let n_bytes = n_tiles * R * n_units * UNIT * I::REGROUPED_BYTES;
+    let n_bytes = n_tiles * R * n_units * UNIT * I::BYTE_WEIGHT_BYTES;
     panel.weights.resize(n_bytes / size_of::<f32>());
     panel.scales.resize(n_tiles * R * n_blocks);
 }
@@ -227,7 +221,7 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
     assert!(r < R && row.len() * F::DTYPE.block_len() == n_units * UNIT * F::DTYPE.block_bytes());
     let part = |len: usize| tile * R * len..(tile + 1) * R * len;
     let weights = bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights);
-    let weights = &mut weights[part(n_units * UNIT * I::REGROUPED_BYTES)];
+    let weights = &mut weights[part(n_units * UNIT * I::BYTE_WEIGHT_BYTES)];
     let scales = &mut panel.scales[part(n_units.div_ceil(BLOCK_UNITS))];
     let in_full = n_units - n_units % CHUNK_UNITS;
     // SAFETY: there are such units in all three places, as the length of the row says.
@@ -256,7 +250,7 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
 /// Some rows of a panel: a tile.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct RegroupedRows<'a> {
-    /// `[units, R, 32]` of [`Int8::REGROUPED_BYTES`] each, [`place`] says in which order.
+    /// `[units, R, 32]` of [`Int8::BYTE_WEIGHT_BYTES`] each, [`place`] says in which order.
     pub weights: &'a [u8],
     /// `[blocks, R]`.
     pub scales: &'a [f32],
@@ -272,7 +266,7 @@ impl<'a> RegroupedRows<'a> {
         let part = |len: usize| index * R * len..(index + 1) * R * len;
         let weights: &[u8] = bytemuck::cast_slice(&panel.weights);
         RegroupedRows {
-            weights: &weights[part(n_units * UNIT * I::REGROUPED_BYTES)],
+            weights: &weights[part(n_units * UNIT * I::BYTE_WEIGHT_BYTES)],
             scales: &panel.scales[part(n_units.div_ceil(BLOCK_UNITS))],
         }
     }
@@ -294,14 +288,13 @@ impl<'a> RegroupedRows<'a> {
         stride: usize,
     ) {
         let width = I::TILE_VECTORS * I::LANES;
-        let unit_bytes = R * UNIT * I::REGROUPED_BYTES;
+        let unit_bytes = R * UNIT * I::BYTE_WEIGHT_BYTES;
         let n_units = self.weights.len() / unit_bytes;
         let n_blocks = n_units.div_ceil(BLOCK_UNITS);
         assert!(R == I::TILE_ROWS && first_lane + V * I::LANES <= width && n_units > 0);
         assert!(self.weights.len() == n_units * unit_bytes && self.scales.len() == R * n_blocks);
         assert!(tokens.quants.len() == n_units * UNIT * width);
         assert!(tokens.scales.len() == n_units * width && tokens.starts.len() == n_blocks * width);
-        assert!(tokens.ratios.len() == n_blocks * width);
         assert!(stride >= width && products.len() >= (R - 1) * stride + width);
         let operands = Operands {
             rows: self,
@@ -325,7 +318,7 @@ impl<'a> RegroupedRows<'a> {
             };
         }
         let totals = isa.by_rows(totals);
-        write_products(isa, totals, tokens, first_lane, biases, products, stride);
+        write_products(isa, totals, first_lane, biases, products, stride);
     }
 }
 
@@ -337,7 +330,7 @@ struct Operands<'a> {
 }
 
 impl Operands<'_> {
-    /// Brings sums to the scales of a block of the tokens, and adds the products of its columns.
+    /// Adds the products of a block's columns, times its scales.
     ///
     /// # Safety
     /// There must be such a block of `len` columns, `R` rows, and lanes for `V` registers.
@@ -363,7 +356,7 @@ impl Operands<'_> {
                 self.rows
                     .weights
                     .as_ptr()
-                    .add(block * R * BLOCK * I::REGROUPED_BYTES),
+                    .add(block * R * BLOCK * I::BYTE_WEIGHT_BYTES),
                 self.tokens
                     .quants
                     .as_ptr()
@@ -373,15 +366,17 @@ impl Operands<'_> {
             );
             let scales = self.rows.scales.as_ptr().add(block * R);
             for v in 0..V {
-                let ratios = isa.load_f32(self.tokens.ratios.as_ptr().add(at + v * I::LANES));
+                // All units of a block have the block's scale.
+                let of_tokens = block * BLOCK_UNITS * width + self.first_lane + v * I::LANES;
+                let of_tokens = isa.load_f32(self.tokens.scales.as_ptr().add(of_tokens));
                 for r in 0..R {
                     let scale = isa.row_value(scales, r);
                     let sum = match I::UNSIGNED_WEIGHTS {
                         true => isa.to_f32(sums[r][v]),
                         false => isa.sum_to_f32(sums[r][v]),
                     };
-                    let before = isa.mul(totals[r][v], isa.token_values(r, ratios));
-                    totals[r][v] = isa.mul_add(sum, scale, before);
+                    let sum = isa.mul(sum, isa.token_values(r, of_tokens));
+                    totals[r][v] = isa.mul_add(sum, scale, totals[r][v]);
                 }
             }
         }
@@ -416,7 +411,9 @@ mod tests {
     use super::*;
     use crate::gguf::DType;
     use crate::kernels::Isa;
+    use crate::kernels::activations::ScaleSpan;
     use crate::kernels::formats::{Q4_0, Q4_K, Q6_K, Q8_0};
+    use crate::kernels::gemm::Kind;
     use crate::kernels::gemm::panel::unpack;
     use crate::kernels::int8::Int8Op;
     use crate::kernels::matmul::WeightView;
@@ -442,19 +439,19 @@ mod tests {
 
     impl Unpacked<'_> {
         fn unpack<I: Int8, F: Format>(self, isa: I) -> Option<Vec<(f32, f32)>> {
-            if !is_regrouped::<I, F>() {
+            if Kind::of::<I, F>(ScaleSpan::Coarse) != Kind::Regrouped {
                 return None;
             }
             let n_cols = self.0.n_cols;
             let mut panel = Panel::default();
-            unpack::<I, F, ROWS>(isa, self.0, 0..ROWS, &mut panel);
+            unpack::<I, F, ROWS>(isa, self.0, 0..ROWS, Kind::Regrouped, &mut panel);
             let weights: &[u8] = bytemuck::cast_slice(&panel.weights);
             let of_row = |row: usize| {
                 let panel = &panel;
                 (0..n_cols).map(move |column| {
                     let (unit, within) = (column / UNIT, column % UNIT);
                     let at = unit * UNIT * ROWS + place::<I>(UNIT, ROWS, row, within);
-                    let stored = match I::REGROUPED_BYTES {
+                    let stored = match I::BYTE_WEIGHT_BYTES {
                         1 => weights[at],
                         _ => {
                             assert_eq!(weights[2 * at + 1], 0, "{row} {column}");

@@ -13,8 +13,8 @@ use crate::kernels::int8::{
     CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES, butterfly_signs,
 };
 use crate::kernels::x86::registers::{
-    eight_words, nibbles, of_halves, part_nibbles, regroup_unit, six_bits, sum_pairs, transpose_8,
-    with_sum,
+    eight_words, larger_bits, nibbles, of_halves, part_nibbles, regroup_unit, six_bits, sum_pairs,
+    transpose_8, with_sum,
 };
 
 use crate::kernels::x86::Avx2;
@@ -88,19 +88,21 @@ impl Avx2 {
     }
 }
 
-impl Int8 for Avx2 {
+// SAFETY: the type is made by `try_new` alone, which asks the processor; registers have the lanes that
+// the constants say, and loads and stores are of whole registers or of what they document.
+unsafe impl Int8 for Avx2 {
     const FAST_I16: bool = false;
     const UNSIGNED_WEIGHTS: bool = true;
     const WHOLE_BYTES: bool = false;
     const TILE_VECTORS: usize = 1;
     const TILE_ROWS: usize = 6;
-    const REGROUPED_BYTES: usize = 2;
+    const BYTE_WEIGHT_BYTES: usize = 2;
     common!();
     pairs_256!();
     lanes_256!();
 
     #[inline(always)]
-    unsafe fn store_regrouped(self, to: [*mut u8; 4], _: usize, [first, second]: [__m256i; 2]) {
+    unsafe fn store_byte_weights(self, to: [*mut u8; 4], _: usize, [first, second]: [__m256i; 2]) {
         // SAFETY: the caller vouches for twice as many bytes, `self` for AVX2.
         unsafe {
             let halves = [

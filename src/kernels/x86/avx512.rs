@@ -10,7 +10,7 @@ use crate::kernels::formats::Format;
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{Group, HALF, Int8, Int8Op, UNIT_LANES, butterfly_signs};
 use crate::kernels::x86::Avx512;
-use crate::kernels::x86::registers::{six_bits, with_sum};
+use crate::kernels::x86::registers::{eight_words, larger_bits, six_bits, with_sum};
 use crate::kernels::x86::registers_512::{low_nibbles, pick_words, six_bits_of, transpose_16};
 
 /// Every other byte, from the second on.
@@ -19,7 +19,9 @@ const SIXTEENTH: f32 = 1.0 / 16.0;
 /// A shift by 4 of each of four 16-bit integers.
 const NIBBLE: i64 = 0x0004_0004_0004_0004;
 
-impl Int8 for Avx512 {
+// SAFETY: the type is made by `try_new` alone, which asks the processor; registers have the lanes that
+// the constants say, and loads and stores are of whole registers or of what they document.
+unsafe impl Int8 for Avx512 {
     const FAST_I16: bool = true;
     const UNSIGNED_WEIGHTS: bool = true;
     const WHOLE_BYTES: bool = true;
@@ -49,12 +51,14 @@ impl Int8 for Avx512 {
     fn largest(self, values: &[[f32; HALF]]) -> f32 {
         // SAFETY: the array is as long as a register; `self` proves AVX-512.
         unsafe {
-            let mut largest = self.splat_f32(0.0);
+            // As integers, among which NaN comes after infinity: a maximum of floats passes over it.
+            let bits = _mm512_set1_epi32(i32::MAX);
+            let mut largest = _mm512_setzero_si512();
             for half in values {
-                let sizes = _mm512_abs_ps(self.load_f32(half.as_ptr()));
-                largest = _mm512_max_ps(largest, sizes);
+                let values = _mm512_loadu_si512(half.as_ptr().cast());
+                largest = _mm512_max_epi32(largest, _mm512_and_si512(bits, values));
             }
-            _mm512_reduce_max_ps(largest)
+            f32::from_bits(_mm512_reduce_max_epi32(largest) as u32)
         }
     }
 
@@ -465,13 +469,16 @@ impl Int8 for Avx512 {
     unsafe fn load_eight_f16(self, from: *const u8, stride: usize) -> __m256 {
         // SAFETY: the caller vouches for `8 * stride` bytes, `self` for AVX-512.
         unsafe {
-            let words = if stride <= 18 {
-                // All are among the first 64 words.
-                pick_words(from, stride)
-            } else {
-                // Of either half, they are among the first 64.
-                let upper = pick_words(from.add(4 * stride), stride);
-                _mm_unpacklo_epi64(pick_words(from, stride), upper)
+            let words = match stride {
+                // All are among the first 64 words, and those are no more bytes than there are.
+                16 | 18 => pick_words(from, stride),
+                // The four of either half are among its first 64 words, and those are no more bytes
+                // than it has.
+                32..=42 => {
+                    let upper = pick_words(from.add(4 * stride), stride);
+                    _mm_unpacklo_epi64(pick_words(from, stride), upper)
+                }
+                _ => eight_words(from, stride),
             };
             _mm256_cvtph_ps(words)
         }

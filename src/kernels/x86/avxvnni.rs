@@ -12,7 +12,8 @@ use crate::kernels::int8::{
     CHUNK_UNITS, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES, butterfly_signs,
 };
 use crate::kernels::x86::registers::{
-    eight_words, nibbles, of_halves, part_nibbles, regroup_unit, six_bits, transpose_8, with_sum,
+    eight_words, larger_bits, nibbles, of_halves, part_nibbles, regroup_unit, six_bits,
+    transpose_8, with_sum,
 };
 
 use crate::kernels::x86::AvxVnni;
@@ -29,7 +30,9 @@ impl AvxVnni {
     }
 }
 
-impl Int8 for AvxVnni {
+// SAFETY: the type is made by `try_new` alone, which asks the processor; registers have the lanes that
+// the constants say, and loads and stores are of whole registers or of what they document.
+unsafe impl Int8 for AvxVnni {
     const FAST_I16: bool = true;
     const UNSIGNED_WEIGHTS: bool = true;
     const WHOLE_BYTES: bool = true;

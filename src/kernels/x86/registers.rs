@@ -5,6 +5,17 @@ use std::arch::x86_64::*;
 
 use crate::kernels::int8::{HALF, read_u16};
 
+/// The larger of floats that are not negative, given by their bits, which are in the same order: NaN
+/// comes after infinity, while a maximum of floats passes over it.
+///
+/// # Safety
+/// The processor must have AVX2.
+#[inline(always)]
+pub(super) unsafe fn larger_bits(a: __m256i, b: __m256i) -> __m256 {
+    // SAFETY: as above.
+    unsafe { _mm256_castsi256_ps(_mm256_max_epi32(a, b)) }
+}
+
 /// See [`Int8::load_six_bits`].
 ///
 /// # Safety
