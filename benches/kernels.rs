@@ -196,7 +196,11 @@ fn attention(bencher: Bencher, shape: Attending) {
         values: by_head(&cached).into(),
         n_keys: shape.n_keys,
         causal_start: shape.is_causal.then_some(first),
-        in_integers: !shape.is_causal,
+        role: match shape.n_queries {
+            1 => Role::Answer,
+            _ => Role::Prompt,
+        },
+        in_integers: true,
     };
     let n_pairs: usize = match shape.is_causal {
         true => (first + 1..=shape.n_keys).sum(),

@@ -94,6 +94,7 @@ fn attention(compute: &Compute, n_heads: usize, head_dim: usize, n: usize, times
         values: columns.into(),
         n_keys: n,
         causal_start: None,
+        role: Role::Prompt,
         in_integers: true,
     };
     let mut out = vec![0.0; n * width];

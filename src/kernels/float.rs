@@ -57,14 +57,15 @@ pub fn exp(x: f32) -> f32 {
 }
 
 /// `e^x` for `x <= 0`, within 2 units in the last place; results below the normal numbers are
-/// flushed to zero. The polynomial of [`exp`], in registers.
+/// flushed to zero, and NaN stays NaN. The polynomial of [`exp`], in registers.
 #[inline(always)]
 pub fn exp_nonpositive<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let splat = |value| simd.splat_f32s(value);
-    let clamped = simd.max_f32s(x, splat(LEAST_EXPONENT));
-    let shifted = simd.mul_add_e_f32s(clamped, splat(std::f32::consts::LOG2_E), splat(ROUND));
+    // Below the least exponent this computes something, which is not used: a maximum would, on some
+    // processors, make a number of NaN.
+    let shifted = simd.mul_add_e_f32s(x, splat(std::f32::consts::LOG2_E), splat(ROUND));
     let n = simd.sub_f32s(shifted, splat(ROUND));
-    let r = simd.mul_add_e_f32s(n, splat(-LN2_HIGH), clamped);
+    let r = simd.mul_add_e_f32s(n, splat(-LN2_HIGH), x);
     let r = simd.mul_add_e_f32s(n, splat(-LN2_LOW), r);
     let mut p = splat(EXP_POLYNOMIAL[0]);
     for coefficient in &EXP_POLYNOMIAL[1..] {
@@ -235,6 +236,13 @@ mod tests {
             let mut edges = [-87.4, -1e4, f32::NEG_INFINITY, -0.0].repeat(4);
             isa.run(ExpOf(&mut edges));
             assert_eq!(edges, [0.0, 0.0, 0.0, 1.0].repeat(4), "{isa}");
+            let mut mixed = [f32::NAN, -1.0, f32::MIN, f32::NAN].repeat(4);
+            isa.run(ExpOf(&mut mixed));
+            for mixed in mixed.chunks(4) {
+                assert!(mixed[0].is_nan() && mixed[3].is_nan(), "{isa}");
+                assert!(ulps(mixed[1], (-1f64).exp()) < 2.0, "{isa}");
+                assert_eq!(mixed[2], 0.0, "{isa}");
+            }
         }
     }
 

@@ -20,29 +20,47 @@ pub(crate) fn rotate<I: Int8>(
     len: usize,
     factors: &[f32; BLOCK_LEN],
 ) {
-    assert!(matches!(len, 32 | 64 | 128));
-    // Without branches on the length inside, all offsets are constants.
-    match len {
-        32 => stages::<I, 32>(isa, values, factors),
-        64 => stages::<I, 64>(isa, values, factors),
-        _ => stages::<I, 128>(isa, values, factors),
+    let from = *values;
+    rotate_to(isa, &from[..len], 1.0, factors, &mut values[..len]);
+}
+
+/// `to = values * scale * factors * H`, for 32, 64 or 128 values.
+#[inline(always)]
+pub(crate) fn rotate_to<I: Int8>(
+    isa: I,
+    values: &[f32],
+    scale: f32,
+    factors: &[f32; BLOCK_LEN],
+    to: &mut [f32],
+) {
+    // With a constant length all offsets are constants.
+    match values.len() {
+        32 => stages::<I, 32>(isa, values, scale, factors, to),
+        64 => stages::<I, 64>(isa, values, scale, factors, to),
+        128 => stages::<I, 128>(isa, values, scale, factors, to),
+        len => panic!("a block of {len} columns"),
     }
 }
 
 #[inline(always)]
 fn stages<I: Int8, const LEN: usize>(
     isa: I,
-    values: &mut [f32; BLOCK_LEN],
+    values: &[f32],
+    scale: f32,
     factors: &[f32; BLOCK_LEN],
+    to: &mut [f32],
 ) {
+    let values = values.first_chunk::<LEN>().expect("the caller matched it");
+    let factors = factors.first_chunk().expect("no block is longer");
+    let to = to.first_chunk_mut().expect("`to` is as long as `values`");
     let mut apart = match LEN / I::LANES {
-        2 => first_stages::<I, LEN, 2>(isa, values, factors),
-        _ => first_stages::<I, LEN, TOGETHER>(isa, values, factors),
+        2 => first_stages::<I, LEN, 2>(isa, values, scale, factors, to),
+        _ => first_stages::<I, LEN, TOGETHER>(isa, values, scale, factors, to),
     };
     while apart < LEN {
         apart *= match LEN / apart {
-            2 => stages_of_registers::<I, LEN, 2>(isa, values, apart),
-            _ => stages_of_registers::<I, LEN, TOGETHER>(isa, values, apart),
+            2 => stages_of_registers::<I, LEN, 2>(isa, to, apart),
+            _ => stages_of_registers::<I, LEN, TOGETHER>(isa, to, apart),
         };
     }
 }
@@ -52,29 +70,31 @@ fn stages<I: Int8, const LEN: usize>(
 #[inline(always)]
 fn first_stages<I: Int8, const LEN: usize, const N: usize>(
     isa: I,
-    values: &mut [f32; BLOCK_LEN],
-    factors: &[f32; BLOCK_LEN],
+    values: &[f32; LEN],
+    scale: f32,
+    factors: &[f32; LEN],
+    to: &mut [f32; LEN],
 ) -> usize {
-    assert!(LEN <= BLOCK_LEN && LEN.is_multiple_of(N * I::LANES));
+    assert!(LEN.is_multiple_of(N * I::LANES));
+    let scale = isa.splat_f32(scale);
     for first in (0..LEN).step_by(N * I::LANES) {
         let mut registers = [isa.splat_f32(0.0); N];
         for (i, register) in registers.iter_mut().enumerate() {
             let at = first + i * I::LANES;
             // SAFETY: `first` is a multiple of `N` registers below `LEN`, itself such a multiple, so
-            // `N` registers from there end within `LEN`, and neither array is shorter.
+            // `N` registers from there end within `LEN`, which both arrays have.
             let (value, factor) = unsafe {
                 (
                     isa.load_f32(values.as_ptr().add(at)),
                     isa.load_f32(factors.as_ptr().add(at)),
                 )
             };
-            *register = isa.add_and_subtract(isa.mul(value, factor));
+            *register = isa.add_and_subtract(isa.mul(isa.mul(value, scale), factor));
         }
         let registers = combine(isa, registers);
         for (i, register) in registers.into_iter().enumerate() {
-            let to = values[first + i * I::LANES..].as_mut_ptr();
             // SAFETY: as above.
-            unsafe { isa.store_f32(to, register) };
+            unsafe { isa.store_f32(to.as_mut_ptr().add(first + i * I::LANES), register) };
         }
     }
     N * I::LANES
@@ -85,10 +105,10 @@ fn first_stages<I: Int8, const LEN: usize, const N: usize>(
 #[inline(always)]
 fn stages_of_registers<I: Int8, const LEN: usize, const N: usize>(
     isa: I,
-    values: &mut [f32; BLOCK_LEN],
+    values: &mut [f32; LEN],
     apart: usize,
 ) -> usize {
-    assert!(LEN <= BLOCK_LEN && LEN.is_multiple_of(N * apart) && apart.is_multiple_of(I::LANES));
+    assert!(LEN.is_multiple_of(N * apart) && apart.is_multiple_of(I::LANES));
     for block in (0..LEN).step_by(N * apart) {
         for first in (block..block + apart).step_by(I::LANES) {
             let mut registers = [isa.splat_f32(0.0); N];

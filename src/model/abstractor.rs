@@ -185,6 +185,7 @@ impl Block {
             values: columns(values).into(),
             n_keys,
             causal_start: None,
+            role: Role::Prompt,
             in_integers: false,
         };
         attention.forward(compute, attended);

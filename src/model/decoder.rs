@@ -163,6 +163,7 @@ impl Decoder {
     /// Passes the first `n` rows of `scratch.x` through all blocks and stores their keys and
     /// values behind those in the cache. `longest` is the number of positions the sequence has
     /// reached or is known to reach in this prompt, on which dynamic rotary scaling depends.
+    #[allow(clippy::too_many_arguments, reason = "each is used as it is")]
     pub fn forward<O: Observer>(
         &self,
         compute: &Compute,
@@ -300,6 +301,7 @@ impl Block {
             values: cache.values(),
             n_keys: first + n,
             causal_start: Some(first),
+            role,
             in_integers: self.attention_out.weight.is_quantized(),
         };
         attention.forward(compute, attended);

@@ -173,6 +173,7 @@ impl Block {
             values: columns(2 * width).into(),
             n_keys: config.n_tokens(),
             causal_start: None,
+            role: Role::Prompt,
             in_integers: self.qkv.weight.is_quantized(),
         };
         attention.forward(compute, attended);

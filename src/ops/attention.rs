@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use half::f16;
 
-use crate::kernels::attention::{Head, HeadRows, Scratch, Stored, TILE_QUERIES, attend};
+use crate::kernels::attention::{Head, HeadRows, Scratch, Stored, attend, tile_queries};
 use crate::kernels::tiles::Tiles;
-use crate::ops::Compute;
+use crate::ops::{Compute, Role};
 use crate::quant::BlockQ8_0;
 
 thread_local! {
@@ -96,7 +96,9 @@ pub struct Attention<'a> {
     pub n_keys: usize,
     /// With `Some(start)`, query `i` sees the keys up to and including `start + i`.
     pub causal_start: Option<usize>,
-    /// Whether batches of queries are computed in 8-bit and 16-bit integers.
+    /// What the queries are for, which decides how they are computed.
+    pub role: Role,
+    /// Whether the queries of a prompt are computed in 8-bit and 16-bit integers.
     pub in_integers: bool,
 }
 
@@ -105,12 +107,9 @@ impl Attention<'_> {
     pub fn forward(&self, compute: &Compute, out: &mut [f32]) {
         let scale = 1.0 / (self.head_dim as f32).sqrt();
         let group = self.n_heads / self.n_kv_heads;
-        let tiles = Tiles::new(
-            out,
-            self.n_heads * self.head_dim,
-            TILE_QUERIES,
-            self.head_dim,
-        );
+        let width = self.n_heads * self.head_dim;
+        let n_queries = out.len() / width;
+        let tiles = Tiles::new(out, width, tile_queries(n_queries).max(1), self.head_dim);
         compute.threads.run(|| {
             while let Some(mut tile) = tiles.take() {
                 let head = tile.cols().start / self.head_dim;
@@ -120,6 +119,7 @@ impl Attention<'_> {
                     values: self.values.head(head / group),
                     n_keys: self.n_keys,
                     causal_start: self.causal_start,
+                    role: self.role,
                     scale,
                     in_integers: self.in_integers,
                 };

@@ -1,4 +1,4 @@
-//! A few queries, one after the other: what generation spends on attention.
+//! The queries of answers, one after the other: what generation spends on attention.
 //!
 //! Keys and values are read once, as they are stored; registers run along the columns of a head.
 #![allow(unsafe_code)]
@@ -8,13 +8,10 @@ use pulp::{Simd, WithSimd};
 
 use crate::kernels::Isa;
 use crate::kernels::aligned::AlignedFloats;
-use crate::kernels::attention::{Head, HeadRows, MAX_BLOCK_KEYS, Stored};
+use crate::kernels::attention::{Head, HeadRows, MAX_BLOCK_KEYS, MAX_LANES, Stored};
 use crate::kernels::float;
 use crate::kernels::int8::{Int8, Int8Op};
 use crate::kernels::tiles::Tile;
-
-/// The most lanes of a register.
-const MAX_LANES: usize = 16;
 
 /// Computes all rows of `tile`, keys in blocks of `block`. `copied` is for rows that cannot be used
 /// as they are stored.
@@ -148,6 +145,7 @@ impl<T: Element> Int8Op for Scores<'_, '_, T> {
 
     #[inline(always)]
     fn run<I: Int8>(self, isa: I) {
+        const { assert!(I::LANES <= MAX_LANES) };
         let q = self.q;
         let in_full = q.len() / I::LANES * I::LANES;
         let mut sums = [[0.0; MAX_LANES]; MAX_LANES];
@@ -158,7 +156,8 @@ impl<T: Element> Int8Op for Scores<'_, '_, T> {
                 let key = self.keys.row(index * I::LANES + i, q.len());
                 let mut sum = [isa.splat_f32(0.0); 2];
                 for column in (0..in_full).step_by(I::LANES) {
-                    // SAFETY: as many columns are left in both, and a row of sums holds a register.
+                    // SAFETY: a key's row is as long as `q`, and `column` a multiple of the lanes
+                    // below `in_full`, so a register is left in both.
                     unsafe {
                         let a = isa.load_f32(q.as_ptr().add(column));
                         let b = T::load(isa, key.as_ptr().add(column));
@@ -167,7 +166,7 @@ impl<T: Element> Int8Op for Scores<'_, '_, T> {
                     }
                 }
                 let [even, odd] = sum;
-                // SAFETY: a row of sums holds a register.
+                // SAFETY: a row of sums is as long as the widest register.
                 unsafe {
                     let both = isa.mul_add(even, isa.splat_f32(1.0), odd);
                     isa.store_f32(sums[i].as_mut_ptr(), both);
@@ -177,7 +176,7 @@ impl<T: Element> Int8Op for Scores<'_, '_, T> {
                 }
             }
             // The lanes of one key are added up by adding the same lane of several keys.
-            // SAFETY: both have as many rows as a register has lanes, which are as long.
+            // SAFETY: both have as many rows, of as many floats, as the widest register has lanes.
             unsafe {
                 let (from, to) = (sums.as_ptr().cast(), columns.as_mut_ptr().cast());
                 isa.transpose(from, MAX_LANES, false, to, MAX_LANES);
@@ -272,19 +271,20 @@ impl<T: Element> AddValues<'_, '_, T> {
     #[inline(always)]
     fn add_columns<I: Int8, const N: usize>(&mut self, isa: I, first: usize) {
         let head_dim = self.out.len();
+        // All accesses below rest on this: the output and the rows of values have `head_dim` columns.
         assert!(first + N * I::LANES <= head_dim);
         let out = self.out[first..].as_mut_ptr();
         let shrink = isa.splat_f32(self.shrink);
         let mut sums = [shrink; N];
         for (i, sum) in sums.iter_mut().enumerate() {
-            // SAFETY: the output has these columns.
+            // SAFETY: register `i` of `N` ends within `head_dim`, as asserted.
             *sum = unsafe { isa.mul(isa.load_f32(out.add(i * I::LANES)), shrink) };
         }
         for (key, weight) in self.weights.iter().enumerate() {
             let value = self.values.row(key, head_dim)[first..].as_ptr();
             let weight = isa.splat_f32(*weight);
             for (i, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: a value has as many columns as the output.
+                // SAFETY: as above; `row` has returned `head_dim` columns.
                 unsafe {
                     let value = T::load(isa, value.add(i * I::LANES));
                     *sum = isa.mul_add(weight, value, *sum);
@@ -292,7 +292,7 @@ impl<T: Element> AddValues<'_, '_, T> {
             }
         }
         for (i, sum) in sums.into_iter().enumerate() {
-            // SAFETY: the output has these columns.
+            // SAFETY: register `i` of `N` ends within `head_dim`, as asserted.
             unsafe { isa.store_f32(out.add(i * I::LANES), sum) };
         }
     }

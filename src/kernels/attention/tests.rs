@@ -2,6 +2,10 @@
 
 use super::*;
 use crate::kernels::tiles::Tiles;
+use crate::quant::rotation::Rotation;
+
+mod hostile;
+mod positions;
 
 fn values(n: usize, seed: usize) -> Vec<f32> {
     (0..n)
@@ -9,24 +13,119 @@ fn values(n: usize, seed: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Attention of query `q: [head_dim]` in `f64`.
-fn exact(q: &[f32], k: &[f32], v: &[f32], n_visible: usize, scale: f32) -> Vec<f64> {
+/// A column of the output by the definition, in `f64`, and how far the kernels may be from it.
+struct Wanted {
+    value: f64,
+    bound: f64,
+}
+
+/// Attention of query `q: [head_dim]` in `f64`. With `in_integers` the bound is what rounding costs: a
+/// rotated query and key to 254 steps of their largest value, the values of a block of keys to 4094
+/// steps, weights to 8191. Without, it is what sums of floats cost.
+fn exact(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    n_visible: usize,
+    scale: f32,
+    in_integers: bool,
+) -> Vec<Wanted> {
     let head_dim = q.len();
-    let score = |j: usize| -> f64 {
-        let products = (0..head_dim).map(|d| f64::from(q[d]) * f64::from(k[j * head_dim + d]));
-        products.sum::<f64>() * f64::from(scale)
+    let row = |data: &[f32], j: usize| -> Vec<f64> {
+        let row = &data[j * head_dim..(j + 1) * head_dim];
+        row.iter().map(|x| f64::from(*x)).collect()
     };
-    let scores: Vec<f64> = (0..n_visible).map(score).collect();
+    let q: Vec<f64> = q.iter().map(|x| f64::from(*x) * f64::from(scale)).collect();
+    let q_rounding = Rounding::new(&q);
+    let (mut scores, mut worst) = (Vec::new(), 0.0f64);
+    for j in 0..n_visible {
+        let k = row(k, j);
+        scores.push(q.iter().zip(&k).map(|(q, k)| q * k).sum::<f64>());
+        let sizes: f64 = q.iter().zip(&k).map(|(q, k)| (q * k).abs()).sum();
+        let mut error = 1e-6 * (4.0 + (head_dim as f64).sqrt()) * sizes;
+        if in_integers {
+            error += q_rounding.error_with(&Rounding::new(&k));
+        }
+        worst = worst.max(error);
+    }
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
     let sum: f64 = weights.iter().sum();
-    let column = |d: usize| -> f64 {
-        let weighted = weights.iter().enumerate();
-        weighted
-            .map(|(j, w)| w / sum * f64::from(v[j * head_dim + d]))
-            .sum()
+    // All weights are off by at most this factor, and by it again where their sum is.
+    let factor = (2.0 * worst).exp_m1();
+    let step = match in_integers {
+        true => {
+            v[..n_visible * head_dim]
+                .iter()
+                .fold(0f32, |a, x| a.max(x.abs()))
+                / 2047.0
+        }
+        false => 0.0,
+    };
+    let column = |d: usize| {
+        let of_key = |j: usize| f64::from(v[j * head_dim + d]);
+        let value = (0..n_visible)
+            .map(|j| weights[j] / sum * of_key(j))
+            .sum::<f64>();
+        let size = (0..n_visible)
+            .map(|j| weights[j] / sum * of_key(j).abs())
+            .sum::<f64>();
+        let sizes: f64 = (0..n_visible).map(|j| of_key(j).abs()).sum();
+        let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
+        for j in 0..n_visible {
+            (low, high) = (low.min(of_key(j)), high.max(of_key(j)));
+        }
+        // Whatever the weights are, they are those of a mean.
+        let mut bound = (factor * size).min(high - low) + 2e-5 * size + 1e-35;
+        if in_integers {
+            bound += 0.51 * f64::from(step) + sizes * 0.51 / 8191.0;
+        }
+        Wanted { value, bound }
     };
     (0..head_dim).map(column).collect()
+}
+
+/// What becomes of a rotated query or key when it is rounded to 8 bits.
+struct Rounding {
+    values: Vec<f64>,
+    /// How far a value may be from what it is rounded to, by columns.
+    errors: Vec<f64>,
+}
+
+impl Rounding {
+    fn new(values: &[f64]) -> Self {
+        if !values.len().is_multiple_of(UNIT) {
+            // Such heads are multiplied as floats.
+            return Rounding {
+                values: vec![0.0; values.len()],
+                errors: vec![0.0; values.len()],
+            };
+        }
+        let size = values
+            .iter()
+            .fold(0f64, |size, x| size.max(x.abs()))
+            .max(1e-300);
+        let mut rotated: Vec<f32> = values.iter().map(|x| (x / size) as f32).collect();
+        Rotation::default().apply(&mut rotated);
+        let values: Vec<f64> = rotated.iter().map(|x| f64::from(*x) * size).collect();
+        let mut errors = Vec::new();
+        for block in values.chunks(128) {
+            let largest = block.iter().fold(0f64, |largest, x| largest.max(x.abs()));
+            // What is below a normal float becomes zero.
+            errors.extend(block.iter().map(|_| largest / 127.0 * 0.501 + 1.5e-36));
+        }
+        Rounding { values, errors }
+    }
+
+    fn error_with(&self, other: &Rounding) -> f64 {
+        let columns = 0..self.values.len();
+        columns
+            .map(|i| {
+                self.errors[i] * (other.values[i].abs() + other.errors[i])
+                    + other.errors[i] * self.values[i].abs()
+            })
+            .sum()
+    }
 }
 
 fn run(isa: Isa, head: Head, n_queries: usize, head_dim: usize) -> Vec<f32> {
@@ -61,34 +160,62 @@ fn matches_the_definition() {
             let q = values(n_queries * head_dim, 1);
             let k = values(n_keys * head_dim, 2);
             let v = values(n_keys * head_dim, 3);
-            let scale = 1.0 / (head_dim as f32).sqrt();
-            let head = Head {
-                queries: rows(&q, head_dim),
-                keys: Stored::F32(rows(&k, head_dim)),
-                values: Stored::F32(rows(&v, head_dim)),
+            let shape = Shape {
+                head_dim,
                 n_keys,
                 causal_start,
-                scale,
-                in_integers: false,
             };
-            let levels = Isa::available().into_iter();
-            for (isa, in_integers) in levels.flat_map(|isa| [(isa, false), (isa, true)]) {
-                let head = Head {
-                    in_integers,
-                    ..head
-                };
-                // Queries and keys are within 1/254 of the largest of 128 values; a score is a sum of
-                // many such errors, and values are up to 2.
-                let tolerance = if in_integers { 0.05 } else { 5e-5 };
-                let out = run(isa, head, n_queries, head_dim);
-                for (i, got) in out.chunks(head_dim).enumerate() {
-                    let n_visible = causal_start.map_or(n_keys, |start| start + i + 1);
-                    let q = &q[i * head_dim..(i + 1) * head_dim];
-                    let exact = exact(q, &k, &v, n_visible, scale);
-                    for (a, b) in got.iter().zip(exact) {
-                        let error = (f64::from(*a) - b).abs();
-                        assert!(error < tolerance, "{isa} {head_dim} {n_queries} {a} {b}");
-                    }
+            check(&q, &k, &v, shape, "");
+        }
+    }
+}
+
+struct Shape {
+    head_dim: usize,
+    n_keys: usize,
+    causal_start: Option<usize>,
+}
+
+/// Compares every role, arithmetic and instruction set with the definition.
+fn check(q: &[f32], k: &[f32], v: &[f32], shape: Shape, name: &str) {
+    let Shape {
+        head_dim,
+        n_keys,
+        causal_start,
+    } = shape;
+    let n_queries = q.len() / head_dim;
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    for (role, in_integers) in [
+        (Role::Answer, false),
+        (Role::Prompt, false),
+        (Role::Prompt, true),
+    ] {
+        let wanted: Vec<_> = (0..n_queries)
+            .map(|i| {
+                let n_visible = causal_start.map_or(n_keys, |start| start + i + 1);
+                let q = &q[i * head_dim..(i + 1) * head_dim];
+                exact(q, k, v, n_visible, scale, in_integers)
+            })
+            .collect();
+        for isa in Isa::available() {
+            let head = Head {
+                queries: rows(q, head_dim),
+                keys: Stored::F32(rows(k, head_dim)),
+                values: Stored::F32(rows(v, head_dim)),
+                n_keys,
+                causal_start,
+                role,
+                scale,
+                in_integers,
+            };
+            let out = run(isa, head, n_queries, head_dim);
+            for (i, (got, wanted)) in out.chunks(head_dim).zip(&wanted).enumerate() {
+                for (got, Wanted { value, bound }) in got.iter().zip(wanted) {
+                    assert!(
+                        (f64::from(*got) - value).abs() <= *bound,
+                        "{name} {isa} {role:?} {in_integers} {head_dim} query {i} of {n_queries}: \
+                         {got}, wanted {value} +- {bound}"
+                    );
                 }
             }
         }
@@ -112,6 +239,7 @@ fn half_precision_is_what_it_rounds_to() {
         values: Stored::F16(rows(&v, head_dim)),
         n_keys,
         causal_start: Some(n_keys - n_queries),
+        role: Role::Prompt,
         in_integers: false,
         scale: 0.2,
     };
@@ -149,6 +277,10 @@ fn blocks_of_integers_are_what_they_stand_for() {
             values: Stored::Q8_0(rows(&v, head_dim / 32)),
             n_keys,
             causal_start: Some(n_keys - n_queries),
+            role: match n_queries {
+                1 => Role::Answer,
+                _ => Role::Prompt,
+            },
             in_integers: false,
             scale: 0.2,
         };
@@ -174,6 +306,7 @@ fn a_query_does_not_depend_on_its_neighbours() {
         values: Stored::F32(rows(&q, head_dim)),
         n_keys: n_queries,
         causal_start: Some(0),
+        role: Role::Prompt,
         in_integers: false,
         scale: 0.1,
     };
@@ -182,4 +315,19 @@ fn a_query_does_not_depend_on_its_neighbours() {
         let fewer = run(isa, head, 77, head_dim);
         assert_eq!(all[..fewer.len()], fewer, "{isa}");
     }
+}
+
+#[test]
+fn tiles_are_of_about_the_same_size() {
+    for (n, wanted) in [
+        (1, 32),
+        (128, 128),
+        (383, 384),
+        (384, 192),
+        (512, 256),
+        (1025, 288),
+    ] {
+        assert_eq!(tile_queries(n), wanted, "{n}");
+    }
+    assert!((0..5000).all(|n| tile_queries(n) <= MAX_TILE_QUERIES));
 }

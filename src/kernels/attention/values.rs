@@ -45,7 +45,11 @@ impl Int8Op for Pays {
 }
 
 impl Packed {
-    /// Rounds `values: [n, head_dim]`, with a `head_dim` that is a multiple of 32.
+    /// Rounds `values: [n, head_dim]`, with a `head_dim` that is a multiple of 32 and at most 64 rows.
+    /// One value that is not finite makes the scale, and with it all products, not finite.
+    ///
+    /// # Panics
+    /// For other shapes.
     pub fn load(&mut self, isa: Isa, head_dim: usize, values: &[f32]) {
         isa.run_int8(Load {
             head_dim,
@@ -86,6 +90,8 @@ impl Int8Op for Load<'_, '_> {
             packed,
         } = self;
         assert!(head_dim.is_multiple_of(I::LANES) && head_dim.is_multiple_of(HALF));
+        assert!(head_dim > 0 && values.len().is_multiple_of(head_dim));
+        assert!(values.len() / head_dim <= MAX_BLOCK_KEYS);
         packed.scale = isa.largest(values.as_chunks().0) / LARGEST as f32;
         let inverse = match packed.scale > f32::MIN_POSITIVE {
             true => isa.splat_f32(1.0 / packed.scale),
@@ -97,7 +103,9 @@ impl Int8Op for Load<'_, '_> {
         for (to, keys) in pairs.zip(values.chunks(2 * head_dim)) {
             let (first, second) = keys.split_at(head_dim);
             for column in (0..head_dim).step_by(I::LANES) {
-                // SAFETY: `head_dim` is a multiple of the lanes, and a second key has as many.
+                // SAFETY: `column` and `head_dim` are multiples of the lanes, so a register from
+                // `column` on lies within `head_dim` values. `to` and `first` are as long, and
+                // `second` too if it is not empty, since there are whole keys only.
                 unsafe {
                     let load = |key: &[f32]| {
                         isa.round(isa.mul(isa.load_f32(key.as_ptr().add(column)), inverse))
@@ -132,6 +140,7 @@ impl Int8Op for Add<'_, '_> {
         assert!(self.shrink.len() == group && self.weights.len().is_multiple_of(group));
         let n_pairs = self.weights.len().div_ceil(2 * group);
         let head_dim = self.out.len() / group;
+        assert!(self.out.len() == head_dim * group);
         assert!(self.packed.values.len() >= n_pairs * head_dim);
         self.pack_weights(isa, n_pairs);
         // As many rows as leave room for a register of weights each, and one of values.
@@ -153,7 +162,8 @@ impl Add<'_, '_> {
             let (first, second) = keys.split_at(group);
             for v in 0..VECTORS {
                 let lane = v * I::LANES;
-                // SAFETY: a key has `group` weights.
+                // SAFETY: `to` and `first` have `group` weights, which are `VECTORS` registers, and
+                // `second` has too if it is not empty: `run` has checked that there are whole keys.
                 unsafe {
                     let load =
                         |key: &[f32]| isa.round(isa.mul(isa.load_f32(key.as_ptr().add(lane)), one));
@@ -185,7 +195,8 @@ impl Add<'_, '_> {
             let values = self.packed.values.chunks_exact(head_dim);
             for (weights, values) in weights.clone().zip(values) {
                 let values: &[f32] = &values[first * R..(first + 1) * R];
-                // SAFETY: there are `VECTORS` registers of weights, and `R` values.
+                // SAFETY: `weights` are one of the chunks of `group`, `VECTORS` registers, and `values`
+                // are `R` of `head_dim`.
                 unsafe {
                     let mut pairs = [isa.zero_i32(); VECTORS];
                     for v in 0..VECTORS {
@@ -201,7 +212,8 @@ impl Add<'_, '_> {
             }
             for v in 0..VECTORS {
                 let lane = v * I::LANES;
-                // SAFETY: there are `R` rows of `group` lanes, and as many of `shrink`.
+                // SAFETY: `out` is a chunk of `R` rows of `group` lanes, and `run` has checked that
+                // `shrink` has as many lanes.
                 unsafe {
                     let shrink = isa.load_f32(self.shrink.as_ptr().add(lane));
                     for r in 0..R {
