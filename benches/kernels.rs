@@ -197,7 +197,7 @@ fn weight(dtype: DType, n_rows: usize) -> (Matrix, usize) {
     let bytes = rows.repeat(n_rows / DISTINCT_ROWS);
     let n_bytes = bytes.len();
     let tensor = Bytes::from_slice(&bytes).into();
-    (Matrix::new(tensor, dtype, n_rows, WIDTH), n_bytes)
+    (Matrix::new(tensor, dtype, n_rows, WIDTH, None), n_bytes)
 }
 
 /// Values between -1 and 1 by Fibonacci hashing.
