@@ -12,6 +12,7 @@ pub mod aligned;
 pub mod attention;
 pub mod float;
 pub mod formats;
+pub mod gang;
 pub mod gemm;
 pub mod gemv;
 pub mod int8;

@@ -1,18 +1,11 @@
 //! Multi-head attention, for the ViT, the abstractor and the decoder alike.
 
-use std::cell::RefCell;
-
 use half::f16;
 
-use crate::kernels::attention::{Head, HeadRows, Scratch, Stored, TILE_QUERIES, attend};
+use crate::kernels::attention::{Head, HeadRows, Stored, TILE_QUERIES, attend};
 use crate::kernels::tiles::Tiles;
 use crate::ops::Compute;
 use crate::quant::BlockQ8_0;
-
-thread_local! {
-    /// Buffers of this thread; they grow to a constant size once.
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
 
 /// The rows of several heads in one buffer: row `i` of head `h` starts at
 /// `offset + h * head_stride + i * row_stride`.
@@ -111,7 +104,7 @@ impl Attention<'_> {
             TILE_QUERIES,
             self.head_dim,
         );
-        compute.threads.run(|| {
+        compute.threads.run(|worker| {
             while let Some(mut tile) = tiles.take() {
                 let head = tile.cols().start / self.head_dim;
                 let inputs = Head {
@@ -123,9 +116,8 @@ impl Attention<'_> {
                     scale,
                     in_integers: self.in_integers,
                 };
-                SCRATCH.with_borrow_mut(|scratch| {
-                    attend(compute.isa, inputs, &mut tile, scratch);
-                });
+                let scratch = &mut compute.scratches.of(worker);
+                attend(compute.isa, inputs, &mut tile, scratch);
             }
         });
     }
