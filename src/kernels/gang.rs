@@ -34,7 +34,7 @@ const ONE_REGION: u64 = 1 << 32;
 /// How long a worker looks for the next region before it sleeps.
 const WORKER_SPINS: Duration = Duration::from_micros(50);
 /// How long an owner looks whether all have left before it sleeps.
-const OWNER_SPINS: Duration = Duration::from_micros(20);
+const OWNER_SPINS: Duration = Duration::from_micros(50);
 
 type Work = dyn Fn(usize) + Sync;
 type Panic = Box<dyn Any + Send>;
@@ -151,6 +151,9 @@ impl Gang {
                 }
             }
             self.leave();
+            // Where others want this core, they had better take it now than within the next region,
+            // whose owner would wait for this thread. Where nobody does, this returns at once.
+            std::thread::yield_now();
         }
     }
 

@@ -72,6 +72,33 @@ fn callers_at_once_all_end() {
     }
 }
 
+/// No request begins within another, so no stack grows with the number of those that wait.
+#[test]
+fn thousands_may_wait_on_small_stacks() {
+    // Some systems do not let a process have as many threads as that.
+    const N_CALLERS: usize = if cfg!(target_os = "linux") { 3500 } else { 500 };
+
+    let threads = threads(2);
+    let (n_come, n_done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let call = || {
+        n_come.fetch_add(1, Ordering::Relaxed);
+        let done = threads.enter(|| pieces(&threads, 3));
+        n_done.fetch_add(done, Ordering::Relaxed);
+    };
+    thread::scope(|scope| {
+        threads.enter(|| {
+            for _ in 0..N_CALLERS {
+                let small = thread::Builder::new().stack_size(64 << 10);
+                small.spawn_scoped(scope, call).unwrap();
+            }
+            while n_come.load(Ordering::Relaxed) < N_CALLERS {
+                thread::yield_now();
+            }
+        });
+    });
+    assert_eq!(n_done.into_inner(), 3 * N_CALLERS);
+}
+
 /// Each would take a turn behind the other if it asked for a second one.
 #[test]
 fn one_thread_enters_several_times() {
