@@ -59,7 +59,7 @@ fn product(
     quant::quantize(dtype, &values(n_cols), &mut row);
     let weights = Bytes::from_slice(&row.repeat(n_rows));
     let linear = Linear {
-        weight: Matrix::new(weights.into(), dtype, n_rows, n_cols),
+        weight: Matrix::new(weights.into(), dtype, n_rows, n_cols, None),
         bias: None,
     };
     let x = values(n_tokens * n_cols);
