@@ -13,6 +13,7 @@ pub(crate) mod aligned;
 pub(crate) mod attention;
 pub(crate) mod float;
 pub(crate) mod formats;
+pub(crate) mod gang;
 pub(crate) mod gemm;
 pub(crate) mod gemv;
 pub(crate) mod int8;

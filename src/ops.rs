@@ -17,8 +17,10 @@ use pulp::{Simd, WithSimd};
 use crate::error::Result;
 use crate::gguf::TensorBytes;
 use crate::kernels::Isa;
+use crate::kernels::attention::Scratch;
+use crate::kernels::gemm::panel::Panel;
 use crate::kernels::tiles::{Tile, Tiles};
-use crate::threads::Threads;
+use crate::threads::{PerWorker, Threads};
 
 pub use crate::kernels::role::Role;
 
@@ -29,6 +31,10 @@ pub struct Compute {
     pub threads: Threads,
     /// Which kernels.
     pub isa: Isa,
+    /// Weights that a worker has unpacked; they grow to a constant size once.
+    panels: PerWorker<Panel>,
+    /// Buffers of an attention; they grow to a constant size once.
+    scratches: PerWorker<Scratch>,
 }
 
 impl Compute {
@@ -37,10 +43,17 @@ impl Compute {
     /// # Errors
     /// As [`Threads::new`] and [`Isa::detect`].
     pub fn new(n_threads: NonZeroUsize) -> Result<Self> {
-        Ok(Compute {
-            threads: Threads::new(n_threads)?,
-            isa: Isa::detect()?,
-        })
+        Ok(Self::on(Threads::new(n_threads)?, Isa::detect()?))
+    }
+
+    /// On these `threads` with the kernels of `isa`.
+    pub fn on(threads: Threads, isa: Isa) -> Self {
+        Compute {
+            panels: PerWorker::new(threads.count()),
+            scratches: PerWorker::new(threads.count()),
+            threads,
+            isa,
+        }
     }
 
     /// Applies `op` to each row of `matrix: [n_rows, width]`, in parallel where there are several.
@@ -48,13 +61,13 @@ impl Compute {
         let n_rows = matrix.len() / width;
         let tile_rows = n_rows.div_ceil(4 * self.threads.count()).max(1);
         let tiles = Tiles::of_rows(matrix, width, tile_rows);
-        let work = || {
+        let work = |_| {
             while let Some(tile) = tiles.take() {
                 self.isa.run(ForRows { op: &op, tile });
             }
         };
         if n_rows == 1 {
-            work();
+            work(0);
         } else {
             self.threads.run(work);
         }

@@ -245,8 +245,21 @@ impl<'m> Session<'m> {
         self.advance(Role::Prompt, inputs, 1, &mut (), go_on)
     }
 
-    /// Appends `inputs` and computes the logits after each of the last `n_rows` positions.
+    /// Appends `inputs` and computes the logits after each of the last `n_rows` positions, as one
+    /// turn: sessions of a model that are used at once alternate by whole calls.
     fn advance<O: Observer>(
+        &mut self,
+        role: Role,
+        inputs: &[Input],
+        n_rows: usize,
+        observer: &mut O,
+        go_on: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<bool> {
+        let threads = &self.model.compute().threads;
+        threads.enter(|| self.advance_in_turn(role, inputs, n_rows, observer, go_on))
+    }
+
+    fn advance_in_turn<O: Observer>(
         &mut self,
         role: Role,
         inputs: &[Input],

@@ -1,33 +1,76 @@
 //! The worker threads of a model: how many, and how work is handed to them.
 
+mod per_worker;
+#[cfg(test)]
+mod tests;
+mod turns;
+
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Kind, Result};
+use crate::kernels::gang::Gang;
 use crate::sysctl;
+pub use per_worker::PerWorker;
+use turns::Turns;
 
-/// A pool of worker threads, owned by a model so that several can live in one process.
+/// The workers of a model: the thread that asks, and threads of its own that help it. Several
+/// threads may ask; they take turns in the order in which they came.
 #[derive(Debug)]
 pub struct Threads {
-    pool: rayon::ThreadPool,
+    gang: Arc<Gang>,
+    turns: Turns,
+    /// Starts and names the threads that serve the gang. It runs nothing else, so nobody waits in
+    /// it: a thread that waits there may be given other work, which would wait in its turn.
+    _pool: Option<rayon::ThreadPool>,
     count: usize,
 }
 
+thread_local! {
+    /// Which gang this thread serves, by address, and as which worker.
+    static SERVES: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+    /// The gang that this thread leads, the innermost where it leads several.
+    static LEADS: RefCell<Option<Arc<Gang>>> = const { RefCell::new(None) };
+}
+
 impl Threads {
-    /// Starts `count` workers; [`default_count`] is a good choice.
+    /// Starts `count - 1` threads, which sleep until there is work; the thread that asks is the
+    /// first worker. [`default_count`] is a good choice.
     ///
     /// # Errors
     /// [`Kind::Io`] where the system will not start them.
     pub fn new(count: NonZeroUsize) -> Result<Self> {
         let count = count.get();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(count)
-            .thread_name(|i| format!("owl2-{i}"))
-            .build()
-            .map_err(|e| Error::new(Kind::Io, format!("cannot start {count} threads: {e}")))?;
-        Ok(Threads { pool, count })
+        let gang = Arc::new(Gang::default());
+        let pool = match count - 1 {
+            0 => None,
+            n_serving => Some(
+                rayon::ThreadPoolBuilder::new()
+                    .num_threads(n_serving)
+                    .thread_name(|i| format!("owl2-{}", i + 1))
+                    .build()
+                    .map_err(|e| {
+                        Error::new(Kind::Io, format!("cannot start {n_serving} threads: {e}"))
+                    })?,
+            ),
+        };
+        if let Some(pool) = &pool {
+            let gang = gang.clone();
+            pool.spawn_broadcast(move |context| {
+                let worker = context.index() + 1;
+                SERVES.set((address(&gang), worker));
+                gang.serve(worker);
+            });
+        }
+        Ok(Threads {
+            gang,
+            turns: Turns::default(),
+            _pool: pool,
+            count,
+        })
     }
 
     /// Number of workers.
@@ -35,83 +78,92 @@ impl Threads {
         self.count
     }
 
-    /// Which worker this thread is; the first one where it is none.
-    pub fn current(&self) -> usize {
-        self.pool.current_thread_index().unwrap_or(0)
+    /// Runs `work` on this thread when it is its turn: when all that asked before are done. Within
+    /// it, the thread may enter again, and other [`Threads`] too. A whole request belongs inside
+    /// one such call, so that others do not come between its regions.
+    ///
+    /// `work` must not wait for another thread that enters, which waits for `work`.
+    pub fn enter<R>(&self, work: impl FnOnce() -> R) -> R {
+        if self.turns.is_mine() || self.worker().is_some() {
+            return work();
+        }
+        let _turn = self.turns.take();
+        let _lead = Lead::new(&self.gang);
+        work()
     }
 
-    /// Runs `work` inside the pool. A whole request belongs inside one such call: regions started
-    /// by [`Threads::run`] from there neither allocate nor pass through the pool's injection queue,
-    /// and the workers stay awake for them.
-    pub fn enter<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        if self.count == 1 || self.pool.current_thread_index().is_some() {
-            return self.pool.install(work);
+    /// Runs `work(0)` on this thread and `work(worker)` on each of the others that is free before
+    /// that returns, in parallel, and returns when all are done. Each call takes pieces of a shared
+    /// queue until none is left, so a call that starts late does less, or is not made at all.
+    ///
+    /// From within `work`, this runs on the calling thread alone.
+    ///
+    /// # Panics
+    /// If `work` does.
+    pub fn run(&self, work: impl Fn(usize) + Sync) {
+        match self.worker() {
+            Some(worker) => work(worker),
+            None => self.enter(|| self.gang.run(&work)),
         }
-        let (n_awake, done) = (AtomicUsize::new(0), AtomicBool::new(false));
-        self.pool.scope(|scope| {
-            for _ in 1..self.count {
-                scope.spawn(|_| {
-                    n_awake.fetch_add(1, Ordering::Relaxed);
-                    stay_awake(&done);
-                });
-            }
-            // This thread must not be the one to stay awake for others, as it could were it to
-            // look for work while one of these has not begun.
-            while n_awake.load(Ordering::Relaxed) < self.count - 1 {
-                std::thread::yield_now();
-            }
-            let _wake_up = SetOnDrop(&done);
-            work()
-        })
     }
 
-    /// Runs `work` once per worker, in parallel, and returns when all are done. Each call takes
-    /// pieces of a shared queue until none is left, so a call that starts late does less.
-    pub fn run(&self, work: impl Fn() + Sync) {
-        if self.count == 1 {
-            work();
-        } else if self.pool.current_thread_index().is_some() {
-            fork(self.count, &work);
-        } else {
-            self.pool.install(|| fork(self.count, &work));
-        }
+    /// Which of the threads that help this is.
+    fn worker(&self) -> Option<usize> {
+        let (gang, worker) = SERVES.get();
+        (gang == address(&self.gang)).then_some(worker)
     }
 }
 
-/// Generation starts hundreds of short regions a token, and waking a sleeping worker takes longer
-/// than many of them. Looks for work, and does it, until `done`.
-fn stay_awake(done: &AtomicBool) {
-    /// Searches in vain before others may have the processor.
-    const PATIENCE: usize = 1 << 10;
-
-    let mut n_idle = 0;
-    while !done.load(Ordering::Relaxed) {
-        if rayon::yield_now() == Some(rayon::Yield::Executed) {
-            n_idle = 0;
-        } else if n_idle < PATIENCE {
-            n_idle += 1;
-            std::hint::spin_loop();
-        } else {
-            std::thread::yield_now();
-        }
-    }
-}
-
-/// Sets a flag at the end of a scope, even one that ends by a panic.
-struct SetOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
+impl Drop for Threads {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.gang.dismiss();
     }
 }
 
-fn fork(count: usize, work: &(impl Fn() + Sync)) {
-    if count == 1 {
-        work();
-    } else {
-        let half = count / 2;
-        rayon::join(|| fork(count - half, work), || fork(half, work));
+/// While it lives, its thread leads a gang.
+struct Lead {
+    /// What it led before, such as another model's.
+    before: Option<Arc<Gang>>,
+}
+
+impl Lead {
+    fn new(gang: &Arc<Gang>) -> Self {
+        Lead {
+            before: LEADS.replace(Some(gang.clone())),
+        }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        LEADS.set(self.before.take());
+    }
+}
+
+fn address(gang: &Arc<Gang>) -> usize {
+    Arc::as_ptr(gang) as usize
+}
+
+/// Calls `work` with each of `items`, in parallel on the [`Threads`] that this thread has entered,
+/// one after the other elsewhere. `init` makes what belongs to one worker.
+///
+/// It is for code that has no model at hand, and items that take longer than a lock.
+pub(crate) fn for_each<T: Send, S>(
+    items: impl Iterator<Item = T> + Send,
+    init: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, T) + Sync,
+) {
+    let items = Mutex::new(items);
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = |_| {
+        let mut own = init();
+        while let Some(item) = next() {
+            work(&mut own, item);
+        }
+    };
+    match LEADS.with_borrow(Clone::clone) {
+        Some(gang) => gang.run(&work),
+        None => work(0),
     }
 }
 
@@ -143,38 +195,4 @@ fn physical_cores(cpus: &Path) -> Option<NonZeroUsize> {
         })
         .collect();
     NonZeroUsize::new(siblings.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_worker_runs_once() {
-        for count in [1, 2, 3, 5] {
-            let threads = Threads::new(NonZeroUsize::new(count).unwrap()).unwrap();
-            let calls = AtomicUsize::new(0);
-            threads.run(|| {
-                calls.fetch_add(1, Ordering::Relaxed);
-            });
-            threads.enter(|| {
-                threads.run(|| {
-                    calls.fetch_add(1, Ordering::Relaxed);
-                });
-            });
-            assert_eq!(calls.into_inner(), 2 * count);
-        }
-    }
-
-    #[test]
-    fn siblings_count_once() {
-        let root = tempfile::tempdir().unwrap();
-        for (cpu, siblings) in [("cpu0", "0-1"), ("cpu1", "0-1"), ("cpu2", "2-3")] {
-            let topology = root.path().join(cpu).join("topology");
-            std::fs::create_dir_all(&topology).unwrap();
-            std::fs::write(topology.join("thread_siblings_list"), siblings).unwrap();
-        }
-        assert_eq!(physical_cores(root.path()), NonZeroUsize::new(2));
-        assert_eq!(physical_cores(Path::new("no such directory")), None);
-    }
 }

@@ -115,10 +115,7 @@ struct Open {
 impl Open {
     fn new() -> Self {
         let room = Room::with_model();
-        let compute = Compute {
-            threads: Threads::new(N_THREADS).unwrap(),
-            isa: Isa::detect().unwrap(),
-        };
+        let compute = Compute::on(Threads::new(N_THREADS).unwrap(), Isa::detect().unwrap());
         let assistant = Assistant::open(&room.path("m.gguf"), compute).unwrap();
         Open { room, assistant }
     }

@@ -29,7 +29,7 @@ fn generating_a_token_allocates_nothing() {
             session
                 .extend(&[Input::Tokens(&[1, 7]), Input::Image(&picture)])
                 .unwrap();
-            // The pool's own queues grow to their final size in the first steps.
+            // What is kept for the next step grows to its final size in the first ones.
             generate(&mut session, &mut sampler, 8);
             let region = Region::new(&ALLOCATOR);
             generate(&mut session, &mut sampler, 64);

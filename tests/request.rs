@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 
 use owl2::image::Exif;
 use owl2::kernels::Isa;
+#[cfg(feature = "tiny")]
+use owl2::prompt::Message;
 use owl2::request::{Answer, Assistant, Event, Prompt, Request, Source, StopReason};
+use owl2::session::Session;
 
 /// Pictures of the golden set.
 fn pictures() -> [PathBuf; 2] {
@@ -93,6 +96,81 @@ fn a_picture_that_comes_twice_is_encoded_once() {
     let (_, heard) = ask(&request(vec![Source::File(picture); 2]), |_| true);
     assert!(heard[0].starts_with("Encoding"), "{heard:?}");
     assert!(heard[1].starts_with("Reading"), "{heard:?}");
+}
+
+/// They share the workers, and each must find its own numbers there.
+#[cfg(feature = "tiny")]
+#[test]
+fn requests_at_once_are_answered_as_if_alone() {
+    let gguf = owl2::builtin::open().unwrap();
+    let picture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images/wide_rgb.png");
+    let request = |index: usize| {
+        let (question, pictures) = match index % 2 {
+            0 => (
+                "<|image|>Describe the image.",
+                vec![Source::File(picture.clone())],
+            ),
+            _ => ("What is a circle?", Vec::new()),
+        };
+        Request {
+            pictures,
+            max_tokens: Some(12 + index),
+            context: Some(256),
+            ..Request::new(Prompt::turns(vec![
+                Message::user(question),
+                Message::assistant(""),
+            ]))
+        }
+    };
+    for n_threads in [1, 2, 3] {
+        let compute = tiny::compute_on(n_threads, Isa::detect().unwrap());
+        let assistant = &Assistant::new(&gguf, compute).unwrap();
+        let answer = |index| {
+            let mut heard = String::new();
+            let answer = assistant.answer(&request(index), &mut |event| {
+                if let Event::Text(text) = event {
+                    heard += text;
+                }
+                ControlFlow::Continue(())
+            });
+            let answer = answer.unwrap();
+            assert_eq!(answer.text, heard);
+            (answer.text, answer.ids)
+        };
+        let answer = &answer;
+        let alone: Vec<_> = (0..6).map(answer).collect();
+        for _ in 0..5 {
+            std::thread::scope(|scope| {
+                let at_once = [0, 1, 2, 3, 4, 5].map(|index| scope.spawn(move || answer(index)));
+                for (at_once, alone) in at_once.into_iter().zip(&alone) {
+                    assert_eq!(at_once.join().unwrap(), *alone);
+                }
+            });
+        }
+    }
+}
+
+/// Each position is a turn, as two sessions of a server's would take them.
+#[test]
+fn sessions_at_once_compute_what_each_does_alone() {
+    let model = &tiny::model_on(tiny::compute_on(2, Isa::detect().unwrap()));
+    let logits = |first: u32| {
+        let mut session = Session::new(model, 64);
+        (0..40)
+            .flat_map(|i| {
+                session.step(first + i % 5).unwrap();
+                session.logits().to_vec()
+            })
+            .collect::<Vec<f32>>()
+    };
+    let alone = [1, 4, 9].map(logits);
+    let logits = &logits;
+    std::thread::scope(|scope| {
+        let at_once = [1, 4, 9].map(|first| scope.spawn(move || logits(first)));
+        for (at_once, alone) in at_once.into_iter().zip(alone) {
+            assert!(at_once.join().unwrap() == alone);
+        }
+    });
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(super) fn bandwidth(compute: &Compute, file: &[u8]) -> f64 {
     let n_pieces = pieces.len().max(MIN_READ / PIECE);
     let (next, n_read) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let start = Instant::now();
-    compute.threads.run(|| {
+    compute.threads.run(|_| {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= n_pieces {
@@ -52,7 +52,7 @@ fn sum(bytes: &[u8]) -> u64 {
 pub(super) fn int8(compute: &Compute) -> f64 {
     let n_macs = AtomicU64::new(0);
     let start = Instant::now();
-    compute.threads.run(|| {
+    compute.threads.run(|_| {
         loop {
             let n = compute.isa.run_int8(Peak { rounds: ROUNDS });
             n_macs.fetch_add(n, Ordering::Relaxed);

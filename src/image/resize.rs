@@ -10,9 +10,8 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::{CHANNELS, Picture};
+use crate::threads;
 
 /// Fraction bits of a weight: Pillow's `PRECISION_BITS`.
 const WEIGHT_BITS: u32 = 32 - 8 - 2;
@@ -159,7 +158,8 @@ pub(super) fn resize(source: &dyn Rows, columns: &Axis, rows: &Axis) -> Vec<u8> 
     let needed = rows.sources();
     let row_len = columns.len() * CHANNELS;
     let mut narrowed = vec![0; needed.len() * row_len];
-    narrowed.par_chunks_mut(row_len).enumerate().for_each_init(
+    threads::for_each(
+        narrowed.chunks_mut(row_len).enumerate(),
         Scratch::default,
         |scratch, (i, out)| {
             columns.horizontal(source.row(needed.start + i, scratch), out);
@@ -167,13 +167,14 @@ pub(super) fn resize(source: &dyn Rows, columns: &Axis, rows: &Axis) -> Vec<u8> 
     );
 
     let mut resized = vec![0; rows.len() * row_len];
-    resized
-        .par_chunks_mut(row_len)
-        .enumerate()
-        .for_each_init(Vec::new, |sums, (i, out)| {
+    threads::for_each(
+        resized.chunks_mut(row_len).enumerate(),
+        Vec::new,
+        |sums, (i, out)| {
             let row = |y: usize| &narrowed[(y - needed.start) * row_len..][..row_len];
             rows.vertical(i, row, sums, out);
-        });
+        },
+    );
     resized
 }
 

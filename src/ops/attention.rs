@@ -1,18 +1,11 @@
 //! Multi-head attention, for the ViT, the abstractor and the decoder alike.
 
-use std::cell::RefCell;
-
 use half::f16;
 
-use crate::kernels::attention::{Head, HeadRows, Scratch, Stored, attend, tile_queries};
+use crate::kernels::attention::{Head, HeadRows, Stored, attend, tile_queries};
 use crate::kernels::tiles::Tiles;
 use crate::ops::{Compute, Role};
 use crate::quant::BlockQ8_0;
-
-thread_local! {
-    /// Buffers of this thread; they grow to a constant size once.
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
 
 /// The rows of several heads in one buffer: row `i` of head `h` starts at
 /// `offset + h * head_stride + i * row_stride`.
@@ -110,7 +103,7 @@ impl Attention<'_> {
         let width = self.n_heads * self.head_dim;
         let n_queries = out.len() / width;
         let tiles = Tiles::new(out, width, tile_queries(n_queries).max(1), self.head_dim);
-        compute.threads.run(|| {
+        compute.threads.run(|worker| {
             while let Some(mut tile) = tiles.take() {
                 let head = tile.cols().start / self.head_dim;
                 let inputs = Head {
@@ -123,9 +116,8 @@ impl Attention<'_> {
                     scale,
                     in_integers: self.in_integers,
                 };
-                SCRATCH.with_borrow_mut(|scratch| {
-                    attend(compute.isa, inputs, &mut tile, scratch);
-                });
+                let scratch = &mut compute.scratches.of(worker);
+                attend(compute.isa, inputs, &mut tile, scratch);
             }
         });
     }

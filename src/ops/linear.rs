@@ -4,7 +4,6 @@
 //! quantized once, by [`InputBuffer::prepare`], for all projections that read it: rotated first where
 //! the columns of the weights are, and as its role says.
 
-use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,7 +11,6 @@ use crate::gguf::{DType, TensorBytes};
 use crate::kernels::activations::{self, Layout, Quantize, ScaleSpan};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::float::Activation;
-use crate::kernels::gemm::panel::Panel;
 use crate::kernels::gemm::{Gemm, GemmTile, PanelRows, TileWidth, TokenTiles};
 use crate::kernels::gemv::Gemv;
 use crate::kernels::int8::UNIT;
@@ -23,11 +21,6 @@ use crate::quant::{self, Rotation};
 
 /// The most weight rows that a thread takes at a time where a few tokens are computed.
 const MAX_ROWS_AT_A_TIME: usize = 64;
-
-thread_local! {
-    /// Weights unpacked by this thread; it grows to a constant size once.
-    static PANEL: RefCell<Panel> = RefCell::default();
-}
 
 /// A matrix `[n_rows, n_cols]` in a block format, where it lies in the file.
 #[derive(Clone, Debug)]
@@ -215,7 +208,7 @@ impl InputBuffer {
             quantize(0, records);
         } else if n_records > 1 {
             let tiles = Tiles::of_rows(records, record_words, 1);
-            compute.threads.run(|| {
+            compute.threads.run(|_| {
                 while let Some(mut tile) = tiles.take() {
                     let index = tile.rows().start;
                     quantize(index, tile.row_mut(index));
@@ -347,23 +340,22 @@ impl Compute {
                 tiles: tiles.shared_among(self.threads.count()),
             }
         });
-        self.threads.run(|| {
+        self.threads.run(|worker| {
             // Its own share of each, which it reads as one stream; then what others have left.
-            let thread = self.threads.current();
             for work in &work {
-                while let Some(mut tile) = work.tiles.take_of(thread) {
-                    self.project_tile(input, work, &mut tile);
+                while let Some(mut tile) = work.tiles.take_of(worker) {
+                    self.project_tile(worker, input, work, &mut tile);
                 }
             }
             for work in &work {
                 while let Some(mut tile) = work.tiles.take() {
-                    self.project_tile(input, work, &mut tile);
+                    self.project_tile(worker, input, work, &mut tile);
                 }
             }
         });
     }
 
-    fn project_tile(&self, input: Input, work: &Work, out: &mut Tile) {
+    fn project_tile(&self, worker: usize, input: Input, work: &Work, out: &mut Tile) {
         let weight = work.linear.weight.view();
         let bias = work.linear.bias.as_deref();
         let Work {
@@ -386,22 +378,20 @@ impl Compute {
                 out,
             });
         } else {
-            PANEL.with_borrow_mut(|panel| {
-                self.isa.run_int8(Gemm(GemmTile {
-                    weight,
-                    batch: TokenTiles {
-                        records: input.records,
-                        layout: input.layout,
-                        n_tokens: input.n_tokens(),
-                    },
-                    tokens,
-                    bias,
-                    accumulate,
-                    activation,
-                    out,
-                    panel,
-                }));
-            });
+            self.isa.run_int8(Gemm(GemmTile {
+                weight,
+                batch: TokenTiles {
+                    records: input.records,
+                    layout: input.layout,
+                    n_tokens: input.n_tokens(),
+                },
+                tokens,
+                bias,
+                accumulate,
+                activation,
+                out,
+                panel: &mut self.panels.of(worker),
+            }));
             return;
         }
         if let Some(activation) = activation {

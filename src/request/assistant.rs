@@ -114,6 +114,11 @@ impl Assistant {
 
     /// Answers `request`, giving `listener` the text as it comes.
     ///
+    /// Several threads may ask at once. They take turns in the order in which they came: a request
+    /// has all workers of the model until it is answered, and those after it wait, without using a
+    /// processor. `listener` is called on the thread that asks. It must not wait for another
+    /// request of this assistant on another thread, which waits for this one to end.
+    ///
     /// # Errors
     /// [`Kind::Usage`](crate::Kind::Usage) for values out of range,
     /// [`Kind::Capacity`](crate::Kind::Capacity) where the context or the memory is too small, with

@@ -244,10 +244,7 @@ pub fn open(bytes: &[u8]) -> Gguf {
 
 /// `n_threads` workers on `isa`.
 pub fn compute_on(n_threads: usize, isa: Isa) -> Compute {
-    Compute {
-        threads: Threads::new(n_threads.try_into().unwrap()).unwrap(),
-        isa,
-    }
+    Compute::on(Threads::new(n_threads.try_into().unwrap()).unwrap(), isa)
 }
 
 /// The model of [`config`] on two threads.
