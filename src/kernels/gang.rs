@@ -7,8 +7,8 @@
 //!
 //! Threads that wait spin for a moment, since the next region or the end of this one is mostly
 //! nearer than a call to the system, and then sleep. A thread that sleeps leaves its core to the
-//! others, and the system can move a worker there that waits for another core. One that spun or
-//! yielded on would hold the core against the very thread it waits for.
+//! others, and the system can move a worker there that waits for another core. One that spun on
+//! would hold the core against the very thread it waits for.
 #![allow(unsafe_code)]
 
 use std::any::Any;
