@@ -19,9 +19,9 @@ use owl2::session::{Input, Session};
 use tiny::Random;
 
 /// The longest prompt, in positions.
-const MAX_PROMPT: usize = 150;
+const MAX_PROMPT: usize = 110;
 /// Tokens of an answer.
-const N_ANSWER: usize = 33;
+const N_ANSWER: usize = 20;
 
 /// A prompt with a picture in it, and the answer that is given to it.
 struct Request {

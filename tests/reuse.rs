@@ -193,16 +193,18 @@ fn a_cancelled_request_leaves_what_it_computed() {
     };
     let mut n_told = 0;
     let answer = assistant.answer_from(&mut memory, &long, &mut |event| match event {
-        Event::Reading { n_done, .. } if n_done >= 512 => ControlFlow::Break(()),
+        Event::Reading { n_done, .. } if n_done > 0 => ControlFlow::Break(()),
         _ => {
             n_told += 1;
             ControlFlow::Continue(())
         }
     });
     assert_eq!((answer.unwrap().ids.len(), n_told), (0, 1));
-    assert_eq!(memory.held().len(), 512);
+    // One of equal pieces, each of up to 512.
+    let n_held = memory.held().len();
+    assert!((256..=512).contains(&n_held), "{n_held}");
     let (answer, _) = ask(&assistant, &mut memory, &long);
-    assert_eq!(answer.n_reused, 512);
+    assert_eq!(answer.n_reused, n_held);
     assert_eq!(answer.ids, ask_anew(&tiny::config(), &long).ids);
 }
 
