@@ -16,10 +16,11 @@
 //! number of tokens: the same bits on all instruction sets of either kind.
 #![allow(unsafe_code)]
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::gguf::DType;
-use crate::kernels::activations::{Layout, ScaleSpan};
+use crate::kernels::activations::{Layout, ScaleSpan, View};
 use crate::kernels::float::Activation;
 use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0};
 use crate::kernels::gemm::grouped::GroupedRows;
@@ -41,8 +42,10 @@ const LINE: usize = 16;
 /// How weights are unpacked and multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// With the groups of their format.
+    /// With the groups of their format, and a scale of the tokens for each 32 columns.
     Grouped,
+    /// With the groups of their format, and a scale of the tokens for each 128 columns.
+    GroupedCoarse,
     /// With a scale for each 128 columns.
     Regrouped,
 }
@@ -54,7 +57,8 @@ impl Kind {
         match span {
             // Products of bytes take no longer than those of fewer bits, or it has 8 bits anyway.
             ScaleSpan::Coarse if I::WHOLE_BYTES || F::BITS == 8 => Kind::Regrouped,
-            ScaleSpan::Coarse | ScaleSpan::Unit => Kind::Grouped,
+            ScaleSpan::Coarse => Kind::GroupedCoarse,
+            ScaleSpan::Unit => Kind::Grouped,
         }
     }
 }
@@ -183,7 +187,6 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
     assert!(activation.is_none() || !accumulate);
     let width = I::TILE_VECTORS * I::LANES;
     assert!(V == I::TILE_VECTORS && weight.n_cols.is_multiple_of(F::DTYPE.block_len()));
-    let n_units = weight.n_cols / UNIT;
     assert!(weight.n_cols.is_multiple_of(UNIT) && weight.dtype == F::DTYPE);
     let layout = Layout {
         width,
@@ -222,23 +225,23 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
                 let bias = &bias[first_row..rows.end.min(first_row + R)];
                 biases[..bias.len()].copy_from_slice(bias);
             }
+            let block = Block {
+                panel,
+                index,
+                tokens: view,
+                first_lane,
+                biases,
+                products,
+                format: PhantomData::<F>,
+            };
+            // Each is a function of its own: the registers of one are no concern of another.
             match (kind, narrow) {
-                (Kind::Regrouped, true) => {
-                    let rows = RegroupedRows::new::<I, R>(panel, index, n_units);
-                    rows.dot::<I, R, 1>(isa, view, first_lane, biases, products, width);
-                }
-                (Kind::Regrouped, false) => {
-                    let rows = RegroupedRows::new::<I, R>(panel, index, n_units);
-                    rows.dot::<I, R, V>(isa, view, first_lane, biases, products, width);
-                }
-                (Kind::Grouped, true) => {
-                    let rows = GroupedRows::new::<I, F, R>(panel, index, n_units);
-                    rows.dot::<I, F, R, 1>(isa, view, first_lane, biases, products);
-                }
-                (Kind::Grouped, false) => {
-                    let rows = GroupedRows::new::<I, F, R>(panel, index, n_units);
-                    rows.dot::<I, F, R, V>(isa, view, first_lane, biases, products);
-                }
+                (Kind::Regrouped, true) => isa.vectorize(Regrouped::<F, R, 1>(block)),
+                (Kind::Regrouped, false) => isa.vectorize(Regrouped::<F, R, V>(block)),
+                (Kind::Grouped, true) => isa.vectorize(Grouped::<F, R, 1>(block)),
+                (Kind::Grouped, false) => isa.vectorize(Grouped::<F, R, V>(block)),
+                (Kind::GroupedCoarse, true) => isa.vectorize(GroupedCoarse::<F, R, 1>(block)),
+                (Kind::GroupedCoarse, false) => isa.vectorize(GroupedCoarse::<F, R, V>(block)),
             }
         }
         if let Some(activation) = activation {
@@ -252,6 +255,75 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
         done.write_to(isa, accumulate, in_tile.start - tokens.start, out);
     }
     panel.products = products;
+}
+
+/// A tile of rows of a panel, to be multiplied with a tile of tokens.
+struct Block<'a, 'b, F, const R: usize> {
+    panel: &'a Panel,
+    /// Which tile of the panel.
+    index: usize,
+    tokens: View<'a>,
+    /// The first lane of the tokens that is wanted.
+    first_lane: usize,
+    biases: [f32; R],
+    /// `[R, width]`.
+    products: &'b mut [f32],
+    format: PhantomData<F>,
+}
+
+/// [`Kind::Regrouped`] for `V` registers of tokens.
+struct Regrouped<'a, 'b, F, const R: usize, const V: usize>(Block<'a, 'b, F, R>);
+/// [`Kind::Grouped`] for `V` registers of tokens.
+struct Grouped<'a, 'b, F, const R: usize, const V: usize>(Block<'a, 'b, F, R>);
+/// [`Kind::GroupedCoarse`] for `V` registers of tokens.
+struct GroupedCoarse<'a, 'b, F, const R: usize, const V: usize>(Block<'a, 'b, F, R>);
+
+impl<F, const R: usize> Block<'_, '_, F, R> {
+    /// Units of a row.
+    #[inline(always)]
+    fn n_units<I: Int8>(&self) -> usize {
+        self.tokens.scales.len() / (I::TILE_VECTORS * I::LANES)
+    }
+}
+
+impl<F: Format, const R: usize, const V: usize> Int8Op for Regrouped<'_, '_, F, R, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Int8>(self, isa: I) {
+        let Regrouped(block) = self;
+        let rows = RegroupedRows::new::<I, R>(block.panel, block.index, block.n_units::<I>());
+        let (biases, stride) = (block.biases, I::TILE_VECTORS * I::LANES);
+        let (lane, products) = (block.first_lane, block.products);
+        rows.dot::<I, R, V>(isa, block.tokens, lane, biases, products, stride);
+    }
+}
+
+impl<F: Format, const R: usize, const V: usize> Int8Op for Grouped<'_, '_, F, R, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Int8>(self, isa: I) {
+        let Grouped(block) = self;
+        let rows = GroupedRows::new::<I, F, R>(block.panel, block.index, block.n_units::<I>());
+        let (lane, products) = (block.first_lane, block.products);
+        rows.dot::<I, F, R, V, false>(isa, block.tokens, lane, block.biases, products);
+    }
+}
+
+impl<F: Format, const R: usize, const V: usize> Int8Op for GroupedCoarse<'_, '_, F, R, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Int8>(self, isa: I) {
+        let GroupedCoarse(block) = self;
+        // Elsewhere weights are regrouped where activations have coarse scales.
+        if !I::WHOLE_BYTES && F::BITS < 8 {
+            let rows = GroupedRows::new::<I, F, R>(block.panel, block.index, block.n_units::<I>());
+            let (lane, products) = (block.first_lane, block.products);
+            rows.dot::<I, F, R, V, true>(isa, block.tokens, lane, block.biases, products);
+        }
+    }
 }
 
 /// Writes a tile's sums plus biases to lanes `first_lane..` of `products`, whose `R` rows are `stride`

@@ -139,9 +139,10 @@ impl<'a> GroupedRows<'a> {
     }
 
     /// The products of `R` rows with `V` registers of tokens from lane `first_lane` of a record on,
-    /// over all columns, to those lanes of `products`, `[R, width]`.
+    /// over all columns, to those lanes of `products`, `[R, width]`. `COARSE` tokens have a scale for
+    /// each [`COARSE_UNITS`], others one for each unit.
     #[inline(always)]
-    pub(super) fn dot<I: Int8, F: Format, const R: usize, const V: usize>(
+    pub(super) fn dot<I: Int8, F: Format, const R: usize, const V: usize, const COARSE: bool>(
         self,
         isa: I,
         tokens: View,
@@ -167,22 +168,25 @@ impl<'a> GroupedRows<'a> {
             tokens,
             first_lane,
         };
-        // With four-way products of bytes, coarse activations meet regrouped weights alone.
-        let totals = match tokens.span {
-            ScaleSpan::Coarse if !I::WHOLE_BYTES => {
-                assert!(tokens.ratios.len() == n_units.div_ceil(COARSE_UNITS) * width);
-                // SAFETY: all lengths were just checked.
-                unsafe { operands.dot_coarse::<I, F, R, V>(isa, n_units) }
-            }
-            span => {
-                assert!(span == ScaleSpan::Unit);
-                let mut totals = [[isa.splat_f32(0.0); V]; R];
-                for unit in 0..n_units {
-                    // SAFETY: all lengths were just checked.
-                    totals = unsafe { operands.add_unit::<I, F, R, V, true>(isa, unit, totals) };
+        assert!(
+            tokens.span
+                == if COARSE {
+                    ScaleSpan::Coarse
+                } else {
+                    ScaleSpan::Unit
                 }
-                totals
+        );
+        let totals = if COARSE {
+            assert!(tokens.ratios.len() == n_units.div_ceil(COARSE_UNITS) * width);
+            // SAFETY: all lengths were just checked.
+            unsafe { operands.dot_coarse::<I, F, R, V>(isa, n_units) }
+        } else {
+            let mut totals = [[isa.splat_f32(0.0); V]; R];
+            for unit in 0..n_units {
+                // SAFETY: all lengths were just checked.
+                totals = unsafe { operands.add_unit::<I, F, R, V, true>(isa, unit, totals) };
             }
+            totals
         };
         let totals = isa.by_rows(totals);
         write_products(isa, totals, first_lane, biases, products, width);

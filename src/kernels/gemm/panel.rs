@@ -58,7 +58,7 @@ pub(super) fn unpack<I: Int8, F: Format, const R: usize>(
                 regrouped::unpack_row::<I, F, R>(isa, row(index), place, n_units, panel);
             }
         }
-        Kind::Grouped => {
+        Kind::Grouped | Kind::GroupedCoarse => {
             grouped::resize::<I, F, R>(panel, n_tiles, n_units);
             for index in 0..n_tiles * R {
                 let place = (index / R, index % R);
