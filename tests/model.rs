@@ -6,8 +6,10 @@ mod machine;
 #[path = "common/tiny.rs"]
 mod tiny;
 
+use owl2::gguf::DType;
 use owl2::kernels::Isa;
-use owl2::model::Model;
+use owl2::model::{Model, layout};
+use owl2::quant::Rotation;
 use owl2::session::{Input, Session};
 use owl2::{Kind, Result};
 
@@ -342,4 +344,70 @@ fn a_model_outlives_the_file_handle() {
     drop(gguf);
     std::fs::remove_file(&path).unwrap();
     assert_eq!(logits(&model, &[Input::Tokens(&[1, 2, 3])]), before);
+}
+
+/// A file whose tensor `name` has an infinite or NaN value at its end, or such a scale.
+fn damaged(dtype: DType, rotation: Option<&Rotation>, name: &str, bad: f32) -> Vec<u8> {
+    let config = tiny::quantizable_config();
+    let (metadata, tensors) = (tiny::metadata(&config), layout::tensors(&config));
+    let mut file = tiny::file_in(&metadata, &tensors, 5, dtype, rotation);
+    let gguf = tiny::open(&file);
+    let tensor = gguf.tensor(name).unwrap_or_else(|| panic!("no {name}"));
+    let end = tensor.range.end;
+    if tensor.dtype == DType::F32 {
+        file[end - 4..end].copy_from_slice(&bad.to_le_bytes());
+    } else {
+        let block = end - tensor.dtype.block_bytes();
+        let bits = half::f16::from_f32(bad).to_bits();
+        file[block..block + 2].copy_from_slice(&bits.to_le_bytes());
+    }
+    file
+}
+
+#[test]
+fn damaged_weights_end_with_an_error_that_names_the_stage() {
+    let rotation = Rotation::default();
+    for isa in Isa::available() {
+        for (dtype, rotation) in [
+            (DType::F32, None),
+            (DType::Q8_0, None),
+            (DType::Q8_0, Some(&rotation)),
+            (DType::Q4_K, Some(&rotation)),
+        ] {
+            for bad in [f32::NAN, f32::INFINITY] {
+                let model = |name: &str| {
+                    let file = damaged(dtype, rotation, name, bad);
+                    Model::new(&tiny::open(&file), tiny::compute_on(2, isa)).unwrap()
+                };
+                for (name, stage) in [
+                    ("blk.0.attn_v.weight", "layer 0 of the decoder"),
+                    ("blk.1.attn_norm.weight", "layer 1 of the decoder"),
+                    ("blk.1.ffn_down.weight", "layer 1 of the decoder"),
+                    ("output_norm.weight", "final norm"),
+                    ("output.weight", "output head"),
+                ] {
+                    let model = model(name);
+                    let mut session = Session::new(&model, 64);
+                    let what = format!("{isa} {dtype} {name} {bad}");
+                    let error = session
+                        .extend(&[Input::Tokens(&tiny::ids(12, 1))])
+                        .unwrap_err();
+                    assert_eq!(error.kind(), Kind::Model, "{what}");
+                    assert!(error.to_string().contains(stage), "{what}: {error}");
+                    let error = session.step(3).unwrap_err();
+                    assert!(error.to_string().contains(stage), "{what}: {error}");
+                    assert!(session.is_empty(), "{what}");
+                }
+                for (name, stage) in [
+                    ("v.blk.0.ffn_up.weight", "layer 0 of the vision tower"),
+                    ("mm.blk.0.attn_k.weight", "layer 0 of the abstractor"),
+                    ("mm.model.fc.weight", "abstractor's output"),
+                ] {
+                    let error = model(name).encode_image(&tiny::pixels(1)).unwrap_err();
+                    assert_eq!(error.kind(), Kind::Model, "{isa} {name}");
+                    assert!(error.to_string().contains(stage), "{isa} {name}: {error}");
+                }
+            }
+        }
+    }
 }

@@ -158,9 +158,10 @@ fn files() -> Vec<(DType, Option<Rotation>)> {
 fn the_same_request_has_the_same_bits_however_it_is_computed() {
     let mut random = Random(11);
     for isa in Isa::available() {
-        for (dtype, rotation) in files() {
-            let models = [1, 2, 3].map(|n| model(dtype, rotation.as_ref(), n, isa));
-            for cache_type in [CacheType::F32, CacheType::F16, CacheType::Q8_0] {
+        for (i, (dtype, rotation)) in files().into_iter().enumerate() {
+            let models = [1, 3].map(|n| model(dtype, rotation.as_ref(), n, isa));
+            let cache_types = [CacheType::F32, CacheType::F16, CacheType::Q8_0];
+            for cache_type in [cache_types[i % 3], cache_types[(i + 1) % 3]] {
                 let request = Request::random(&models[0], &mut random);
                 let wanted = request.plainly(&models[0], cache_type);
                 for model in &models {

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::kernels::peak::Peak;
+use crate::kernels::peak::{Peak, Read};
 use crate::ops::Compute;
 
 /// The most of a file that is read: far more than any cache holds.
@@ -18,34 +18,34 @@ const MULTIPLYING: Duration = Duration::from_millis(20);
 /// Rounds between two looks at the clock.
 const ROUNDS: usize = 10_000;
 
-/// Bytes a second that all threads together read of `file`. Files smaller than the caches measure
-/// those.
+/// Bytes a second that all threads together read of `file`, each a share of its own as one stream, as
+/// products with single tokens do. Files smaller than the caches measure those.
 pub(super) fn bandwidth(compute: &Compute, file: &[u8]) -> f64 {
-    let pieces: Vec<&[u8]> = file[..file.len().min(MAX_READ)].chunks(PIECE).collect();
-    let n_pieces = pieces.len().max(MIN_READ / PIECE);
-    let (next, n_read) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let file = &file[..file.len().min(MAX_READ)];
+    let n_rounds = MIN_READ.div_ceil(file.len().max(1));
+    let n_threads = compute.threads.count();
+    // Pieces of each thread's share that were taken.
+    let taken: Vec<_> = (0..n_threads).map(|_| AtomicUsize::new(0)).collect();
+    let n_read = AtomicUsize::new(0);
     let start = Instant::now();
-    compute.threads.run(|_| {
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= n_pieces {
-                break;
+    compute.threads.run(|thread| {
+        // Its own share first, then what others have left.
+        for share in (thread..n_threads).chain(0..thread) {
+            let range = share * file.len() / n_threads..(share + 1) * file.len() / n_threads;
+            let n_pieces = range.len().div_ceil(PIECE);
+            loop {
+                let index = taken[share].fetch_add(1, Ordering::Relaxed);
+                if index >= n_pieces * n_rounds {
+                    break;
+                }
+                let first = range.start + index % n_pieces * PIECE;
+                let piece = &file[first..range.end.min(first + PIECE)];
+                black_box(compute.isa.run_int8(Read(piece)));
+                n_read.fetch_add(piece.len(), Ordering::Relaxed);
             }
-            let piece = pieces[index % pieces.len()];
-            black_box(compute.isa.run(|| sum(piece)));
-            n_read.fetch_add(piece.len(), Ordering::Relaxed);
         }
     });
     n_read.into_inner() as f64 / start.elapsed().as_secs_f64()
-}
-
-/// Looks at every byte.
-#[inline(always)]
-fn sum(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let words = words.iter().map(|word| u64::from_le_bytes(*word));
-    let rest = rest.iter().map(|byte| u64::from(*byte));
-    words.fold(0, u64::wrapping_add) ^ rest.fold(0, u64::wrapping_add)
 }
 
 /// 8-bit multiply-accumulates a second that all threads together reach.

@@ -111,7 +111,8 @@ pub struct View<'a> {
     pub quants: &'a [i8],
     /// `[n_cols / 32, width]`: what an integer is worth, the same in all units of a block.
     pub scales: &'a [f32],
-    /// `[n_cols / 16, width]`: negated sums of the integers.
+    /// `[n_cols / 16, width]`: negated sums of the integers. Not written where coarse scales meet
+    /// regrouped weights alone; nor are those of units.
     pub sums: &'a [i32],
     /// `[n_cols / 32, width]`: sums of the integers.
     pub unit_sums: &'a [f32],
@@ -210,21 +211,16 @@ fn rotate_window<'a, I: Int8>(
     values: &[f32],
     out: &'a mut Columns,
 ) -> &'a [f32] {
-    if let Some(block) = values.as_array() {
-        out.0 = *block;
-        rotate(isa, &mut out.0, BLOCK_LEN, rotation.factors(BLOCK_LEN));
-        return &out.0;
-    }
+    let out = &mut out.0[..values.len()];
     let mut start = 0;
     while start < values.len() {
         let len = rotation::block_len(values.len() - start);
-        let mut block = Columns([0.0; BLOCK_LEN]);
-        block.0[..len].copy_from_slice(&values[start..start + len]);
-        rotate(isa, &mut block.0, len, rotation.factors(len));
-        out.0[start..start + len].copy_from_slice(&block.0[..len]);
+        let block = start..start + len;
+        let (values, out) = (&values[block.clone()], &mut out[block]);
+        rotate(isa, values, 1.0, rotation.factors(len), out);
         start += len;
     }
-    &out.0[..values.len()]
+    out
 }
 
 /// The parts of a record to be written, shaped as in [`View`].
@@ -284,13 +280,19 @@ impl<'a> RecordMut<'a> {
         }
         let of_block = first / self.block_units * width + token;
         self.ratios[of_block] = previous * inverse;
+        // Where coarse scales meet regrouped weights alone, nobody reads the sums of less than a block.
+        let has_short_sums = self.block_units < COARSE_UNITS || !I::WHOLE_BYTES;
         let mut block_sum = 0;
         for (i, [lower, upper]) in halves.as_chunks().0.iter().enumerate() {
             let unit = first + i;
             let lower_sum = self.write_half(isa, 2 * unit, token, lower, inverse);
             let upper_sum = self.write_half(isa, 2 * unit + 1, token, upper, inverse);
             self.scales[unit * width + token] = scale;
-            self.unit_sums[unit * width + token] = (lower_sum + upper_sum) as f32;
+            if has_short_sums {
+                self.sums[2 * unit * width + token] = -lower_sum;
+                self.sums[(2 * unit + 1) * width + token] = -upper_sum;
+                self.unit_sums[unit * width + token] = (lower_sum + upper_sum) as f32;
+            }
             block_sum += lower_sum + upper_sum;
         }
         self.starts[of_block] = -128 * block_sum;
@@ -313,7 +315,6 @@ impl<'a> RecordMut<'a> {
         for (i, four) in quants.as_chunks().0.iter().enumerate() {
             fours[(i / n_fours * width + token) * n_fours + i % n_fours] = *four;
         }
-        self.sums[half * width + token] = -sum;
         sum
     }
 }
@@ -393,7 +394,7 @@ mod tests {
             let layout = Layout {
                 width,
                 n_cols,
-                span: ScaleSpan::Coarse,
+                span: ScaleSpan::Unit,
             };
             for n_tokens in [1, width] {
                 let x: Vec<f32> = (0..n_tokens * n_cols)

@@ -33,7 +33,7 @@ mod tests;
 pub mod values;
 
 /// Queries that a thread takes at a time, about.
-pub const TILE_QUERIES: usize = 256;
+pub const TILE_QUERIES: usize = 512;
 /// The most queries that a thread takes at a time.
 const MAX_TILE_QUERIES: usize = TILE_QUERIES / 2 * 3;
 /// Floats of a block of keys or values, about half of a first-level cache.
@@ -61,10 +61,18 @@ const LANE_NUMBERS: [f32; MAX_GROUP] = {
     numbers
 };
 
-/// Queries of a tile where there are `n` in all: tiles of [`TILE_QUERIES`] about, all but the last of
-/// the same size. Each tile copies all keys and values, so a short one would cost as much.
-pub fn tile_queries(n: usize) -> usize {
-    let n_tiles = ((n + TILE_QUERIES / 2) / TILE_QUERIES).max(1);
+/// Queries of a tile where there are `n` of each of `n_heads`: tiles of [`TILE_QUERIES`] about, all
+/// but the last of the same size. Each tile copies all keys and values, so a short one would cost as
+/// much. They are half as long where the threads would otherwise not end together.
+pub fn tile_queries(n: usize, n_heads: usize, n_threads: usize) -> usize {
+    /// Pieces of work for each thread.
+    const PIECES: usize = 8;
+
+    let n_tiles = |about: usize| ((n + about / 2) / about).max(1);
+    let n_tiles = match n_tiles(TILE_QUERIES) {
+        few if few * n_heads < PIECES * n_threads => n_tiles(TILE_QUERIES / 2),
+        enough => enough,
+    };
     n.div_ceil(n_tiles).next_multiple_of(MAX_GROUP)
 }
 

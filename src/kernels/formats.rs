@@ -92,11 +92,13 @@ pub enum Q4_K {}
 #[allow(non_camel_case_types, reason = "the name is ggml's")]
 pub enum Q6_K {}
 
+/// How far ahead weights are asked for.
+pub const AHEAD_BYTES: usize = 8192;
+
 /// Asks for the cache lines of a chunk of a row some way ahead, in this row or the next ones: the work on a
 /// chunk is too long for the processor to look that far by itself.
 #[inline(always)]
 pub fn prefetch_ahead<I: Int8, F: Format>(isa: I, row: &[u8], first: usize) {
-    const AHEAD_BYTES: usize = 8192;
     const LINE_BYTES: usize = 64;
 
     let unit_bytes = F::DTYPE.block_bytes() * UNIT / F::DTYPE.block_len();

@@ -1,9 +1,10 @@
-//! How fast this processor multiplies 8-bit integers when nothing else is in the way: the limit
-//! that [`gemm`](super::gemm) is held against.
+//! How fast this processor multiplies 8-bit integers, and reads memory, when nothing else is in the
+//! way: the limits that [`gemm`](super::gemm) and [`gemv`](super::gemv) are held against.
 #![allow(unsafe_code)]
 
 use std::hint::black_box;
 
+use crate::kernels::formats::AHEAD_BYTES;
 use crate::kernels::int8::{Group, Int8, Int8Op};
 
 /// Columns of a round: those of one step of the widest instruction, so that the operands of a round
@@ -60,10 +61,50 @@ impl Peak {
     }
 }
 
+/// Reads bytes once, as [`gemv`](super::gemv) reads weights: as one stream, asking for what lies
+/// [`AHEAD_BYTES`] further on. Returns a sum of them, so that none can be left out.
+#[derive(Clone, Copy, Debug)]
+pub struct Read<'a>(pub &'a [u8]);
+
+impl Int8Op for Read<'_> {
+    type Output = u64;
+
+    #[inline(always)]
+    fn run<I: Int8>(self, isa: I) -> u64 {
+        const LINE_BYTES: usize = 64;
+        const WORDS: usize = LINE_BYTES / 8;
+
+        let (lines, rest) = self.0.as_chunks::<LINE_BYTES>();
+        let mut sums = [0_u64; WORDS];
+        for line in lines {
+            isa.prefetch(line.as_ptr().wrapping_add(AHEAD_BYTES));
+            for (sum, word) in sums.iter_mut().zip(line.as_chunks().0) {
+                *sum = sum.wrapping_add(u64::from_le_bytes(*word));
+            }
+        }
+        let rest = rest.iter().map(|byte| u64::from(*byte));
+        sums.into_iter().chain(rest).fold(0, u64::wrapping_add)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernels::Isa;
+
+    /// A limit must have done the work that it is the limit of.
+    #[test]
+    fn every_byte_is_read() {
+        let bytes: Vec<u8> = (0..1000_u32).map(|i| (i * 37 % 251) as u8).collect();
+        for isa in Isa::available() {
+            let whole = isa.run_int8(Read(&bytes));
+            for i in 0..bytes.len() {
+                let mut changed = bytes.clone();
+                changed[i] ^= 1;
+                assert_ne!(isa.run_int8(Read(&changed)), whole, "{isa} {i}");
+            }
+        }
+    }
 
     #[test]
     fn work_is_counted_by_the_round() {

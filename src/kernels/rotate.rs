@@ -9,24 +9,10 @@ use crate::quant::rotation::BLOCK_LEN;
 /// for signs where there are sixteen in all.
 const TOGETHER: usize = 4;
 
-/// `values = values * factors * H` for the first `len` values, 32, 64 or 128 of them.
-///
-/// `factors` are those of [`Rotation::factors`](crate::quant::rotation::Rotation::factors) for this
-/// `len`.
+/// `to = values * scale * factors * H`, for 32, 64 or 128 values, with the factors that
+/// [`Rotation::factors`](crate::quant::rotation::Rotation::factors) has for so many.
 #[inline(always)]
 pub(crate) fn rotate<I: Int8>(
-    isa: I,
-    values: &mut [f32; BLOCK_LEN],
-    len: usize,
-    factors: &[f32; BLOCK_LEN],
-) {
-    let from = *values;
-    rotate_to(isa, &from[..len], 1.0, factors, &mut values[..len]);
-}
-
-/// `to = values * scale * factors * H`, for 32, 64 or 128 values.
-#[inline(always)]
-pub(crate) fn rotate_to<I: Int8>(
     isa: I,
     values: &[f32],
     scale: f32,
@@ -163,7 +149,9 @@ mod tests {
 
         #[inline(always)]
         fn run<I: Int8>(self, isa: I) {
-            rotate(isa, self.values, self.len, self.factors);
+            let from = *self.values;
+            let (from, to) = (&from[..self.len], &mut self.values[..self.len]);
+            rotate(isa, from, 1.0, self.factors, to);
         }
     }
 

@@ -264,9 +264,13 @@ fn shapes(dtype: DType) -> [(usize, usize); 4] {
 fn sums_are_those_of_what_the_operands_stand_for() {
     for dtype in quantized() {
         for (n_rows, n_cols) in shapes(dtype) {
-            for of_weights in FINITE {
+            for (i, of_weights) in FINITE.into_iter().enumerate() {
                 let weights = Weights::of(dtype, n_rows, n_cols, of_weights);
-                for of_tokens in FINITE {
+                for (j, of_tokens) in FINITE.into_iter().enumerate() {
+                    // Each meets each at one shape, and some others at the rest of them.
+                    if n_cols != 3 * dtype.block_len() && (i + j) % 5 != 0 {
+                        continue;
+                    }
                     let n_tokens = 3;
                     let x = of_tokens.values(n_tokens * n_cols, 2);
                     let exact = weights.exact(ScaleSpan::Unit, &x);
@@ -304,14 +308,14 @@ fn relative_error(got: &[f32], exact: &[f64]) -> f64 {
 /// answer, whatever outliers weights and activations have.
 #[test]
 fn rotated_prompts_are_as_faithful_as_answers() {
-    let (n_rows, n_cols, n_tokens) = (64, 1024, 32);
+    let (n_rows, n_cols, n_tokens) = (32, 1024, 16);
     let rotation = Rotation::default();
     for dtype in quantized() {
-        for of_weights in FINITE {
+        for (i, of_weights) in FINITE.into_iter().enumerate() {
             let mut values = of_weights.values(n_rows * n_cols, 1);
-            for of_tokens in FINITE {
+            for (j, of_tokens) in FINITE.into_iter().enumerate() {
                 // Half-precision scales cannot hold these.
-                if of_weights == Data::Denormals {
+                if of_weights == Data::Denormals || (i + j) % 3 != 0 {
                     continue;
                 }
                 let x = of_tokens.values(n_tokens * n_cols, 2);

@@ -102,7 +102,8 @@ impl Attention<'_> {
         let group = self.n_heads / self.n_kv_heads;
         let width = self.n_heads * self.head_dim;
         let n_queries = out.len() / width;
-        let tiles = Tiles::new(out, width, tile_queries(n_queries).max(1), self.head_dim);
+        let tile_rows = tile_queries(n_queries, self.n_heads, compute.threads.count()).max(1);
+        let tiles = Tiles::new(out, width, tile_rows, self.head_dim);
         compute.threads.run(|worker| {
             while let Some(mut tile) = tiles.take() {
                 let head = tile.cols().start / self.head_dim;

@@ -14,7 +14,7 @@ use crate::kernels::gemm::TileWidth;
 use crate::kernels::gemm::panel::place;
 use crate::kernels::gemm::regrouped::{RegroupedRows, store_four};
 use crate::kernels::int8::{BLOCK, HALF, Int8, Int8Op, UNIT};
-use crate::kernels::rotate::rotate_to;
+use crate::kernels::rotate::rotate;
 use crate::quant::rotation::{self, Rotation};
 
 /// What queries and keys are rotated with. Which rotation it is does not matter, as long as it is the
@@ -164,7 +164,7 @@ fn rotate_block<I: Int8>(isa: I, rotation: &Rotation, values: &[f32], scale: f32
     while start < values.len() {
         let len = rotation::block_len(values.len() - start);
         let (values, to) = (&values[start..start + len], &mut to[start..start + len]);
-        rotate_to(isa, values, scale, rotation.factors(len), to);
+        rotate(isa, values, scale, rotation.factors(len), to);
         start += len;
     }
 }

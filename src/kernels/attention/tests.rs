@@ -319,15 +319,19 @@ fn a_query_does_not_depend_on_its_neighbours() {
 
 #[test]
 fn tiles_are_of_about_the_same_size() {
-    for (n, wanted) in [
-        (1, 32),
-        (128, 128),
-        (383, 384),
-        (384, 192),
-        (512, 256),
-        (1025, 288),
+    for (n, n_threads, wanted) in [
+        (1, 2, 32),
+        (128, 2, 128),
+        (512, 2, 512),
+        (767, 2, 768),
+        (768, 2, 384),
+        (1025, 2, 544),
+        (1025, 16, 288),
     ] {
-        assert_eq!(tile_queries(n), wanted, "{n}");
+        assert_eq!(tile_queries(n, 32, n_threads), wanted, "{n} {n_threads}");
     }
-    assert!((0..5000).all(|n| tile_queries(n) <= MAX_TILE_QUERIES));
+    for n_threads in [1, 2, 16, 100] {
+        let fits = |n| tile_queries(n, 16, n_threads) <= MAX_TILE_QUERIES;
+        assert!((0..5000).all(fits), "{n_threads}");
+    }
 }
