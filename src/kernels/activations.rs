@@ -137,9 +137,14 @@ pub struct Quantize<'a> {
     pub rotation: Option<&'a Rotation>,
 }
 
-impl Quantize<'_> {
-    /// Writes the record.
+impl<'a> Quantize<'a> {
+    /// Writes the record, which only the same instruction set can use.
     pub fn run(self, isa: Isa, record: &mut [f32]) {
+        isa.run_int8(self.writing(record));
+    }
+
+    /// [`Quantize::run`] as an operation.
+    pub(super) fn writing(self, record: &mut [f32]) -> WriteRecord<'a, '_> {
         let Layout { width, n_cols, .. } = self.layout;
         let n_tokens = self.x.len() / self.stride;
         assert!(n_cols <= self.stride && n_tokens <= width && width <= MAX_WIDTH);
@@ -148,15 +153,15 @@ impl Quantize<'_> {
         if n_tokens < width {
             record.fill(0.0);
         }
-        isa.run_int8(WriteRecord {
+        WriteRecord {
             tokens: self,
             record,
-        });
+        }
     }
 }
 
 /// [`Quantize::run`], to be compiled for an instruction set.
-struct WriteRecord<'a, 'b> {
+pub(super) struct WriteRecord<'a, 'b> {
     tokens: Quantize<'a>,
     record: &'b mut [f32],
 }

@@ -71,13 +71,6 @@ impl Runs {
         }
     }
 
-    fn isa(self) -> Isa {
-        match self {
-            Runs::On(isa) => isa,
-            Runs::ByGroup => Isa::scalar(),
-        }
-    }
-
     fn run_int8<Op: Int8Op>(self, op: Op) -> Op::Output {
         match self {
             Runs::On(isa) => isa.run_int8(op),
@@ -150,7 +143,7 @@ impl Weights {
         y: Option<f32>,
     ) -> Vec<f32> {
         let layout = path.layout(runs, self.n_cols);
-        let records = records(runs.isa(), layout, x, None);
+        let records = records(runs, layout, x, None);
         let batch = TokenTiles {
             records: &records,
             layout,
@@ -214,7 +207,7 @@ impl Weights {
         };
         let mut out = Vec::new();
         for token in x.chunks(self.n_cols) {
-            let record = records(Isa::scalar(), layout, token, None);
+            let record = records(Runs::On(Isa::scalar()), layout, token, None);
             let view = layout.view(&record);
             let rounded: Vec<f64> = (view.quants.iter().enumerate())
                 .map(|(i, &quant)| f64::from(quant) * f64::from(view.scales[i / 32]))
@@ -238,7 +231,7 @@ impl Weights {
     }
 }
 
-fn records(isa: Isa, layout: Layout, x: &[f32], rotation: Option<&Rotation>) -> Vec<f32> {
+fn records(runs: Runs, layout: Layout, x: &[f32], rotation: Option<&Rotation>) -> Vec<f32> {
     let words = layout.record_words();
     let per_record = layout.width * layout.n_cols;
     let mut records = vec![0.0; x.chunks(per_record).count() * words];
@@ -249,7 +242,7 @@ fn records(isa: Isa, layout: Layout, x: &[f32], rotation: Option<&Rotation>) -> 
             stride: layout.n_cols,
             rotation,
         };
-        tokens.run(isa, record);
+        runs.run_int8(tokens.writing(record));
     }
     records
 }
@@ -335,7 +328,7 @@ fn rotated_prompts_are_as_faithful_as_answers() {
                 let weights = Weights::new(dtype, n_rows, n_cols, &values);
                 let product = |path: Path, runs: Runs| {
                     let layout = path.layout(runs, n_cols);
-                    let records = records(runs.isa(), layout, &x, Some(&rotation));
+                    let records = records(runs, layout, &x, Some(&rotation));
                     let batch = TokenTiles {
                         records: &records,
                         layout,
