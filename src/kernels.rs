@@ -65,8 +65,8 @@ enum Level {
 }
 
 impl Isa {
-    /// Portable code, which specifies what all others compute; but for batches on those without
-    /// [`Int8::WHOLE_BYTES`], whose specification is the same code with other groups of weights.
+    /// Portable code. It specifies what all others compute, but for prompts with rotated columns where
+    /// there are no dot products of bytes: weights of 4 and 6 bits keep their groups there.
     pub fn scalar() -> Self {
         Isa(Level::Scalar(pulp::Scalar::new(), scalar::Scalar))
     }

@@ -109,9 +109,9 @@ pub fn gelu(x: f32) -> f32 {
 /// What an MLP does to its hidden layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
-    /// [`quick_gelu`].
+    /// `x / (1 + e^(-1.702 x))`, CLIP's approximation of GELU.
     QuickGelu,
-    /// [`gelu`].
+    /// `x * Phi(x)` with the error function.
     Gelu,
 }
 
