@@ -48,7 +48,12 @@ impl BlockQ4_0 {
     /// The block that stands for `values`.
     #[inline(always)]
     fn of(values: &[f32; 32]) -> Self {
-        let scale = largest(values) / -8.0;
+        Self::with_scale(values, largest(values) / -8.0)
+    }
+
+    /// The block that stands for `values` with this scale.
+    #[inline(always)]
+    fn with_scale(values: &[f32; 32], scale: f32) -> Self {
         let inverse = reciprocal(scale);
         let mut quants = [0; 16];
         for (i, q) in quants.iter_mut().enumerate() {
@@ -58,6 +63,55 @@ impl BlockQ4_0 {
             scale: f32_to_f16(scale),
             quants,
         }
+    }
+}
+
+/// Writes blocks of rotated `values`, each with the scale that leaves the least error.
+///
+/// ggml's scale makes the largest value exact. Rotated values are nearly Gaussian; of 32 such, most
+/// gain more by finer steps than the largest loses when it is cut off a little: a tenth of the squared
+/// error.
+#[inline(always)]
+pub(super) fn quantize_rotated(values: &[f32], out: &mut [BlockQ4_0]) {
+    for (values, block) in values.as_chunks::<32>().0.iter().zip(out) {
+        let widest = largest(values) / -8.0;
+        // The first and the last are next to never the best.
+        let scales = (0..SCALES).map(|i| widest * (LEAST + i as f32 * STEP));
+        // Either way, since one end of the range reaches further than the other.
+        let scales = scales.flat_map(|scale| [scale, -scale]);
+        *block = BlockQ4_0::with_scale(values, widest);
+        let mut least = block.squared_error(values);
+        for scale in scales {
+            let other = BlockQ4_0::with_scale(values, scale);
+            let error = other.squared_error(values);
+            if error < least {
+                (*block, least) = (other, error);
+            }
+        }
+    }
+}
+
+/// Scales that are tried, as parts of the widest one.
+const SCALES: usize = 16;
+const LEAST: f32 = 0.75;
+const STEP: f32 = 0.025;
+
+impl BlockQ4_0 {
+    /// The sum over all values, in the order of a tree, so that registers of any width agree.
+    #[inline(always)]
+    fn squared_error(&self, values: &[f32; 32]) -> f32 {
+        let mut errors = self.dequantize();
+        for (error, value) in errors.iter_mut().zip(values) {
+            *error = (*error - value) * (*error - value);
+        }
+        let mut width = errors.len() / 2;
+        while width > 0 {
+            for i in 0..width {
+                errors[i] += errors[i + width];
+            }
+            width /= 2;
+        }
+        errors[0]
     }
 }
 
