@@ -157,7 +157,7 @@ fn files() -> Vec<(DType, Option<Rotation>)> {
 #[test]
 fn the_same_request_has_the_same_bits_however_it_is_computed() {
     let mut random = Random(11);
-    for isa in Isa::available() {
+    for isa in machine::instruction_sets() {
         for (i, (dtype, rotation)) in files().into_iter().enumerate() {
             let models = [1, 3].map(|n| model(dtype, rotation.as_ref(), n, isa));
             let cache_types = [CacheType::F32, CacheType::F16, CacheType::Q8_0];
@@ -214,7 +214,7 @@ fn requests_at_once_have_the_bits_of_each_alone() {
 /// A picture's rows do not depend on the threads that compute them.
 #[test]
 fn a_picture_has_the_same_bits_on_any_number_of_threads() {
-    for isa in Isa::available() {
+    for isa in machine::instruction_sets() {
         for (dtype, rotation) in files() {
             let rows = |n| {
                 let model = model(dtype, rotation.as_ref(), n, isa);

@@ -225,6 +225,7 @@ fn dots<S: Simd, const R: usize, const T: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::testing::instruction_sets;
     use crate::kernels::tiles::Tiles;
 
     fn values(n: usize, seed: usize) -> Vec<f32> {
@@ -271,7 +272,7 @@ mod tests {
                 };
                 for n_tokens in [1, 2, 3, 4, 5, 9] {
                     let x = values(n_tokens * n_cols, 3);
-                    for isa in Isa::available() {
+                    for isa in instruction_sets() {
                         for bias in [None, Some(bias.as_slice())] {
                             let y = run(isa, weight, n_rows, bias, &x);
                             for t in 0..n_tokens {
@@ -308,7 +309,7 @@ mod tests {
             n_cols,
         };
         let x = values(n_tokens * n_cols, 9);
-        for isa in Isa::available() {
+        for isa in instruction_sets() {
             let batch = run(isa, weight, n_rows, None, &x);
             for (t, token) in x.chunks(n_cols).enumerate() {
                 let alone = run(isa, weight, n_rows, None, token);

@@ -1,4 +1,16 @@
-//! What tests feed to kernels: values of every kind that has been hard on them, as data.
+//! What tests feed to kernels: values of every kind that has been hard on them, as data; and on what.
+
+use crate::kernels::Isa;
+
+/// The instruction sets to test: all that the processor has. Of an emulated one, which is slow, the best:
+/// each has a processor whose best it is, and scalar code is tested where nothing is emulated.
+pub(crate) fn instruction_sets() -> Vec<Isa> {
+    let mut all = Isa::available();
+    if std::env::var_os("OWL2_TEST_RUNNER").is_some() {
+        all.drain(..all.len() - 1);
+    }
+    all
+}
 
 /// A kind of values.
 #[derive(Clone, Copy, Debug, PartialEq)]

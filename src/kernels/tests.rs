@@ -11,7 +11,7 @@ use super::gemv::Gemv;
 use super::int8::{Int8, Int8Op};
 use super::matmul::WeightView;
 use super::scalar::Scalar;
-use super::testing::{Data, FINITE, NOT_FINITE};
+use super::testing::{Data, FINITE, NOT_FINITE, instruction_sets};
 use super::tiles::Tiles;
 use crate::gguf::DType;
 use crate::quant::{self, Rotation};
@@ -59,8 +59,9 @@ enum Runs {
 
 impl Runs {
     fn all() -> impl Iterator<Item = Self> {
-        let available = Isa::available().into_iter();
-        available.map(Runs::On).chain([Runs::ByGroup])
+        let sets = instruction_sets();
+        let by_group = (sets[0].name() == "scalar").then_some(Runs::ByGroup);
+        sets.into_iter().map(Runs::On).chain(by_group)
     }
 
     /// Scalar code that computes what an instruction set does.
@@ -362,7 +363,7 @@ fn batches_have_the_same_bits_everywhere() {
                 for n_tokens in [1, 9, 16, 33, 70] {
                     let x = of_tokens.values(n_tokens * n_cols, 3);
                     for path in [Path::Gemm(ScaleSpan::Unit), Path::Gemm(ScaleSpan::Coarse)] {
-                        for isa in Isa::available() {
+                        for isa in instruction_sets() {
                             let what = || {
                                 format!(
                                     "{isa} {path:?} {dtype} [{n_rows}, {n_cols}] {of_weights:?} \
@@ -413,7 +414,7 @@ fn every_length_has_the_bits_of_any_other() {
             let weights = Weights::of(dtype, 3, n_cols, Data::Uniform);
             let x = Data::Uniform.values(2 * n_cols, 5);
             let exact = weights.exact(ScaleSpan::Unit, &x);
-            for isa in Isa::available() {
+            for isa in instruction_sets() {
                 let got = weights.multiply(path, Runs::On(isa), &x, 0..2);
                 if path == Path::Gemm(ScaleSpan::Coarse) {
                     let specification = Runs::specification_of(isa);
@@ -442,7 +443,7 @@ fn single_tokens_have_the_bits_of_several() {
                 let x = of_tokens.values(n_tokens * n_cols, 6);
                 let scalar = Runs::On(Isa::scalar());
                 let scalar = weights.multiply(Path::Gemv, scalar, &x, 0..n_tokens);
-                for isa in Isa::available() {
+                for isa in instruction_sets() {
                     let runs = Runs::On(isa);
                     let together = weights.multiply(Path::Gemv, runs, &x, 0..n_tokens);
                     // Elsewhere lanes sum other columns, or offsets are taken off later. AVX-512
@@ -572,7 +573,7 @@ fn any_bytes_are_weights() {
                 *byte = (state >> 24) as u8;
             }
             for path in PATHS {
-                for isa in Isa::available() {
+                for isa in instruction_sets() {
                     weights.multiply(path, Runs::On(isa), &x, 0..n_tokens);
                 }
             }
@@ -583,7 +584,7 @@ fn any_bytes_are_weights() {
                 }
             }
             for path in [Path::Gemm(ScaleSpan::Unit), Path::Gemm(ScaleSpan::Coarse)] {
-                for isa in Isa::available() {
+                for isa in instruction_sets() {
                     let specification = Runs::specification_of(isa);
                     let scalar = weights.multiply(path, specification, &x, 0..n_tokens);
                     let got = weights.multiply(path, Runs::On(isa), &x, 0..n_tokens);
@@ -642,7 +643,7 @@ fn half_floats_apart_are_read_and_no_more() {
             let bits = half::f16::from_f32(f32::from(i) - 3.5).to_bits();
             bytes[usize::from(i) * stride..][..2].copy_from_slice(&bits.to_le_bytes());
         }
-        for isa in Isa::available() {
+        for isa in instruction_sets() {
             let got = isa.run_int8(Load(&bytes, stride));
             assert_eq!(
                 got,

@@ -1,6 +1,7 @@
 //! Attention against its definition in `f64`, on every instruction set.
 
 use super::*;
+use crate::kernels::testing::instruction_sets;
 use crate::kernels::tiles::Tiles;
 use crate::quant::rotation::Rotation;
 
@@ -19,7 +20,7 @@ struct Wanted {
     bound: f64,
 }
 
-/// Attention of query `q: [head_dim]` in `f64`. With `in_integers` the bound is what rounding costs: a
+/// Attention of query `q: [head_dim]` in `f64`. With `rounded` keys the bound is what rounding costs: a
 /// rotated query and key to 254 steps of their largest value, the values of a block of keys to 4094
 /// steps, weights to 8191. Without, it is what sums of floats cost.
 fn exact(
@@ -28,7 +29,7 @@ fn exact(
     v: &[f32],
     n_visible: usize,
     scale: f32,
-    in_integers: bool,
+    rounded: Option<&[Rounding]>,
 ) -> Vec<Wanted> {
     let head_dim = q.len();
     let row = |data: &[f32], j: usize| -> Vec<f64> {
@@ -43,8 +44,8 @@ fn exact(
         scores.push(q.iter().zip(&k).map(|(q, k)| q * k).sum::<f64>());
         let sizes: f64 = q.iter().zip(&k).map(|(q, k)| (q * k).abs()).sum();
         let mut error = 1e-6 * (4.0 + (head_dim as f64).sqrt()) * sizes;
-        if in_integers {
-            error += q_rounding.error_with(&Rounding::new(&k));
+        if let Some(keys) = rounded {
+            error += q_rounding.error_with(&keys[j]);
         }
         worst = worst.max(error);
     }
@@ -53,7 +54,7 @@ fn exact(
     let sum: f64 = weights.iter().sum();
     // All weights are off by at most this factor, and by it again where their sum is.
     let factor = (2.0 * worst).exp_m1();
-    let step = match in_integers {
+    let step = match rounded.is_some() {
         true => {
             v[..n_visible * head_dim]
                 .iter()
@@ -77,7 +78,7 @@ fn exact(
         }
         // Whatever the weights are, they are those of a mean.
         let mut bound = (factor * size).min(high - low) + 2e-5 * size + 1e-35;
-        if in_integers {
+        if rounded.is_some() {
             bound += 0.51 * f64::from(step) + sizes * 0.51 / 8191.0;
         }
         Wanted { value, bound }
@@ -185,19 +186,29 @@ fn check(q: &[f32], k: &[f32], v: &[f32], shape: Shape, name: &str) {
     } = shape;
     let n_queries = q.len() / head_dim;
     let scale = 1.0 / (head_dim as f32).sqrt();
+    let definition = |rounded: Option<&[Rounding]>| -> Vec<_> {
+        (0..n_queries)
+            .map(|i| {
+                let n_visible = causal_start.map_or(n_keys, |start| start + i + 1);
+                let q = &q[i * head_dim..(i + 1) * head_dim];
+                exact(q, k, v, n_visible, scale, rounded)
+            })
+            .collect()
+    };
+    let keys: Vec<_> = (k.chunks(head_dim))
+        .map(|k| Rounding::new(&k.iter().map(|x| f64::from(*x)).collect::<Vec<_>>()))
+        .collect();
+    let (of_floats, of_integers) = (definition(None), definition(Some(&keys)));
     for (role, in_integers) in [
         (Role::Answer, false),
         (Role::Prompt, false),
         (Role::Prompt, true),
     ] {
-        let wanted: Vec<_> = (0..n_queries)
-            .map(|i| {
-                let n_visible = causal_start.map_or(n_keys, |start| start + i + 1);
-                let q = &q[i * head_dim..(i + 1) * head_dim];
-                exact(q, k, v, n_visible, scale, in_integers)
-            })
-            .collect();
-        for isa in Isa::available() {
+        let wanted = match in_integers {
+            true => &of_integers,
+            false => &of_floats,
+        };
+        for isa in instruction_sets() {
             let head = Head {
                 queries: rows(q, head_dim),
                 keys: Stored::F32(rows(k, head_dim)),
@@ -209,7 +220,7 @@ fn check(q: &[f32], k: &[f32], v: &[f32], shape: Shape, name: &str) {
                 in_integers,
             };
             let out = run(isa, head, n_queries, head_dim);
-            for (i, (got, wanted)) in out.chunks(head_dim).zip(&wanted).enumerate() {
+            for (i, (got, wanted)) in out.chunks(head_dim).zip(wanted).enumerate() {
                 for (got, Wanted { value, bound }) in got.iter().zip(wanted) {
                     assert!(
                         (f64::from(*got) - value).abs() <= *bound,
@@ -248,7 +259,7 @@ fn half_precision_is_what_it_rounds_to() {
         values: Stored::F32(rows(&v_floats, head_dim)),
         ..half
     };
-    for isa in Isa::available() {
+    for isa in instruction_sets() {
         let got = run(isa, half, n_queries, head_dim);
         assert_eq!(got, run(isa, full, n_queries, head_dim), "{isa}");
     }
@@ -289,7 +300,7 @@ fn blocks_of_integers_are_what_they_stand_for() {
             values: Stored::F32(rows(&v_floats, head_dim)),
             ..blocks
         };
-        for isa in Isa::available() {
+        for isa in instruction_sets() {
             let got = run(isa, blocks, n_queries, head_dim);
             assert_eq!(got, run(isa, full, n_queries, head_dim), "{isa}");
         }
@@ -310,7 +321,7 @@ fn a_query_does_not_depend_on_its_neighbours() {
         in_integers: false,
         scale: 0.1,
     };
-    for isa in Isa::available() {
+    for isa in instruction_sets() {
         let all = run(isa, head, n_queries, head_dim);
         let fewer = run(isa, head, 77, head_dim);
         assert_eq!(all[..fewer.len()], fewer, "{isa}");

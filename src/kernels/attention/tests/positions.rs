@@ -156,7 +156,7 @@ fn any_cutting_gives_the_same_bits() {
         while cuts[cuts.len() - 1] < n {
             cuts.push((cuts[cuts.len() - 1] + 1 + random.below(longest)).min(n));
         }
-        for isa in Isa::available() {
+        for isa in instruction_sets() {
             // Integers for each length, the others in turn, which takes a third of the time.
             for way in [WAYS[0], WAYS[1 + n / 2 % 2]].into_iter().take(1 + n % 2) {
                 let name = format!("{isa} {way:?} {n} x {head_dim} {kind:?}");
@@ -191,7 +191,7 @@ fn rows_of_answers_are_computed_for_themselves() {
         keys: Data::new(Kind::F16, &values()),
         values: Data::new(Kind::F16, &values()),
     };
-    for isa in Isa::available() {
+    for isa in instruction_sets() {
         let way = (Role::Answer, true);
         let together = sequence.pass(isa, way, 100..150, TILE_QUERIES);
         for (i, row) in together.chunks(head_dim).enumerate() {
@@ -234,7 +234,7 @@ fn what_is_not_finite_reaches_all_who_see_it_and_no_one_else() {
                 values: Data::new(kind, &values()),
             }
         };
-        for (isa, way) in Isa::available()
+        for (isa, way) in instruction_sets()
             .into_iter()
             .flat_map(|isa| WAYS.map(|way| (isa, way)))
         {
