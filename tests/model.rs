@@ -367,7 +367,7 @@ fn damaged(dtype: DType, rotation: Option<&Rotation>, name: &str, bad: f32) -> V
 #[test]
 fn damaged_weights_end_with_an_error_that_names_the_stage() {
     let rotation = Rotation::default();
-    for isa in Isa::available() {
+    for isa in machine::instruction_sets() {
         for (dtype, rotation) in [
             (DType::F32, None),
             (DType::Q8_0, None),
@@ -375,6 +375,10 @@ fn damaged_weights_end_with_an_error_that_names_the_stage() {
             (DType::Q4_K, Some(&rotation)),
         ] {
             for bad in [f32::NAN, f32::INFINITY] {
+                // Either way for one format, one way for the others.
+                if bad.is_nan() && dtype != DType::Q8_0 {
+                    continue;
+                }
                 let model = |name: &str| {
                     let file = damaged(dtype, rotation, name, bad);
                     Model::new(&tiny::open(&file), tiny::compute_on(2, isa)).unwrap()
