@@ -97,8 +97,8 @@ fn multiply(bencher: Bencher, shape: Shape) {
     let (weight, _) = weight(shape);
     let linear = Linear { weight, bias: None };
     let x = values(shape.n_tokens * WIDTH);
-    let mut buffer = InputBuffer::new(shape.rotation());
-    let input = buffer.prepare(&compute, shape.role, &x, WIDTH);
+    let mut buffer = InputBuffer::default();
+    let input = buffer.prepare(&compute, shape.role, &x, &linear);
     let mut y = vec![0.0; shape.n_tokens * shape.n_rows];
     bencher.bench_local(|| {
         compute
@@ -118,10 +118,21 @@ fn quantize_activations(bencher: Bencher, (n_tokens, is_rotated): (usize, bool))
     } else {
         Role::Prompt
     };
-    let mut buffer = InputBuffer::new(is_rotated.then(Arc::default));
+    let reader = Linear {
+        weight: weight(Shape {
+            dtype: DType::Q8_0,
+            n_rows: DISTINCT_ROWS,
+            n_tokens,
+            role,
+            is_rotated,
+        })
+        .0,
+        bias: None,
+    };
+    let mut buffer = InputBuffer::default();
     bencher.counter(BytesCount::of_slice(&x)).bench_local(|| {
         compute.threads.enter(|| {
-            black_box(buffer.prepare(&compute, role, black_box(&x), WIDTH));
+            black_box(buffer.prepare(&compute, role, black_box(&x), &reader));
         });
     });
 }

@@ -64,11 +64,11 @@ fn product(
     quant::quantize(dtype, &values(n_cols), &mut row);
     let weights = Bytes::from_slice(&row.repeat(n_rows));
     let linear = Linear {
-        weight: Matrix::new(weights.into(), dtype, n_rows, n_cols, rotation.clone()),
+        weight: Matrix::new(weights.into(), dtype, n_rows, n_cols, rotation),
         bias: None,
     };
     let x = values(n_tokens * n_cols);
-    let mut buffer = InputBuffer::new(rotation);
+    let mut buffer = InputBuffer::default();
     let role = if n_tokens == 1 {
         Role::Answer
     } else {
@@ -76,7 +76,7 @@ fn product(
     };
     let mut y = vec![0.0; n_tokens * n_rows];
     for _ in 0..times {
-        let input = buffer.prepare(compute, role, black_box(&x), n_cols);
+        let input = buffer.prepare(compute, role, black_box(&x), &linear);
         linear.forward(compute, input, black_box(&mut y));
     }
 }

@@ -346,6 +346,43 @@ fn a_model_outlives_the_file_handle() {
     assert_eq!(logits(&model, &[Input::Tokens(&[1, 2, 3])]), before);
 }
 
+/// All weights that read one input must be rotated, or none.
+#[test]
+fn exceptions_from_rotation_are_whole_inputs() {
+    let config = tiny::quantizable_config();
+    let tensors = layout::tensors(&config);
+    let open = |names: &[&str]| {
+        let mut metadata = tiny::metadata(&config);
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        Rotation::write_exceptions(&mut metadata, names);
+        let rotation = Rotation::default();
+        let file = tiny::file_in(&metadata, &tensors, 5, DType::Q8_0, Some(&rotation));
+        Model::new(&tiny::open(&file), tiny::compute_on(1, Isa::scalar()))
+    };
+    let attention =
+        ["q", "k", "v", "k_image", "v_image"].map(|part| format!("blk.0.attn_{part}.weight"));
+    let attention = attention.each_ref().map(String::as_str);
+    open(&attention).unwrap();
+    open(&["mm.blk.0.attn_v.weight", "v.blk.0.ffn_up.weight"]).unwrap();
+    for (names, problem) in [
+        (&attention[..4], "lacks 'blk.0.attn_v_image.weight'"),
+        (
+            &["mm.blk.0.attn_k.weight"],
+            "lacks 'mm.blk.0.attn_q.weight'",
+        ),
+        (&["blk.0.ffn_up.weight"], "lacks 'blk.0.ffn_gate.weight'"),
+        (&["blk.9.ffn_up.weight"], "no such tensor"),
+    ] {
+        let error = open(names).map(drop).unwrap_err();
+        assert_eq!(error.kind(), Kind::Model);
+        assert!(
+            error.to_string().contains("owl2.rotation.except"),
+            "{error}"
+        );
+        assert!(error.to_string().contains(problem), "{error}");
+    }
+}
+
 /// A file whose tensor `name` has an infinite or NaN value at its end, or such a scale.
 fn damaged(dtype: DType, rotation: Option<&Rotation>, name: &str, bad: f32) -> Vec<u8> {
     let config = tiny::quantizable_config();

@@ -20,6 +20,7 @@ mod preprocessor;
 pub mod progress;
 pub mod random;
 pub mod recipe;
+pub mod rotation;
 mod sampling;
 mod tokenizer;
 pub mod verify;
@@ -66,7 +67,8 @@ pub fn run(args: &Args) -> Result<()> {
         tensor_types: args.tensor_type.clone(),
         rotate: !args.no_rotate,
     };
-    let plan = recipe.plan(&input.config)?;
+    let mut plan = recipe.plan(&input.config)?;
+    rotation::leave_out(&mut plan, input.tensors.as_ref(), &mapped)?;
     if !args.quiet {
         say(&format!("{}\n\n{plan}\n", input.name));
     }

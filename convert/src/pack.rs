@@ -73,6 +73,7 @@ pub(crate) fn row_len(shape: &[usize]) -> usize {
 pub fn metadata(input: &Input, quant: Quant, plan: &Plan) -> Metadata {
     let mut metadata = Metadata::default();
     input.config.write(&mut metadata, plan.rotation.as_ref());
+    Rotation::write_exceptions(&mut metadata, plan.exceptions());
     metadata.set(general::NAME, input.name.as_str());
     metadata.set(general::FILE_TYPE, quant.file_type());
     metadata.set(general::QUANTIZATION_VERSION, QUANTIZATION_VERSION);
@@ -120,7 +121,7 @@ pub fn pack(
         values.resize(piece.len, 0.0);
         mapped[piece.tensor].read(source, piece.start, values)?;
         let tensor = &plan.tensors[piece.tensor];
-        encode(tensor, plan.rotation.as_ref(), piece.start, values)
+        encode(tensor, plan.rotation_of(tensor), piece.start, values)
     };
     let take = |bytes: Vec<u8>| {
         interrupt::check()?;
@@ -160,7 +161,7 @@ fn encode(
     }
     let n_bytes = values.len() / tensor.dtype.block_len() * tensor.dtype.block_bytes();
     let mut bytes = vec![0; n_bytes];
-    if let Some(rotation) = rotation.filter(|_| !tensor.dtype.is_float()) {
+    if let Some(rotation) = rotation {
         let row_len = row_len(&tensor.spec.shape);
         values
             .chunks_exact_mut(row_len)

@@ -19,6 +19,8 @@ pub struct Planned {
     pub dtype: DType,
     /// What the recipe says; `dtype` differs where that cannot hold the rows.
     pub wanted: DType,
+    /// Whether its columns are rotated.
+    pub is_rotated: bool,
 }
 
 /// Every tensor of the file to be, in order. Displayed, it is the table that the user sees.
@@ -26,7 +28,7 @@ pub struct Planned {
 pub struct Plan {
     /// The tensors.
     pub tensors: Vec<Planned>,
-    /// How the columns of those that are stored in blocks are rotated, if they are.
+    /// How columns are rotated, if any are.
     pub rotation: Option<Rotation>,
 }
 
@@ -80,6 +82,19 @@ impl Plan {
         let mut size = Size::default();
         self.tensors.iter().for_each(|tensor| size.add(tensor));
         size
+    }
+
+    /// How the columns of a tensor are rotated, if they are.
+    pub fn rotation_of(&self, tensor: &Planned) -> Option<&Rotation> {
+        self.rotation.as_ref().filter(|_| tensor.is_rotated)
+    }
+
+    /// Names of the tensors that are stored in blocks and not rotated, where others are.
+    pub fn exceptions(&self) -> Vec<String> {
+        let has_rotation = self.rotation.is_some();
+        let is_exception = |t: &&Planned| has_rotation && !t.dtype.is_float() && !t.is_rotated;
+        let exceptions = self.tensors.iter().filter(is_exception);
+        exceptions.map(|tensor| tensor.spec.name.clone()).collect()
     }
 
     /// The tensors as the writer wants them.

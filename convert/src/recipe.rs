@@ -71,15 +71,21 @@ struct Base {
     exceptions: &'static [Exception],
 }
 
-/// As llama.cpp's Q4_K_M; the image branch's values weigh as much as the text branch's.
-const Q4_K_EXCEPTIONS: [Exception; 4] = [
+/// As llama.cpp's Q4_K_M, but for the embedding: its rounding reaches every layer, and since a token
+/// looks up one row, more bits take no time. The image branch's values weigh as much as the text
+/// branch's.
+const Q4_K_EXCEPTIONS: [Exception; 5] = [
     Exception(tensor::OUTPUT, Layers::All, DType::Q6_K),
+    Exception(tensor::TOKEN_EMBEDDING, Layers::All, DType::Q6_K),
     Exception("attn_v", Layers::Sensitive, DType::Q6_K),
     Exception("attn_v_image", Layers::Sensitive, DType::Q6_K),
     Exception("ffn_down", Layers::Sensitive, DType::Q6_K),
 ];
 
-const Q4_0_EXCEPTIONS: [Exception; 1] = [Exception(tensor::OUTPUT, Layers::All, DType::Q6_K)];
+const Q4_0_EXCEPTIONS: [Exception; 2] = [
+    Exception(tensor::OUTPUT, Layers::All, DType::Q6_K),
+    Exception(tensor::TOKEN_EMBEDDING, Layers::All, DType::Q6_K),
+];
 
 impl Quant {
     /// llama.cpp's number of this kind of file (`enum llama_ftype`), for `general.file_type`.
@@ -142,7 +148,7 @@ pub struct Recipe {
     pub vision: Option<DType>,
     /// Exceptions; the last that matches counts.
     pub tensor_types: Vec<TensorType>,
-    /// Whether the columns of matrices that are stored in blocks are rotated.
+    /// Whether the columns of matrices that are stored in blocks are rotated, where that does no harm.
     pub rotate: bool,
 }
 
@@ -174,17 +180,19 @@ impl Recipe {
             .map(|spec| {
                 let wanted = self.wanted(&spec, config);
                 let row_len = *spec.shape.last().expect("no tensor is a scalar");
+                let dtype = fitting(wanted, row_len);
                 Planned {
-                    dtype: fitting(wanted, row_len),
+                    dtype,
                     wanted,
+                    is_rotated: self.rotate && !dtype.is_float(),
                     spec,
                 }
             })
             .collect();
-        let has_blocks = tensors.iter().any(|tensor| !tensor.dtype.is_float());
+        let is_rotated = |tensor: &Planned| tensor.is_rotated;
         Ok(Plan {
+            rotation: tensors.iter().any(is_rotated).then(Rotation::default),
             tensors,
-            rotation: (self.rotate && has_blocks).then(Rotation::default),
         })
     }
 
@@ -292,7 +300,7 @@ mod tests {
         assert_eq!(dtype("blk.6.ffn_down.weight"), DType::Q6_K);
         assert_eq!(dtype("blk.31.ffn_down.weight"), DType::Q6_K);
         assert_eq!(dtype("output.weight"), DType::Q6_K);
-        assert_eq!(dtype("token_embd.weight"), DType::Q4_K);
+        assert_eq!(dtype("token_embd.weight"), DType::Q6_K);
         assert_eq!(dtype("v.blk.0.ffn_up.weight"), DType::Q8_0);
         assert_eq!(dtype("mm.blk.0.attn_q.weight"), DType::Q8_0);
         assert_eq!(dtype("v.blk.0.ffn_up.bias"), DType::F32);
@@ -303,7 +311,7 @@ mod tests {
     #[test]
     fn other_bases_are_uniform() {
         let config = Shape::SevenB.config();
-        for (quant, decoder, vision, output) in [
+        for (quant, decoder, vision, ends) in [
             (Quant::F32, DType::F32, DType::F32, DType::F32),
             (Quant::F16, DType::F16, DType::F16, DType::F16),
             (Quant::Q8_0, DType::Q8_0, DType::Q8_0, DType::Q8_0),
@@ -311,8 +319,8 @@ mod tests {
         ] {
             let dtype = types(&with(quant, &[]), &config);
             assert_eq!(dtype("blk.0.attn_v.weight"), decoder);
-            assert_eq!(dtype("token_embd.weight"), decoder);
-            assert_eq!(dtype("output.weight"), output);
+            assert_eq!(dtype("token_embd.weight"), ends);
+            assert_eq!(dtype("output.weight"), ends);
             assert_eq!(dtype("v.blk.23.attn_qkv.weight"), vision);
             assert_eq!(dtype("blk.0.attn_norm.weight"), DType::F32);
         }

@@ -241,11 +241,13 @@ fn measure(
 ) -> Result<Vec<Sums>> {
     let tensors = gguf.tensors();
     let rotation = Rotation::read(gguf)?;
+    let not_rotated = Rotation::read_exceptions(gguf)?;
     let data: Vec<_> = tensors.iter().map(|tensor| gguf.data(tensor)).collect();
     let pieces = pieces(tensors.iter().map(|tensor| tensor.shape.as_slice()));
     let make = |i: usize, (stored, wanted): &mut Buffers| {
         let piece = pieces[i];
-        let dtype = tensors[piece.tensor].dtype;
+        let tensor = &tensors[piece.tensor];
+        let dtype = tensor.dtype;
         stored.resize(piece.len, 0.0);
         quant::dequantize(dtype, piece_bytes(&data, dtype, piece), stored);
         let mut sums = Sums {
@@ -253,9 +255,10 @@ fn measure(
             ..Sums::default()
         };
         if let Some((input, mapped)) = original {
-            if let Some(rotation) = rotation.as_ref().filter(|_| !dtype.is_float()) {
+            let is_rotated = !dtype.is_float() && !not_rotated.contains(&tensor.name);
+            if let Some(rotation) = rotation.as_ref().filter(|_| is_rotated) {
                 stored
-                    .chunks_exact_mut(row_len(&tensors[piece.tensor].shape))
+                    .chunks_exact_mut(row_len(&tensor.shape))
                     .for_each(|row| rotation.undo(row));
             }
             wanted.resize(piece.len, 0.0);

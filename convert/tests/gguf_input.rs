@@ -18,6 +18,7 @@ use owl2::model::config::{Config, DecoderConfig};
 use owl2::model::layout;
 use owl2::ops::Compute;
 use owl2::quant::{self, Rotation};
+use owl2::session::{Input, Session};
 use owl2::tokenizer::Vocabulary;
 use tempfile::TempDir;
 
@@ -78,7 +79,17 @@ impl Room {
     /// With `f32.gguf`.
     fn new(config: &Config) -> Self {
         let room = Room(tempfile::tempdir().unwrap());
-        let file = tiny::file_of(&metadata(config), &layout::tensors(config), 7);
+        let mut file = tiny::file_of(&metadata(config), &layout::tensors(config), 7);
+        // As trained weights are distributed; uniform ones are better not rotated.
+        let gguf = tiny::open(&file);
+        for tensor in gguf.tensors().iter().filter(|t| t.shape.len() == 2) {
+            let values = floats(&gguf, &tensor.name);
+            let of_four = |i| [0, 101, 577, 1301].map(|by| values[(i + by) % values.len()]);
+            let bell: Vec<_> = (0..values.len())
+                .map(|i| of_four(i).iter().sum::<f32>() / 2.0)
+                .collect();
+            file[tensor.range.clone()].copy_from_slice(bytemuck::cast_slice(&bell));
+        }
         std::fs::write(room.path("f32.gguf"), file).unwrap();
         room
     }
@@ -213,6 +224,69 @@ fn rotated_files_are_no_plain_llama_files() {
         assert_eq!(gguf.get::<&str>(general::ARCHITECTURE).unwrap(), "llama");
         assert_made_from(&gguf, &original, None);
     }
+}
+
+/// Rotation would take these weights off the grid on which they lie, so they stay as they are, and so do
+/// all that read the same input.
+#[test]
+fn weights_on_a_grid_are_not_rotated() {
+    let config = config(false);
+    let room = Room::new(&config);
+    let mut file = std::fs::read(room.path("f32.gguf")).unwrap();
+    let on_a_grid = [
+        "blk.0.attn_q.weight",
+        "blk.0.attn_k.weight",
+        "blk.0.attn_v.weight",
+        "blk.1.ffn_down.weight",
+    ];
+    let original = Gguf::open(&room.path("f32.gguf")).unwrap();
+    for name in on_a_grid {
+        let mut values = floats(&original, name);
+        let mut blocks = vec![0; DType::Q4_0.row_bytes(values.len()).unwrap()];
+        quant::quantize(DType::Q4_0, &values, &mut blocks);
+        quant::dequantize(DType::Q4_0, &blocks, &mut values);
+        let range = original.tensor(name).unwrap().range.clone();
+        file[range].copy_from_slice(bytemuck::cast_slice(&values));
+    }
+    std::fs::write(room.path("grid.gguf"), file).unwrap();
+
+    let gguf = room.convert("grid.gguf --quant q4_0", "out.gguf");
+    let exceptions = Rotation::read_exceptions(&gguf).unwrap();
+    assert_eq!(exceptions, on_a_grid.map(str::to_owned).into());
+    let grid = Gguf::open(&room.path("grid.gguf")).unwrap();
+    for tensor in gguf.tensors() {
+        let (mut values, wanted) = (floats(&gguf, &tensor.name), floats(&grid, &tensor.name));
+        if on_a_grid.contains(&tensor.name.as_str()) {
+            assert_eq!(tensor.dtype, DType::Q4_0);
+            assert!(tiny::distance(&values, &wanted) < 1e-3, "{}", tensor.name);
+        } else if !tensor.dtype.is_float() {
+            for row in values.chunks_mut(*tensor.shape.last().unwrap()) {
+                Rotation::default().undo(row);
+            }
+            let size = tiny::distance(&wanted, &vec![0.0; wanted.len()]);
+            assert!(
+                tiny::distance(&values, &wanted) < 0.3 * size,
+                "{}",
+                tensor.name
+            );
+        }
+    }
+    let output = room.run("--verify out.gguf grid.gguf --quiet");
+    assert!(output.status.success());
+
+    // Both turn their inputs where they should: else their logits had nothing in common.
+    let logits = |name: &str| {
+        let gguf = Gguf::open(&room.path(name)).unwrap();
+        let model = Model::new(&gguf, Compute::new(NonZeroUsize::MIN).unwrap()).unwrap();
+        let mut session = Session::new(&model, 64);
+        session.extend(&[Input::Tokens(&tiny::ids(20, 1))]).unwrap();
+        session.step(3).unwrap();
+        session.logits().to_vec()
+    };
+    let (wanted, got) = (logits("grid.gguf"), logits("out.gguf"));
+    let size = tiny::distance(&wanted, &vec![0.0; wanted.len()]);
+    let distance = tiny::distance(&got, &wanted);
+    assert!(distance < 0.3 * size, "{distance} of {size}");
 }
 
 #[test]

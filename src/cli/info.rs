@@ -1,6 +1,6 @@
 //! `owl2 info`: hyper-parameters, sizes by part, and the memory a model needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -57,6 +57,8 @@ struct Info {
     template: Option<Template>,
     sampling: Sampling,
     rotation: Option<Rotation>,
+    /// Names of quantized tensors that are not rotated though others are.
+    not_rotated: BTreeSet<String>,
     sizes: BTreeMap<Part, Size>,
     file_bytes: u64,
     context: usize,
@@ -151,6 +153,7 @@ fn gather(args: &InfoArgs, model: ModelFile) -> Result<Info> {
         template: Template::read(&gguf)?,
         sampling: Sampling::read(&gguf)?,
         rotation: Rotation::read(&gguf)?,
+        not_rotated: Rotation::read_exceptions(&gguf)?,
         sizes: sizes(&gguf, config),
         file_bytes: gguf.file_bytes() as u64,
         context,
@@ -173,8 +176,12 @@ fn as_text(info: &Info) -> String {
         info.sampling.top_k, info.sampling.top_p
     );
     if info.rotation.is_some() {
+        let but = match info.not_rotated.len() {
+            0 => String::new(),
+            n => format!(", but for {n} tensors"),
+        };
         text += &format!(
-            "rotation     columns in blocks of {}\n",
+            "rotation     columns in blocks of {}{but}\n",
             rotation::BLOCK_LEN
         );
     }
@@ -307,6 +314,7 @@ fn as_json(info: &Info) -> Value {
         "template": info.template.map(|template| template.to_string()),
         "rotation": info.rotation.as_ref().map(|_| json!({
             "block_length": rotation::BLOCK_LEN,
+            "except": info.not_rotated,
         })),
         "sampling": {
             "temperature": info.sampling.temperature,

@@ -34,6 +34,8 @@ pub mod rotation {
     pub const BLOCK_LENGTH: &str = "owl2.rotation.block_length";
     /// 1 or -1 for each column of a block.
     pub const SIGNS: &str = "owl2.rotation.signs";
+    /// Names of quantized tensors whose columns are as they were; absent where there are none.
+    pub const EXCEPT: &str = "owl2.rotation.except";
 }
 
 /// Architecture-dependent keys of the decoder (to be prefixed with [`key`]).

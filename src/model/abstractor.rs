@@ -1,7 +1,5 @@
 //! The visual abstractor: learned queries that gather a picture's tokens into a few rows.
 
-use std::sync::Arc;
-
 use crate::gguf::names::{self, tensor};
 use crate::model::observer::{Observer, Stage};
 use crate::model::visual_config::{ABSTRACTOR_NORM_EPS, AbstractorConfig, VisualConfig};
@@ -11,7 +9,6 @@ use crate::ops::attention::{Attention, Heads};
 use crate::ops::linear::{InputBuffer, Linear};
 use crate::ops::norm::LayerNorm;
 use crate::ops::{Compute, Floats, Role};
-use crate::quant::Rotation;
 
 /// Cross-attention blocks over the queries and the picture's tokens, and the projection to the
 /// decoder's width.
@@ -24,8 +21,6 @@ pub(super) struct Abstractor {
     blocks: Vec<Block>,
     projection: Linear,
     end_of_image: Floats,
-    /// How the quantized matrices are rotated, if they are.
-    rotation: Option<Arc<Rotation>>,
 }
 
 #[derive(Debug)]
@@ -95,7 +90,6 @@ impl Abstractor {
             blocks: (0..config.n_layers).map(block).collect(),
             projection: binder.linear(tensor::PROJECTION),
             end_of_image: binder.floats(tensor::END_OF_IMAGE),
-            rotation: binder.rotation(),
         }
     }
 
@@ -119,7 +113,7 @@ impl Abstractor {
             attended: vec![0.0; n_queries * width],
             gate: vec![0.0; hidden_len],
             up: vec![0.0; hidden_len],
-            input: InputBuffer::new(self.rotation.clone()),
+            input: InputBuffer::default(),
         };
         let mut x = self.query_embedding.to_vec();
         for (j, block) in self.blocks.iter().enumerate() {
@@ -130,7 +124,9 @@ impl Abstractor {
         let decoder_width = self.end_of_image.len();
         let mut out = vec![0.0; (n_queries + 1) * decoder_width];
         let (projected, end) = out.split_at_mut(n_queries * decoder_width);
-        let x = scratch.input.prepare(compute, Role::Prompt, &x, width);
+        let x = scratch
+            .input
+            .prepare(compute, Role::Prompt, &x, &self.projection);
         self.projection.forward(compute, x, projected);
         end.copy_from_slice(&self.end_of_image);
         observer.observe(Stage::AbstractorOutput, &out);
@@ -170,10 +166,10 @@ impl Block {
         placed.copy_from_slice(inputs);
         compute.add(placed, &self.positions, width);
 
-        let placed = input.prepare(compute, Role::Prompt, placed, width);
+        let placed = input.prepare(compute, Role::Prompt, placed, &self.query);
         let query = self.query.of(0..config.n_queries, queries);
         compute.project(placed, [query, self.key.of(0..n_keys, keys)]);
-        let plain = input.prepare(compute, Role::Prompt, inputs, width);
+        let plain = input.prepare(compute, Role::Prompt, inputs, &self.value);
         self.value.forward(compute, plain, values);
         let columns = |data| Heads::in_columns(data, width, 0, head_dim);
         let attention = Attention {
@@ -191,12 +187,12 @@ impl Block {
         attention.forward(compute, attended);
         // The reference adds to the normed input here, not to the input itself.
         x.copy_from_slice(&inputs[..attended.len()]);
-        let attended_input = input.prepare(compute, Role::Prompt, attended, width);
+        let attended_input = input.prepare(compute, Role::Prompt, attended, &self.attention_out);
         self.attention_out.add_to(compute, attended_input, x);
 
         let normed = attended;
         self.mlp_norm.forward(compute, x, normed);
-        let normed = input.prepare(compute, Role::Prompt, normed, width);
+        let normed = input.prepare(compute, Role::Prompt, normed, &self.gate);
         let whole = 0..config.n_queries;
         compute.project(
             normed,
@@ -204,7 +200,7 @@ impl Block {
         );
         silu_gate(compute, gate, up, config.intermediate_size);
         self.gated_norm.forward_in_place(compute, gate);
-        let gate = input.prepare(compute, Role::Prompt, gate, config.intermediate_size);
+        let gate = input.prepare(compute, Role::Prompt, gate, &self.down);
         self.down.add_to(compute, gate, x);
     }
 }

@@ -1,8 +1,5 @@
 //! The LLaMA-2 decoder, with K, V and norms chosen by each position's modality.
 
-use std::ops::Range;
-use std::sync::Arc;
-
 use crate::gguf::DType;
 use crate::gguf::names::{self, tensor};
 use crate::model::adaptive::{PerModality, Run, rows_of, rows_of_mut};
@@ -16,7 +13,7 @@ use crate::ops::linear::{InputBuffer, Linear, Matrix};
 use crate::ops::norm::RmsNorm;
 use crate::ops::rope::Rotations;
 use crate::ops::{Compute, Role};
-use crate::quant::Rotation;
+use std::ops::Range;
 
 /// The decoder's weights.
 #[derive(Debug)]
@@ -26,8 +23,6 @@ pub(crate) struct Decoder {
     blocks: Vec<Block>,
     norm: RmsNorm,
     output: Linear,
-    /// How the quantized matrices are rotated, if they are.
-    rotation: Option<Arc<Rotation>>,
 }
 
 #[derive(Debug)]
@@ -71,7 +66,6 @@ impl Scratch {
     /// Buffers for `n` positions.
     pub fn new(decoder: &Decoder, n: usize) -> Self {
         let config = &decoder.config;
-        let input = InputBuffer::new(decoder.rotation.clone());
         let matrix = |width: usize| vec![0.0; n * width];
         Scratch {
             x: matrix(config.hidden_size),
@@ -82,7 +76,7 @@ impl Scratch {
             attended: matrix(config.hidden_size),
             gate: matrix(config.intermediate_size),
             up: matrix(config.intermediate_size),
-            input: input.with_capacity(n, Self::widest_input(config)),
+            input: InputBuffer::with_capacity(n, Self::widest_input(config)),
             rotations: Rotations::with_capacity(n, config.head_dim()),
         }
     }
@@ -146,7 +140,6 @@ impl Decoder {
                 weight: output,
                 bias: None,
             },
-            rotation: binder.rotation(),
         }
     }
 
@@ -215,14 +208,16 @@ impl Decoder {
             .forward(compute, &scratch.x[first * width..rows.end * width], normed);
         observer.observe(Stage::FinalNorm, normed);
         let wanted = &normed[(rows.start - first) * width..];
-        let wanted = scratch.input.prepare(compute, Role::Answer, wanted, width);
+        let wanted = scratch
+            .input
+            .prepare(compute, Role::Answer, wanted, &self.output);
         self.output.forward(compute, wanted, logits);
     }
 
     /// Applies the output head to `normed: [hidden_size]`.
     pub fn head(&self, compute: &Compute, normed: &[f32], logits: &mut [f32]) {
-        let mut buffer = InputBuffer::new(self.rotation.clone());
-        let input = buffer.prepare(compute, Role::Answer, normed, normed.len());
+        let mut buffer = InputBuffer::default();
+        let input = buffer.prepare(compute, Role::Answer, normed, &self.output);
         self.output.forward(compute, input, logits);
     }
 
@@ -277,7 +272,7 @@ impl Block {
         let up = &mut scratch.up[..n * config.intermediate_size];
 
         normalize(compute, &self.attention_norm, runs, x, normed);
-        let input = scratch.input.prepare(compute, role, normed, width);
+        let input = scratch.input.prepare(compute, role, normed, &self.query);
         for (i, Run { modality, rows }) in runs.iter().enumerate() {
             let key = self.key.of(*modality);
             let key = key.of(rows.clone(), rows_of_mut(keys, rows, kv_dim));
@@ -305,16 +300,16 @@ impl Block {
             in_integers: self.attention_out.weight.is_quantized(),
         };
         attention.forward(compute, attended);
-        let input = scratch.input.prepare(compute, role, attended, width);
+        let input = scratch
+            .input
+            .prepare(compute, role, attended, &self.attention_out);
         self.attention_out.add_to(compute, input, x);
 
         normalize(compute, &self.mlp_norm, runs, x, normed);
-        let input = scratch.input.prepare(compute, role, normed, width);
+        let input = scratch.input.prepare(compute, role, normed, &self.gate);
         compute.project(input, [self.gate.of(0..n, gate), self.up.of(0..n, up)]);
         silu_gate(compute, gate, up, config.intermediate_size);
-        let input = scratch
-            .input
-            .prepare(compute, role, gate, config.intermediate_size);
+        let input = scratch.input.prepare(compute, role, gate, &self.down);
         self.down.add_to(compute, input, x);
     }
 }

@@ -72,6 +72,29 @@ pub fn tensors(config: &Config) -> Vec<TensorSpec> {
     list.tensors
 }
 
+/// What the matrix `name` multiplies: the same for all matrices that read one input, which is
+/// rotated for all of them or for none.
+pub fn input_of(name: &str) -> String {
+    /// Parts of a block whose inputs have another part's name.
+    const SHARED: [(&str, &str); 3] = [
+        ("attn_k", "attn_q"),
+        ("attn_v", "attn_q"),
+        ("ffn_up", "ffn_gate"),
+    ];
+
+    let stem = name.strip_suffix(".weight").unwrap_or(name);
+    let (block, part) = stem.rsplit_once('.').unwrap_or(("", stem));
+    let part = part.strip_suffix("_image").unwrap_or(part);
+    let is_vit = block.starts_with("v.");
+    // The abstractor's values are computed from what has no positions added.
+    let is_abstractor_value = block.starts_with("mm.") && part == "attn_v";
+    let shared = SHARED.iter().find(|(shared, _)| *shared == part);
+    match shared.filter(|_| !is_vit && !is_abstractor_value) {
+        Some((_, first)) => format!("{block}.{first}"),
+        None => format!("{block}.{part}"),
+    }
+}
+
 struct List {
     tensors: Vec<TensorSpec>,
     part: Part,

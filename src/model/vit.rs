@@ -1,7 +1,5 @@
 //! The vision transformer: a picture's pixels to one row a patch (and the class token's).
 
-use std::sync::Arc;
-
 use crate::gguf::names::{self, tensor};
 use crate::model::observer::{Observer, Stage};
 use crate::model::visual_config::VitConfig;
@@ -11,7 +9,6 @@ use crate::ops::linear::{InputBuffer, Linear, Matrix};
 use crate::ops::norm::LayerNorm;
 use crate::ops::patches::patches;
 use crate::ops::{Compute, Floats, Role};
-use crate::quant::Rotation;
 
 /// A pre-norm ViT (CLIP ViT-L/14 in the released model).
 #[derive(Debug)]
@@ -23,8 +20,6 @@ pub(super) struct Vit {
     pre_norm: LayerNorm,
     blocks: Vec<Block>,
     post_norm: Option<LayerNorm>,
-    /// How the quantized matrices are rotated, if they are.
-    rotation: Option<Arc<Rotation>>,
 }
 
 #[derive(Debug)]
@@ -89,7 +84,6 @@ impl Vit {
             post_norm: config
                 .use_post_layernorm
                 .then(|| norm(tensor::POST_LAYER_NORM)),
-            rotation: binder.rotation(),
         }
     }
 
@@ -106,7 +100,7 @@ impl Vit {
             qkv: vec![0.0; n * padded_stride(3 * width)],
             attended: vec![0.0; n * width],
             hidden: vec![0.0; n * padded_stride(self.config.intermediate_size)],
-            input: InputBuffer::new(self.rotation.clone()),
+            input: InputBuffer::default(),
         };
         let mut x = self.embed(compute, pixels, observer);
         for (i, block) in self.blocks.iter().enumerate() {
@@ -133,8 +127,8 @@ impl Vit {
         if let Some(class_embedding) = &self.class_embedding {
             class_token.copy_from_slice(class_embedding);
         }
-        let mut buffer = InputBuffer::new(self.rotation.clone());
-        let columns = buffer.prepare(compute, Role::Prompt, &columns, config.patch_len());
+        let mut buffer = InputBuffer::default();
+        let columns = buffer.prepare(compute, Role::Prompt, &columns, &self.patch_embedding);
         self.patch_embedding.forward(compute, columns, patch_tokens);
         observer.observe(Stage::PatchEmbeddings, patch_tokens);
 
@@ -159,7 +153,7 @@ impl Block {
         } = scratch;
 
         self.attention_norm.forward(compute, x, normed);
-        let quantized = input.prepare(compute, Role::Prompt, normed, width);
+        let quantized = input.prepare(compute, Role::Prompt, normed, &self.qkv);
         let stride = padded_stride(3 * width);
         let qkv_of = self.qkv.of(0..config.n_tokens(), qkv).with_stride(stride);
         compute.project(quantized, [qkv_of]);
@@ -177,24 +171,18 @@ impl Block {
             in_integers: self.qkv.weight.is_quantized(),
         };
         attention.forward(compute, attended);
-        let attended = input.prepare(compute, Role::Prompt, attended, width);
+        let attended = input.prepare(compute, Role::Prompt, attended, &self.attention_out);
         self.attention_out.add_to(compute, attended, x);
 
         self.mlp_norm.forward(compute, x, normed);
-        let quantized = input.prepare(compute, Role::Prompt, normed, width);
+        let quantized = input.prepare(compute, Role::Prompt, normed, &self.mlp_up);
         let stride = padded_stride(config.intermediate_size);
         let up = self
             .mlp_up
             .of(0..config.n_tokens(), hidden)
             .with_stride(stride);
         compute.project(quantized, [up.with_activation(config.hidden_act)]);
-        let hidden = input.prepare_strided(
-            compute,
-            Role::Prompt,
-            hidden,
-            stride,
-            config.intermediate_size,
-        );
+        let hidden = input.prepare_strided(compute, Role::Prompt, hidden, stride, &self.mlp_down);
         self.mlp_down.add_to(compute, hidden, x);
     }
 }

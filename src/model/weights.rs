@@ -3,6 +3,7 @@
 //! [`Binder::new`] compares the whole file with [`layout::tensors`] and reports every difference
 //! at once; after that, binding cannot fail.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -24,6 +25,8 @@ pub(super) struct Binder<'a> {
     gguf: &'a Gguf,
     /// How the quantized matrices are rotated, if they are.
     rotation: Option<Arc<Rotation>>,
+    /// Inputs, as [`layout::input_of`] names them, that are not rotated all the same.
+    not_rotated: BTreeSet<String>,
 }
 
 impl<'a> Binder<'a> {
@@ -32,12 +35,17 @@ impl<'a> Binder<'a> {
     pub fn new(gguf: &'a Gguf, config: &Config) -> Result<Self> {
         check_block_counts(gguf, config)?;
         let rotation = Rotation::read(gguf)?.map(Arc::new);
-        let problems: Vec<_> = layout::tensors(config)
+        let specs = layout::tensors(config);
+        let problems: Vec<_> = specs
             .iter()
             .filter_map(|spec| problem(gguf, spec))
             .collect();
         match problems.as_slice() {
-            [] => Ok(Binder { gguf, rotation }),
+            [] => Ok(Binder {
+                gguf,
+                rotation,
+                not_rotated: not_rotated(gguf, &specs)?,
+            }),
             [(name, what)] => Err(Error::model(what).in_tensor(name)),
             [(first, _), ..] => {
                 let lines: Vec<_> = problems
@@ -69,18 +77,14 @@ impl<'a> Binder<'a> {
     pub fn matrix(&self, name: &str) -> Matrix {
         let tensor = self.gguf.tensor(name).expect("checked to be there");
         let n_cols = tensor.shape[1..].iter().product();
+        let is_rotated = !self.not_rotated.contains(&layout::input_of(name));
         Matrix::new(
             self.gguf.data(tensor),
             tensor.dtype,
             tensor.shape[0],
             n_cols,
-            self.rotation.clone(),
+            self.rotation.clone().filter(|_| is_rotated),
         )
-    }
-
-    /// How the quantized matrices are rotated, if they are.
-    pub fn rotation(&self) -> Option<Arc<Rotation>> {
-        self.rotation.clone()
     }
 
     /// A projection, with its bias if it has one.
@@ -131,6 +135,32 @@ fn check_block_counts(gguf: &Gguf, config: &Config) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Inputs that are not rotated though others are. All quantized matrices that read one must agree.
+fn not_rotated(gguf: &Gguf, specs: &[TensorSpec]) -> Result<BTreeSet<String>> {
+    let exceptions = Rotation::read_exceptions(gguf)?;
+    let inputs: BTreeSet<_> = exceptions
+        .iter()
+        .map(|name| layout::input_of(name))
+        .collect();
+    let is_odd = |spec: &&TensorSpec| {
+        let is_quantized = gguf
+            .tensor(&spec.name)
+            .is_some_and(|tensor| !tensor.dtype.is_float());
+        spec.kind == TensorKind::Matrix
+            && is_quantized
+            && inputs.contains(&layout::input_of(&spec.name))
+            && !exceptions.contains(&spec.name)
+    };
+    match specs.iter().find(is_odd) {
+        None => Ok(inputs),
+        Some(spec) => Err(Error::model(format!(
+            "lacks '{}', which has the same input as a tensor that is named",
+            spec.name
+        ))
+        .in_key(names::rotation::EXCEPT)),
+    }
 }
 
 /// What is wrong with the tensor that `spec` asks for, if anything.

@@ -29,13 +29,14 @@ pub struct Matrix {
     dtype: DType,
     n_rows: usize,
     n_cols: usize,
-    /// How the columns are rotated, if they are; those of floats never are.
+    /// How the columns of quantized weights with this input are rotated, if they are; those of floats
+    /// never are.
     rotation: Option<Arc<Rotation>>,
 }
 
 impl Matrix {
-    /// Views a tensor's bytes as `n_rows` rows of `n_cols` values, whose columns are rotated if
-    /// they are quantized.
+    /// Views a tensor's bytes as `n_rows` rows of `n_cols` values. `rotation` is what quantized weights
+    /// with this input have, this matrix or another.
     ///
     /// # Panics
     /// Where the sizes do not agree; the model's binding has checked that they do.
@@ -53,7 +54,7 @@ impl Matrix {
             dtype,
             n_rows,
             n_cols,
-            rotation: rotation.filter(|_| !is_float(dtype)),
+            rotation,
         }
     }
 
@@ -82,7 +83,7 @@ impl Matrix {
         let row_bytes = self.bytes.len() / self.n_rows;
         let bytes = &self.bytes[index * row_bytes..(index + 1) * row_bytes];
         quant::dequantize(self.dtype, bytes, out);
-        if let Some(rotation) = &self.rotation {
+        if let Some(rotation) = self.rotation.as_ref().filter(|_| self.is_quantized()) {
             rotation.undo(out);
         }
     }
@@ -109,8 +110,6 @@ pub struct Linear {
 #[derive(Debug, Default)]
 pub struct InputBuffer {
     records: AlignedFloats,
-    /// How the columns of the weights are rotated, if they are.
-    rotation: Option<Arc<Rotation>>,
 }
 
 /// A batch `x: [n, width]`, as floats and as 8-bit integers.
@@ -138,47 +137,42 @@ impl InputBuffer {
         n.next_multiple_of(activations::MAX_WIDTH) * layout.record_words()
     }
 
-    /// A buffer for batches that meet weights so rotated.
-    pub fn new(rotation: Option<Arc<Rotation>>) -> Self {
-        InputBuffer {
-            records: AlignedFloats::default(),
-            rotation,
-        }
-    }
-
     /// With room for up to `n` tokens of `width`.
-    pub fn with_capacity(mut self, n: usize, width: usize) -> Self {
-        self.records.resize(Self::len_for(n, width));
-        self
+    pub fn with_capacity(n: usize, width: usize) -> Self {
+        let mut records = AlignedFloats::default();
+        records.resize(Self::len_for(n, width));
+        InputBuffer { records }
     }
 
-    /// Quantizes `x: [n, width]`. Allocates only where the buffer was never as large.
+    /// Quantizes `x: [n, n_in]` for `reader` and all others that have this input. Allocates only where
+    /// the buffer was never as large.
     pub fn prepare<'a>(
         &'a mut self,
         compute: &Compute,
         role: Role,
         x: &'a [f32],
-        width: usize,
+        reader: &Linear,
     ) -> Input<'a> {
-        self.prepare_strided(compute, role, x, width, width)
+        self.prepare_strided(compute, role, x, reader.weight.n_cols, reader)
     }
 
-    /// [`InputBuffer::prepare`] for rows of `width` that are `stride` apart.
+    /// [`InputBuffer::prepare`] for rows that are `stride` apart.
     pub fn prepare_strided<'a>(
         &'a mut self,
         compute: &Compute,
         role: Role,
         x: &'a [f32],
         stride: usize,
-        width: usize,
+        reader: &Linear,
     ) -> Input<'a> {
+        let width = reader.weight.n_cols;
+        let rotation = reader.weight.rotation.as_deref();
         let n_tokens = x.len() / stride;
         assert!(width <= stride && x.len() == n_tokens * stride);
         let tile_width = match role {
             Role::Answer => 1,
             Role::Prompt => compute.isa.run_int8(TileWidth),
         };
-        let rotation = self.rotation.as_deref();
         let layout = Layout {
             width: tile_width,
             n_cols: width,
@@ -320,8 +314,7 @@ impl Compute {
         let work = projections.map(|projection| {
             let weight = &projection.linear.weight;
             assert_eq!(weight.n_cols, input.width);
-            // Floats are never rotated, and meet what was not rotated either.
-            assert!(is_float(weight.dtype) || weight.rotation.is_some() == input.is_rotated);
+            assert!(weight.rotation.is_some() == input.is_rotated);
             assert!(projection.tokens.end <= input.n_tokens());
             assert!(projection.activation.is_none() || !projection.accumulate);
             assert_eq!(
@@ -453,10 +446,10 @@ mod tests {
             let [first, second] = &mut buffers;
 
             let mut plain = vec![0.0; n * n_rows];
-            let input = first.prepare(&compute, role, &x, n_cols);
+            let input = first.prepare(&compute, role, &x, &linear);
             linear.forward(&compute, input, &mut plain);
             let mut apart = vec![7.0; n * stride];
-            let input = second.prepare_strided(&compute, role, &wide, n_cols + 3, n_cols);
+            let input = second.prepare_strided(&compute, role, &wide, n_cols + 3, &linear);
             let projection = linear.of(0..n, &mut apart).with_stride(stride);
             compute.project(input, [projection.with_activation(activation)]);
 

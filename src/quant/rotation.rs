@@ -13,6 +13,8 @@
 //! This is the specification, which kernels follow bit by bit: each value times `sign / sqrt(n)`,
 //! then sums and differences of values 1 apart, 2 apart, and so on up to `n / 2`.
 
+use std::collections::BTreeSet;
+
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::gguf::names;
@@ -89,6 +91,27 @@ impl Rotation {
         metadata.set(names::rotation::BLOCK_LENGTH, BLOCK_LEN as u32);
         let signs = self.factors[0].map(|factor| if factor < 0.0 { -1 } else { 1 });
         metadata.set(names::rotation::SIGNS, signs.to_vec());
+    }
+
+    /// Reads which quantized tensors of a file with a rotation are not rotated.
+    ///
+    /// # Errors
+    /// [`Kind::Model`](crate::Kind::Model) where the key holds anything but names of tensors.
+    pub fn read_exceptions(gguf: &Gguf) -> Result<BTreeSet<String>> {
+        let key = names::rotation::EXCEPT;
+        let names: Vec<&str> = gguf.find(key)?.unwrap_or_default();
+        if let Some(name) = names.iter().find(|name| gguf.tensor(name).is_none()) {
+            let problem = format!("names '{name}', but the file has no such tensor");
+            return Err(Error::model(problem).in_key(key));
+        }
+        Ok(names.into_iter().map(str::to_owned).collect())
+    }
+
+    /// Adds the names of quantized tensors that are not rotated, if there are any.
+    pub fn write_exceptions(metadata: &mut Metadata, tensors: Vec<String>) {
+        if !tensors.is_empty() {
+            metadata.set(names::rotation::EXCEPT, tensors);
+        }
     }
 
     /// What each column of a block of `len` is multiplied with, [`BLOCK_LEN`] or a smaller power

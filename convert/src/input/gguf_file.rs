@@ -22,7 +22,12 @@ use crate::checkpoint::{ElementType, Shard, Stored, Tensor, TensorMeta, TensorSo
 const SPLIT_COUNT: &str = "split.count";
 
 /// Keys that say how the tensors of the file at hand are stored, which the new one says for itself.
-const NOT_COPIED: [&str; 3] = [ALIGNMENT_KEY, rotation::BLOCK_LENGTH, rotation::SIGNS];
+const NOT_COPIED: [&str; 4] = [
+    ALIGNMENT_KEY,
+    rotation::BLOCK_LENGTH,
+    rotation::SIGNS,
+    rotation::EXCEPT,
+];
 
 /// The tensors of a file.
 struct GgufTensors(BTreeMap<String, Tensor>);

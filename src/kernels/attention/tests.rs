@@ -1,9 +1,13 @@
 //! Attention against its definition in `f64`, on every instruction set.
 
+use half::f16;
+
 use super::*;
+use crate::gguf::DType;
 use crate::kernels::testing::instruction_sets;
 use crate::kernels::tiles::Tiles;
 use crate::quant::rotation::Rotation;
+use crate::quant::{self, BlockQ8_0};
 
 mod hostile;
 mod positions;
