@@ -39,6 +39,8 @@ def main():
     options = parser.parse_args()
     quantize = quantizer(options.library)
     values = {tensor.name: tensor.data for tensor in GGUFReader(options.values).tensors}
+    if "owl2.rotation.block_length" in GGUFReader(options.types).fields:
+        parser.error(f"{options.types} has rotated columns; make it with --no-rotate")
     shutil.copyfile(options.types, options.out)
     with open(options.out, "r+b") as file:
         for tensor in GGUFReader(options.types).tensors:
