@@ -27,6 +27,8 @@ pub enum Kind {
     Io,
     /// More memory or context would be needed than there is.
     Capacity,
+    /// An answer was cut before it was what its constraint asks for.
+    Unfinished,
     /// Some of several inputs failed; each was reported where it came up.
     Partial,
     /// The program itself is wrong.
@@ -45,6 +47,7 @@ impl Kind {
             Kind::Model => 4,
             Kind::Io => 5,
             Kind::Capacity => 6,
+            Kind::Unfinished => 7,
             Kind::Bug => 101,
             Kind::Interrupted => 130,
         }

@@ -5,12 +5,11 @@ use serde_json::{Map, Value, json};
 use crate::bench::{self, Plan, Report, Samples};
 use crate::cli::args::BenchArgs;
 use crate::cli::model_file::ModelFile;
-use crate::cli::{human_bytes, print, print_json};
+use crate::cli::{human_bytes, print, print_json, setup};
 use crate::error::Result;
 use crate::kernels::Isa;
 use crate::model::Model;
 use crate::ops::Compute;
-use crate::threads;
 
 /// One line of the table, or three keys of the JSON object.
 struct Figure<'a> {
@@ -49,7 +48,7 @@ impl Unit {
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let file = ModelFile::new(args.model.as_deref())?;
     let gguf = file.open()?;
-    let compute = Compute::new(args.threads.unwrap_or_else(threads::default_count))?;
+    let compute = Compute::new(setup::n_threads(args.threads))?;
     let (isa, n_threads) = (compute.isa, compute.threads.count());
     let model = Model::new(&gguf, compute).map_err(|e| file.blame(e))?;
     let plan = Plan {
