@@ -224,7 +224,7 @@ impl<'m> Conversation<'m> {
             self.turns[index].is_left_out = true;
         }
         // Turns were counted one by one, and may take a little more together.
-        for &index in order[1..n_fitting.max(1)].iter().rev() {
+        for &index in order.iter().take(n_fitting).skip(1).rev() {
             if self.n_positions()?.saturating_add(answer) <= wanted {
                 break;
             }

@@ -166,6 +166,10 @@ fn busy_schemas() -> Vec<(&'static str, Value)> {
             "nested by reference",
             chain(480, |next| json!({ "items": next })),
         ),
+        (
+            "deep by reference",
+            chain(100, |next| (0..55).fold(next, |n, _| json!({ "items": n }))),
+        ),
         ("too many references", chain(600, |next| next)),
         (
             "doubling",
@@ -277,7 +281,8 @@ fn an_answer_that_is_cut_before_it_is_what_was_asked_for_has_a_status_of_its_own
         assert_eq!(output.status.code(), Some(7), "{more:?}: {said}");
         assert!(said.contains("the answer was cut"), "{more:?}: {said}");
         // What there is of it is printed all the same.
-        assert!(output.stdout.len() > 1, "{more:?}");
+        let is_stopped = more.contains(&"--stop");
+        assert_eq!(output.stdout.len() > 1, !is_stopped, "{more:?}");
     }
     let json = with(&["--json-schema", "text.json", "--json"]).stdout;
     let json: Value = serde_json::from_slice(&json).unwrap();

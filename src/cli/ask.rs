@@ -35,10 +35,10 @@ pub(super) fn run(args: &AskArgs) -> Result<()> {
     let cache = CacheFile::open(args, &assistant, &mut memory)?;
     let mut output = Output::new(!args.output.json, String::new());
     let answer = assistant.answer_from(&mut memory, &request, &mut |event| output.receive(event));
-    let is_read = output.finish(answer.is_ok())?;
+    let mut is_read = output.finish(answer.is_ok())?;
     let answer = answer?;
     if args.output.json && is_read {
-        print_json(&output::as_json(&answer))?;
+        is_read = print_json(&output::as_json(&answer))?;
     }
     report(args, &answer);
     cache.save(&memory)?;

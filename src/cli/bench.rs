@@ -61,7 +61,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let report = bench::run(&gguf, &model, &plan)?;
     let figures = figures(&report, &plan);
     if args.json {
-        return print_json(&as_json(args, file, isa, n_threads, &report, &figures));
+        return print_json(&as_json(args, file, isa, n_threads, &report, &figures)).map(drop);
     }
     let mut text = format!(
         "{n_threads} threads, instructions {isa}, median of {} after a warm-up\n\n",

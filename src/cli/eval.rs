@@ -47,7 +47,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
         ));
     }
     match args.json {
-        true => print_json(&as_json(&report, &questions, took)),
+        true => print_json(&as_json(&report, &questions, took)).map(drop),
         false => print(&as_text(&report, questions.len(), took)).map(drop),
     }
 }

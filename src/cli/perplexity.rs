@@ -85,7 +85,7 @@ pub(super) fn run(args: &PerplexityArgs) -> Result<()> {
         took: started.elapsed(),
     };
     match args.json {
-        true => print_json(&as_json(&outcome, args, file)),
+        true => print_json(&as_json(&outcome, args, file)).map(drop),
         false => print(&as_text(&outcome, args)).map(drop),
     }
 }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::harmless;
 
 /// Stack of the thread: what the largest schema within bounds takes, and some times that.
-const STACK_BYTES: usize = 128 << 20;
+const STACK_BYTES: usize = 64 << 20;
 /// How long a grammar may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// The most that is shown of what the engine says, which repeats the schema.
@@ -32,6 +32,7 @@ pub(super) struct Compiler {
     last: Mutex<Option<(Constraint, Compiled)>>,
     /// Held once here, and by every thread that runs.
     running: Arc<()>,
+    deadline: Duration,
 }
 
 /// A matcher in its first state, or why there is none.
@@ -43,6 +44,7 @@ impl Compiler {
             factory: Arc::new(factory),
             last: Mutex::default(),
             running: Arc::new(()),
+            deadline: DEADLINE,
         }
     }
 
@@ -96,14 +98,14 @@ impl Compiler {
                 Error::capacity(format!("no thread with a stack of {size} MiB for it: {e}"))
                     .caused_by(e)
             })?;
-        Ok(match receiver.recv_timeout(DEADLINE) {
+        Ok(match receiver.recv_timeout(self.deadline) {
             Ok(matcher) => match matcher.get_error() {
                 Some(reason) => Err(short(&reason)),
                 None => Ok(matcher),
             },
             Err(RecvTimeoutError::Timeout) => Err(format!(
                 "it is not ready after {} s; ask for something simpler",
-                DEADLINE.as_secs()
+                self.deadline.as_secs()
             )),
             Err(RecvTimeoutError::Disconnected) => Err("the grammar engine gave up".to_owned()),
         })
@@ -129,7 +131,38 @@ pub(super) fn short(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Grammars;
     use super::*;
+    use crate::Kind;
+    use crate::tokenizer::Tokenizer;
+    use crate::tokenizer::tests::vocabulary;
+
+    /// An integer that is a multiple of `divisor`, whatever the bounds are.
+    fn multiple_of(divisor: u32) -> Constraint {
+        Constraint::JsonSchema(serde_json::json!({ "type": "integer", "multipleOf": divisor }))
+    }
+
+    #[test]
+    fn what_takes_too_long_fails_once_and_keeps_others_from_it_until_it_ends() {
+        let tokenizer = Tokenizer::new(vocabulary(Vec::new())).unwrap();
+        let mut compiler = Grammars::new(&tokenizer).unwrap().compiler;
+        // Thousands of times what starting a thread takes.
+        let (slow, quick) = (multiple_of(100_003), multiple_of(3));
+        compiler.deadline = Duration::ZERO;
+        let matcher = |compiler: &Compiler, constraint: &Constraint| {
+            let compiled = compiler.matcher(constraint, || constraint.grammar(false));
+            compiled.map(drop).map_err(|e| e.kind())
+        };
+        assert_eq!(matcher(&compiler, &slow), Err(Kind::Input));
+        // Another thread would be refused.
+        assert_eq!(matcher(&compiler, &slow), Err(Kind::Input));
+        assert_eq!(matcher(&compiler, &quick), Err(Kind::Capacity));
+        while Arc::strong_count(&compiler.running) > 1 {
+            thread::yield_now();
+        }
+        compiler.deadline = DEADLINE;
+        assert_eq!(matcher(&compiler, &quick), Ok(()));
+    }
 
     #[test]
     fn what_the_engine_says_is_brief() {

@@ -45,7 +45,7 @@ pub fn append(path: &Path, new: &[String]) -> Result<()> {
 
 fn parse(text: &str) -> Vec<String> {
     let (is_escaped, lines) = match text.strip_prefix(HEADER) {
-        Some(rest) if rest.starts_with(['\n', '\r']) => (true, rest.trim_start()),
+        Some(rest) if rest.starts_with(['\n', '\r']) => (true, rest),
         _ => (false, text),
     };
     let lines = lines.lines().filter(|line| !line.is_empty());
