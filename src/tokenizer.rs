@@ -23,6 +23,7 @@ pub use vocabulary::Vocabulary;
 
 use crate::error::{Error, Result};
 use crate::gguf::names::tokenizer as key;
+use crate::prompt::IMAGE_MARKER;
 use decode::RunDecoder;
 use merge::Merger;
 use vocabulary::PieceType;
@@ -49,6 +50,8 @@ pub struct Tokenizer {
     byte_ids: Option<Box<[u32; 256]>>,
     /// Bytes of the longest piece that text can become.
     max_piece_len: usize,
+    /// Bytes of the longest piece of any kind.
+    longest_spelling: usize,
     /// Lengths in bytes that user-defined pieces have, longest first.
     user_defined_lens: Vec<usize>,
 }
@@ -73,6 +76,8 @@ impl Tokenizer {
                 ids.entry(piece.text.as_str().into()).or_insert(id);
             }
         }
+        let spellings = vocabulary.pieces.iter().map(|piece| piece.text.len());
+        let longest_spelling = spellings.max().unwrap_or(0);
         user_defined_lens.sort_unstable_by(|a, b| b.cmp(a));
         user_defined_lens.dedup();
         Ok(Tokenizer {
@@ -80,6 +85,7 @@ impl Tokenizer {
             vocabulary,
             ids,
             max_piece_len,
+            longest_spelling,
             user_defined_lens,
         })
     }
@@ -223,6 +229,15 @@ impl Tokenizer {
     /// Decodes ids as they come.
     pub fn stream(&self) -> TextStream<'_> {
         TextStream::new(self)
+    }
+
+    /// The fewest ids, pictures included, that a text of so many bytes can become.
+    pub(crate) fn fewest_ids(&self, n_bytes: usize) -> usize {
+        // Without pieces for bytes, one <unk> stands for any text.
+        match self.byte_ids {
+            Some(_) => n_bytes / self.longest_spelling.max(IMAGE_MARKER.len()),
+            None => 0,
+        }
     }
 
     /// Whether `id` is `<s>`, `</s>` or `<unk>`.
@@ -407,6 +422,27 @@ pub(crate) mod tests {
             "tokenizer.ggml.tokens",
         );
         refused(|v| v.pieces.clear(), "0 tokens");
+    }
+
+    #[test]
+    fn no_text_becomes_fewer_ids_than_its_bytes_allow() {
+        let with_bytes = tokenizer(small());
+        for text in [
+            "",
+            "ab",
+            " ab ab",
+            "</s></s>",
+            "▁ab▁ab",
+            "xyzxyzxyz",
+            "<0x00><0x00>",
+        ] {
+            let n_ids = with_bytes.encode_trusted(text).len() - 1;
+            assert!(with_bytes.fewest_ids(text.len()) <= n_ids, "{text}");
+        }
+        assert!(with_bytes.fewest_ids(1000) > 100);
+        let mut vocabulary = small();
+        vocabulary.pieces[5].piece_type = PieceType::Unused;
+        assert_eq!(tokenizer(vocabulary).fewest_ids(1000), 0);
     }
 
     #[test]

@@ -1,19 +1,17 @@
 //! Where the events and the outcome of a request are written.
 
-use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
 
 use serde_json::{Value, json};
 
 use crate::cli::{interrupt, print, progress};
-use crate::error::Result;
-use crate::request::{Answer, Event};
+use crate::error::{Error, Kind, Result};
+use crate::request::{Answer, Event, StopReason};
 use crate::timing::Stage;
 
 /// Writes the events of a request where they belong.
 pub struct Output {
     is_streaming: bool,
-    is_terminal: bool,
     /// What the first line begins with; printed with the first text.
     prefix: String,
     /// Line ends that go out only when more text follows, so that the output ends with one.
@@ -27,7 +25,6 @@ impl Output {
     pub fn new(is_streaming: bool, prefix: String) -> Self {
         Output {
             is_streaming,
-            is_terminal: io::stdout().is_terminal(),
             prefix,
             n_held_newlines: 0,
             state: Ok(true),
@@ -67,10 +64,7 @@ impl Output {
             let prefix = std::mem::take(&mut self.prefix);
             let held = "\n".repeat(std::mem::take(&mut self.n_held_newlines));
             let text = prefix + &held + line;
-            self.state = match self.is_terminal {
-                true => print(&harmless(&text)),
-                false => print(&text),
-            };
+            self.state = print(&text);
         }
         self.n_held_newlines += text.len() - line.len();
     }
@@ -86,12 +80,33 @@ impl Output {
     }
 }
 
-/// Text without the control characters by which it could command a terminal.
-fn harmless(text: &str) -> String {
-    text.replace(
-        |character: char| character.is_control() && !matches!(character, '\n' | '\t'),
-        "\u{fffd}",
-    )
+/// What to say where the model had more to say, if it had. `context` is what the request had room
+/// for, `length` how a longer answer is asked for.
+///
+/// # Errors
+/// [`Kind::Unfinished`] where the answer is only the beginning of what its constraint asks for.
+pub fn note_of_cut(answer: &Answer, context: usize, length: &str) -> Result<Option<String>> {
+    let mut note = "the answer was cut ".to_owned();
+    note += &match answer.stop {
+        StopReason::Cancelled => return Ok(None),
+        StopReason::MaxTokens => {
+            let plural = if answer.ids.len() == 1 { "" } else { "s" };
+            format!("at {} token{plural}; {length} gives more", answer.ids.len())
+        }
+        StopReason::ContextFull => {
+            format!("where the context of {context} positions ends; --ctx-size gives more")
+        }
+        StopReason::StopText => "by a stop text".to_owned(),
+        StopReason::EndOfText => "by the model".to_owned(),
+    };
+    match (answer.is_fulfilled, answer.stop.is_cut()) {
+        (false, _) => {
+            note += ", and is not what --choices or --json-schema asks for";
+            Err(Error::new(Kind::Unfinished, note))
+        }
+        (true, true) => Ok(Some(note)),
+        (true, false) => Ok(None),
+    }
 }
 
 /// An answer as one JSON object.
@@ -106,6 +121,7 @@ pub fn as_json(answer: &Answer) -> Value {
     json!({
         "text": answer.text,
         "stop": answer.stop.name(),
+        "fulfilled": answer.is_fulfilled,
         "tokens": {
             "prompt": answer.n_prompt,
             "image": answer.n_image,
