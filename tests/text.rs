@@ -49,6 +49,7 @@ fn vocabulary(name: &str, legacy: bool) -> Vocabulary {
         add_bos: true,
         add_space_prefix: true,
         legacy,
+        added: Vec::new(),
     }
 }
 
