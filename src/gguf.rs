@@ -7,6 +7,7 @@
 pub mod dtype;
 pub mod header;
 pub mod identity;
+pub mod lfs;
 pub mod map;
 pub mod names;
 pub mod write;

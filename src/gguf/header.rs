@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::gguf::DType;
+use crate::gguf::{DType, lfs};
 
 /// The first four bytes of every GGUF file.
 pub const MAGIC: [u8; 4] = *b"GGUF";
@@ -308,6 +308,7 @@ pub fn decode(bytes: &[u8]) -> Result<Header> {
 }
 
 fn version(cursor: &mut Cursor) -> Result<u32> {
+    lfs::check(cursor.bytes)?;
     let magic: [u8; 4] = cursor
         .array()
         .map_err(|_| Error::model("is too short to be a GGUF file"))?;

@@ -35,9 +35,11 @@ impl Spellings {
             .kind(Some(AhoCorasickKind::NoncontiguousNFA))
             .build(ids.iter().map(|&id| spelling(id)))
             .map_err(|e| {
-                Error::model(format!("control and added tokens cannot be searched for: {e}"))
-                    .in_key(key::TOKENS)
-                    .caused_by(e)
+                Error::model(format!(
+                    "control and added tokens cannot be searched for: {e}"
+                ))
+                .in_key(key::TOKENS)
+                .caused_by(e)
             })?;
         let tokens = ids.into_iter().map(|id| AddedToken {
             id,
