@@ -89,20 +89,21 @@ impl<'m> Memory<'m> {
         &self.held
     }
 
-    /// Makes room for `n_positions` in all. A session that is too small is replaced.
+    /// Makes room for `n_positions` in all, where `beside` bytes are needed for other things. A
+    /// session that is too small is replaced.
     ///
     /// # Errors
     /// [`Kind::Capacity`](crate::Kind::Capacity) where the system would not give the memory.
-    pub fn reserve(&mut self, model: &'m Model, n_positions: usize) -> Result<()> {
+    pub fn reserve(&mut self, model: &'m Model, n_positions: usize, beside: u64) -> Result<()> {
         if self.session.as_ref().is_some_and(|session| {
             session.capacity() >= n_positions && std::ptr::eq(session.model(), model)
         }) {
-            return Ok(());
+            return capacity::check_beside(beside);
         }
         let n_positions = n_positions.max(self.room);
         self.truncate(0);
         self.session = None;
-        capacity::check(model, n_positions)?;
+        capacity::check(model, n_positions, beside)?;
         self.session = Some(Session::new(model, n_positions));
         self.held.reserve(n_positions);
         Ok(())

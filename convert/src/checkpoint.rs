@@ -9,7 +9,9 @@
 //! second set of position tables.
 
 mod index;
+mod names;
 mod pickle;
+mod recognise;
 mod safetensors;
 mod shard;
 mod stored;
@@ -24,12 +26,22 @@ use owl2::tokenizer::Vocabulary;
 use owl2::{Error, Result};
 
 pub(crate) use index::open_file;
+pub(crate) use names::without_peft;
+pub(crate) use recognise::check_file;
 pub(crate) use shard::Shard;
 pub(crate) use stored::{Stored, row_major};
 
 use crate::lora::{self, Adapter, Delta};
 use crate::preprocessor::PREPROCESSOR_FILE;
 use crate::{config, sampling, tokenizer};
+
+/// What to say of elements of another type.
+fn unsupported_type(found: impl std::fmt::Debug) -> Error {
+    Error::model(format!(
+        "has elements of type {found:?}; weights have to be F32, F16 or BF16 (of a checkpoint that \
+         is quantized, take the one of 16 bits that it was made from)"
+    ))
+}
 
 /// How the elements of a tensor are stored in the checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,15 +145,13 @@ impl Checkpoint {
     /// where one is missing, damaged or describes something that cannot be converted; the message
     /// names the file, and the key or tensor.
     pub fn open(dir: &Path) -> Result<Self> {
-        if !dir.is_dir() {
-            return Err(Error::model("is no directory with a checkpoint").in_file(dir));
-        }
         // First what says whether this is the right model at all.
+        recognise::check(dir)?;
         let config = config::read(dir, dir)?;
-        let tensors = index::open_all(dir)?;
+        let tensors = unwrapped(index::open_all(dir)?).map_err(|e| e.in_file(dir))?;
         Ok(Checkpoint {
             dir: dir.to_owned(),
-            name: model_name(dir),
+            name: names::of_model(dir),
             vocabulary: tokenizer::read(dir, config.decoder.vocab_size)?,
             sampling: sampling::read(dir)?,
             config,
@@ -166,7 +176,7 @@ impl Checkpoint {
         };
         self.config = config::read(dir_of(config::CONFIG_FILE), dir_of(PREPROCESSOR_FILE))?;
         self.vocabulary = tokenizer::read(&self.dir, self.config.decoder.vocab_size)?;
-        self.name = model_name(adapter_dir);
+        self.name = names::of_model(adapter_dir);
         for tensor in lora::open_replacements(adapter_dir)? {
             self.replace(tensor).map_err(|e| e.in_file(adapter_dir))?;
         }
@@ -254,6 +264,25 @@ impl TensorSource for Checkpoint {
     }
 }
 
+/// The tensors under the names that the model itself has for them.
+fn unwrapped(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+    let names: Vec<_> = tensors.keys().cloned().collect();
+    let mut renamed = BTreeMap::new();
+    for (name, mut tensor) in names::unwrapped(&names)
+        .into_iter()
+        .zip(tensors.into_values())
+    {
+        let old = std::mem::replace(&mut tensor.meta.name, name.clone());
+        if renamed.insert(name.clone(), tensor).is_some() {
+            return Err(Error::model(format!(
+                "is there twice: once without what a wrapper puts around it, '{name}'"
+            ))
+            .in_tensor(old));
+        }
+    }
+    Ok(renamed)
+}
+
 /// Whether the tensor is one that is never read; see the head of this file.
 fn is_ignored(name: &str) -> bool {
     [
@@ -274,19 +303,4 @@ fn is_position_table(name: &str) -> bool {
     ]
     .iter()
     .any(|suffix| name.ends_with(suffix))
-}
-
-/// The reference's `get_model_name_from_path`.
-fn model_name(dir: &Path) -> String {
-    // Resolves `.`; where that fails the path is as good as any.
-    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-    let last = |path: &Path| {
-        path.file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-    };
-    let name = last(&dir).unwrap_or_default();
-    match dir.parent().and_then(last) {
-        Some(parent) if name.starts_with("checkpoint-") => format!("{parent}_{name}"),
-        _ => name,
-    }
 }

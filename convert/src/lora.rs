@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use owl2::{Error, Result};
 use serde_json::Value;
 
-use crate::checkpoint::{Stored, Tensor, open_file};
+use crate::checkpoint::{Stored, Tensor, open_file, without_peft};
 use crate::config::foreign::is_set;
 use crate::json::Object;
 
@@ -180,25 +180,10 @@ pub(crate) fn open_replacements(dir: &Path) -> Result<Vec<Tensor>> {
     }
     let mut tensors = open_file(&path)?;
     let names: Vec<_> = tensors.iter().map(|t| t.meta.name.clone()).collect();
-    for (tensor, name) in tensors.iter_mut().zip(model_names(&names)) {
+    for (tensor, name) in tensors.iter_mut().zip(without_peft(&names)) {
         tensor.meta.name = name;
     }
     Ok(tensors)
-}
-
-/// The reference's renaming: `base_model.` is dropped, and then one `model.` from every name if
-/// any begins with two.
-fn model_names(names: &[String]) -> Vec<String> {
-    let without = |prefix: &str, name: &str| name.strip_prefix(prefix).unwrap_or(name).to_owned();
-    let names: Vec<_> = names
-        .iter()
-        .map(|name| without("base_model.", name))
-        .collect();
-    if names.iter().any(|name| name.starts_with("model.model.")) {
-        names.iter().map(|name| without("model.", name)).collect()
-    } else {
-        names
-    }
 }
 
 /// A low-rank update of a matrix `[out, in]`: `scale * B A`, with A `[rank, in]` and B `[out, rank]`.
@@ -283,26 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_both_kinds_of_files_become_the_models() {
-        let renamed = |names: &[&str]| {
-            model_names(
-                &names
-                    .iter()
-                    .map(|name| (*name).to_owned())
-                    .collect::<Vec<_>>(),
-            )
-        };
-        assert_eq!(
-            renamed(&[
-                "base_model.model.model.norm.weight",
-                "base_model.model.lm_head.weight"
-            ]),
-            ["model.norm.weight", "lm_head.weight"]
-        );
-        assert_eq!(
-            renamed(&["model.norm.weight", "lm_head.weight"]),
-            ["model.norm.weight", "lm_head.weight"]
-        );
+    fn factors_are_told_by_their_names() {
         assert_eq!(
             parse_name("base_model.model.model.layers.0.self_attn.k_proj.multiway.1.lora_B.weight"),
             Some(("model.layers.0.self_attn.k_proj.multiway.1", 1))

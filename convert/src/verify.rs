@@ -192,7 +192,7 @@ fn check_contents(gguf: &Gguf) -> Result<()> {
 
 /// For each tensor of the file, in its order, where it comes from.
 fn originals(gguf: &Gguf, original: &Input) -> Result<Vec<Mapped>> {
-    let mut mapped = original.map()?;
+    let mut mapped = original.map()?.tensors;
     gguf.tensors()
         .iter()
         .map(|tensor| {

@@ -17,7 +17,7 @@ use owl2::tokenizer::Vocabulary;
 use owl2::{Error, Kind, Result};
 use owl2_convert::checkpoint::{ElementType, TensorMeta, TensorSource};
 use owl2_convert::input::Input;
-use owl2_convert::mapping;
+use owl2_convert::mapping::{self, Extra};
 use owl2_convert::pack;
 use owl2_convert::progress::Progress;
 use owl2_convert::random::Shape;
@@ -79,7 +79,7 @@ impl TensorSource for Memory {
 }
 
 fn convert(input: &Input, recipe: &Recipe, n_threads: usize, target: &Path) -> Result<u64> {
-    let mapped = mapping::map(&input.config, input.tensors.as_ref())?;
+    let mapped = input.map()?.tensors;
     let plan = recipe.plan(&input.config)?;
     let writer = pack::create(target, input, recipe.quant, &plan, false)?;
     let mut progress = Progress::start(plan.size().bytes, true);
@@ -337,7 +337,7 @@ fn problems_are_listed_all_at_once() {
     memory.insert("model.norm.weight", &[63], vec![1.0; 63]);
     memory.insert("model.layers.2.mlp.up_proj.weight", &[1], vec![1.0]);
     memory.insert("score.weight", &[1], vec![1.0]);
-    let error = mapping::map(&config, &memory).unwrap_err();
+    let error = mapping::map(&config, &memory, Extra::Refuse).unwrap_err();
     assert_eq!(error.kind(), Kind::Model);
     let text = error.to_string();
     for expected in [
@@ -360,7 +360,9 @@ fn a_shared_head_may_be_there_or_not() {
     let without_head = Memory::numbered(&config);
     assert!(without_head.meta("lm_head.weight").is_none());
     for memory in [with_head, without_head] {
-        let mapped = mapping::map(&config, &memory).unwrap();
+        let mapped = mapping::map(&config, &memory, Extra::Refuse)
+            .unwrap()
+            .tensors;
         assert!(
             mapped
                 .iter()

@@ -20,6 +20,7 @@ pub fn key(architecture: &str, name: &str) -> String {
 #[allow(missing_docs, reason = "the names are llama.cpp's")]
 pub mod general {
     pub const ARCHITECTURE: &str = "general.architecture";
+    pub const TYPE: &str = "general.type";
     pub const NAME: &str = "general.name";
     pub const FILE_TYPE: &str = "general.file_type";
     pub const QUANTIZATION_VERSION: &str = "general.quantization_version";

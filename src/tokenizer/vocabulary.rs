@@ -5,9 +5,9 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
 use crate::gguf::names::tokenizer as key;
 use crate::gguf::write::Metadata;
+use crate::gguf::{Gguf, kind};
 
 /// What a piece is (SentencePiece's `ModelProto.SentencePiece.Type`, which GGUF shares).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,10 +108,15 @@ impl Vocabulary {
     /// # Errors
     /// [`Kind::Model`](crate::Kind::Model), naming the key, where one is missing or inconsistent.
     pub fn read(gguf: &Gguf) -> Result<Self> {
+        if !gguf.has(key::MODEL) {
+            // The first part of a split model has the vocabulary, the others have not.
+            kind::check_is_model(gguf)?;
+        }
         let model: &str = gguf.get(key::MODEL)?;
         if model != key::MODEL_LLAMA {
             return Err(Error::model(format!(
-                "is '{model}'; only '{}' (SentencePiece BPE) is supported",
+                "is '{model}'; only '{}' (SentencePiece BPE) is supported, so no other file of this \
+                 model will do",
                 key::MODEL_LLAMA
             ))
             .in_key(key::MODEL));

@@ -19,7 +19,7 @@ use owl2::request::{Assistant, Prompt, Request};
 use owl2::reuse::Memory;
 use owl2::tokenizer::Tokenizer;
 use owl2_convert::checkpoint::{Checkpoint, TensorSource};
-use owl2_convert::mapping;
+use owl2_convert::mapping::{self, Extra};
 use owl2_convert::recipe::Recipe;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -213,7 +213,7 @@ fn with_file(name: &str, data: &[u8]) {
         return;
     };
     let _ = Recipe::default().plan(checkpoint.config());
-    let _ = mapping::map(checkpoint.config(), &checkpoint);
+    let _ = mapping::map(checkpoint.config(), &checkpoint, Extra::Refuse);
     let names: Vec<_> = checkpoint.names().map(str::to_owned).collect();
     for name in names {
         let n_values = checkpoint

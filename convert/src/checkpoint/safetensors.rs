@@ -11,12 +11,13 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::shard::Shard;
 use super::stored::{Stored, row_major};
-use super::{ElementType, Tensor, TensorMeta, is_ignored};
+use super::{ElementType, Tensor, TensorMeta, is_ignored, unsupported_type};
 
 /// Bytes of the header's length, which comes first.
 const LENGTH_BYTES: u64 = 8;
-/// The format's own limit on headers.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// A header takes some 120 bytes a tensor; the format itself allows 100 MB, of which a hostile one
+/// would take fifteen times as much memory.
+const MAX_HEADER_BYTES: u64 = 16 << 20;
 
 /// Lists the tensors of the file at `path`.
 pub(crate) fn open(path: &Path) -> Result<Vec<Tensor>> {
@@ -62,7 +63,8 @@ fn read_header(shard: &Shard) -> Result<(Metadata, u64)> {
     let rest = shard.n_bytes() - LENGTH_BYTES;
     if length > rest.min(MAX_HEADER_BYTES) {
         return Err(Error::model(format!(
-            "says that its header has {length} bytes, but {rest} follow; it is truncated or no safetensors file"
+            "says that its header has {length} bytes, but {rest} follow, and no header needs more \
+             than {MAX_HEADER_BYTES}; it is truncated or no safetensors file"
         )));
     }
     let mut header = vec![0; length as usize];
@@ -90,8 +92,6 @@ fn element_type(dtype: Dtype) -> Result<ElementType> {
         Dtype::F32 => Ok(ElementType::F32),
         Dtype::F16 => Ok(ElementType::F16),
         Dtype::BF16 => Ok(ElementType::BF16),
-        other => Err(Error::model(format!(
-            "has elements of type {other:?}; weights have to be F32, F16 or BF16"
-        ))),
+        other => Err(unsupported_type(other)),
     }
 }
