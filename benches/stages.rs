@@ -13,10 +13,10 @@ use owl2::model::Model;
 use owl2::ops::Compute;
 use owl2::session::{Input, Session};
 use owl2::{Result, threads};
+use owl2_convert::pack;
 use owl2_convert::progress::Progress;
 use owl2_convert::random::Shape;
 use owl2_convert::recipe::{Quant, Recipe};
-use owl2_convert::{pack};
 use tempfile::NamedTempFile;
 
 /// Names a model file to measure.

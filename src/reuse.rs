@@ -89,12 +89,21 @@ impl<'m> Memory<'m> {
         &self.held
     }
 
-    /// Makes room for `n_positions` in all, where `beside` bytes are needed for other things. A
-    /// session that is too small is replaced.
+    /// Makes room for `n_positions` in all. A session that is too small is replaced.
     ///
     /// # Errors
     /// [`Kind::Capacity`](crate::Kind::Capacity) where the system would not give the memory.
-    pub fn reserve(&mut self, model: &'m Model, n_positions: usize, beside: u64) -> Result<()> {
+    pub fn reserve(&mut self, model: &'m Model, n_positions: usize) -> Result<()> {
+        self.reserve_beside(model, n_positions, 0)
+    }
+
+    /// [`Memory::reserve`], where `beside` bytes are needed for the model's work on pictures.
+    pub(crate) fn reserve_beside(
+        &mut self,
+        model: &'m Model,
+        n_positions: usize,
+        beside: u64,
+    ) -> Result<()> {
         if self.session.as_ref().is_some_and(|session| {
             session.capacity() >= n_positions && std::ptr::eq(session.model(), model)
         }) {

@@ -151,7 +151,7 @@ impl Assistant {
                 true => 0,
                 false => self.model.picture_bytes(),
             };
-            memory.reserve(&self.model, plan.n_prompt + plan.max_tokens, beside)?;
+            memory.reserve_beside(&self.model, plan.n_prompt + plan.max_tokens, beside)?;
             Run::new(self, memory, request, &plan, listener)?.answer()
         })
     }

@@ -101,7 +101,7 @@ impl<'m> Memory<'m> {
             Err(e) => return Err(Error::io("cannot open", path, e)),
         };
         self.room = room;
-        self.reserve(model, room, 0)?;
+        self.reserve(model, room)?;
         let session = self.session.as_mut().ok_or_else(no_session)?;
         match read(file, session, fingerprint) {
             Ok((held, longest)) => {
