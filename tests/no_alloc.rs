@@ -43,6 +43,27 @@ fn generating_a_token_allocates_nothing() {
     }
 }
 
+/// What is asked for before a picture is encoded is what encoding allocates, or a little more.
+#[test]
+fn encoding_a_picture_allocates_what_it_is_said_to() {
+    let model = tiny::model_on(tiny::compute_on(1, Isa::detect().unwrap()));
+    let pixels = tiny::pixels(1);
+    model.compute().threads.enter(|| {
+        // The workers' own buffers are kept from one picture to the next.
+        let picture = model.vision(&pixels, &mut ()).unwrap();
+        model.abstract_picture(&picture, &mut ()).unwrap();
+        let region = Region::new(&ALLOCATOR);
+        let picture = model.vision(&pixels, &mut ()).unwrap();
+        let vision = region.change().bytes_allocated;
+        let region = Region::new(&ALLOCATOR);
+        model.abstract_picture(&picture, &mut ()).unwrap();
+        let gathering = region.change().bytes_allocated;
+        let said = model.picture_bytes() as usize - size_of_val(&pixels[..]);
+        let taken = vision.max(gathering);
+        assert!(taken <= said && said <= 2 * taken, "{taken} of {said}");
+    });
+}
+
 /// With every filter on.
 fn sampler(model: &Model) -> Sampler {
     let sampling = Sampling {
