@@ -121,15 +121,16 @@ fn a_picture_beyond_the_memory_is_refused_before_it_is_encoded() {
     visual.preprocess.crop_height = 4096;
     visual.preprocess.crop_width = 4096;
     fs::write(room.path("wide.gguf"), tiny::file(&config, 1)).unwrap();
-    let info = room.json(&["info", "-m", "wide.gguf", "--json"]);
+    let info = room.json(&["info", "wide.gguf", "--json"]);
     let picture_bytes = info["picture_bytes"].as_u64().unwrap();
     assert!(picture_bytes > 2 * 3 * 4 * 4096 * 4096, "{picture_bytes}");
     assert!(info["memory_bytes"].as_u64().unwrap() > picture_bytes);
-    let shown = room.stdout(&["info", "-m", "wide.gguf"]);
+    let shown = room.stdout(&["info", "wide.gguf"]);
     assert!(shown.contains("while a picture is encoded"), "{shown}");
 
-    let text = ["-m", "wide.gguf", "-p", "x", "-n", "1", "-t", "1"];
-    let picture = [&text[..], &["--image", "gray.png"]].concat();
+    let text = ["-m", "wide.gguf", "-n", "1", "-t", "1", "-p"];
+    let picture = [&text[..], &["<|image|>x", "--raw", "--image", "gray.png"]].concat();
+    let text = [&text[..], &["x"]].concat();
     let output = with_address_space(&room, 400_000, &picture);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(6), "{said}");

@@ -17,7 +17,7 @@ mod shard;
 mod stored;
 mod torch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use owl2::model::config::Config;
@@ -33,7 +33,10 @@ pub(crate) use stored::{Stored, row_major};
 
 use crate::lora::{self, Adapter, Delta};
 use crate::preprocessor::PREPROCESSOR_FILE;
-use crate::{config, sampling, tokenizer};
+use crate::{config, mapping, sampling, tokenizer};
+
+/// A tensor of a file, or, with its name as the subject, why its elements are none of weights.
+pub(crate) type Listed = Result<Tensor>;
 
 /// What to say of elements of another type.
 fn unsupported_type(found: impl std::fmt::Debug) -> Error {
@@ -135,6 +138,8 @@ pub struct Checkpoint {
     vocabulary: Vocabulary,
     sampling: Sampling,
     tensors: BTreeMap<String, Tensor>,
+    /// Tensors of other types than weights have, of which the model needs none.
+    others: BTreeSet<String>,
 }
 
 impl Checkpoint {
@@ -148,7 +153,8 @@ impl Checkpoint {
         // First what says whether this is the right model at all.
         recognise::check(dir)?;
         let config = config::read(dir, dir)?;
-        let tensors = unwrapped(index::open_all(dir)?).map_err(|e| e.in_file(dir))?;
+        let listed = unwrapped(index::open_all(dir)?).map_err(|e| e.in_file(dir))?;
+        let (tensors, others) = weights_and_others(listed, &config)?;
         Ok(Checkpoint {
             dir: dir.to_owned(),
             name: names::of_model(dir),
@@ -156,6 +162,7 @@ impl Checkpoint {
             sampling: sampling::read(dir)?,
             config,
             tensors,
+            others,
         })
     }
 
@@ -247,7 +254,8 @@ impl Checkpoint {
 
 impl TensorSource for Checkpoint {
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        Box::new(self.tensors.keys().map(String::as_str))
+        let names = self.tensors.keys().chain(&self.others);
+        Box::new(names.map(String::as_str))
     }
 
     fn meta(&self, name: &str) -> Option<&TensorMeta> {
@@ -265,14 +273,15 @@ impl TensorSource for Checkpoint {
 }
 
 /// The tensors under the names that the model itself has for them.
-fn unwrapped(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+fn unwrapped(tensors: BTreeMap<String, Listed>) -> Result<BTreeMap<String, Listed>> {
     let names: Vec<_> = tensors.keys().cloned().collect();
+    let own_names = names::unwrapped(&names);
     let mut renamed = BTreeMap::new();
-    for (name, mut tensor) in names::unwrapped(&names)
-        .into_iter()
-        .zip(tensors.into_values())
-    {
-        let old = std::mem::replace(&mut tensor.meta.name, name.clone());
+    for ((old, name), tensor) in names.into_iter().zip(own_names).zip(tensors.into_values()) {
+        let tensor = tensor.map(|mut tensor| {
+            tensor.meta.name.clone_from(&name);
+            tensor
+        });
         if renamed.insert(name.clone(), tensor).is_some() {
             return Err(Error::model(format!(
                 "is there twice: once without what a wrapper puts around it, '{name}'"
@@ -281,6 +290,33 @@ fn unwrapped(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tenso
         }
     }
     Ok(renamed)
+}
+
+/// Parts weights from tensors of other types, which the model must not need.
+fn weights_and_others(
+    listed: BTreeMap<String, Listed>,
+    config: &Config,
+) -> Result<(BTreeMap<String, Tensor>, BTreeSet<String>)> {
+    let (mut tensors, mut others) = (BTreeMap::new(), BTreeMap::new());
+    for (name, tensor) in listed {
+        match tensor {
+            Ok(tensor) => drop(tensors.insert(name, tensor)),
+            Err(error) => drop(others.insert(name, error)),
+        }
+    }
+    if !others.is_empty() {
+        let required: HashSet<_> = mapping::required(config)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let needed = others.iter().find(|(name, _)| required.contains(*name));
+        if let Some(name) = needed.map(|(name, _)| name.clone())
+            && let Some(error) = others.remove(&name)
+        {
+            return Err(error);
+        }
+    }
+    Ok((tensors, others.into_keys().collect()))
 }
 
 /// Whether the tensor is one that is never read; see the head of this file.

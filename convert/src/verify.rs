@@ -95,6 +95,7 @@ pub fn verify(
     quiet: bool,
 ) -> Result<Report> {
     let gguf = Gguf::open(path)?;
+    gguf.check_types().map_err(|e| e.in_file(path))?;
     compare_readers(path, &gguf)?;
     check_contents(&gguf).map_err(|e| e.in_file(path))?;
     let mapped = original

@@ -118,7 +118,9 @@ fn pipes_and_devices_in_the_place_of_files_are_refused() {
         let args = [".", "-o", "m.gguf", "--quiet"];
         for (make, what) in [("mkfifo", "a named pipe"), ("ln -s /dev/zero", "a device")] {
             fs::remove_file(&path).unwrap();
-            let made = Command::new("sh").args(["-c", &format!("{make} '{}'", path.display())]);
+            let command = format!("{make} '{}'", path.display());
+            let mut made = Command::new("sh");
+            let made = made.args(["-c", &command]);
             assert!(made.status().unwrap().success());
             limited::refuses(PROGRAM, directory.path(), &args, &[5], what);
         }

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 
+use owl2::error::Subject;
 use owl2::{Error, Result};
 
-use super::{Tensor, is_ignored, safetensors, torch};
+use super::{Listed, Tensor, is_ignored, safetensors, torch};
 use crate::json::Object;
 
 /// Missing files that an error lists.
@@ -45,8 +46,12 @@ struct Layout {
     index: Option<(PathBuf, HashMap<String, PathBuf>)>,
 }
 
-/// Lists the tensors of one file, in the format that its name ends in.
+/// The tensors of one file, in the format that its name ends in, all of which must be weights.
 pub(crate) fn open_file(path: &Path) -> Result<Vec<Tensor>> {
+    list_file(path)?.into_iter().collect()
+}
+
+fn list_file(path: &Path) -> Result<Vec<Listed>> {
     if path
         .extension()
         .is_some_and(|suffix| suffix == "safetensors")
@@ -58,12 +63,18 @@ pub(crate) fn open_file(path: &Path) -> Result<Vec<Tensor>> {
 }
 
 /// Lists the tensors of the checkpoint in `dir`, by name.
-pub(crate) fn open_all(dir: &Path) -> Result<BTreeMap<String, Tensor>> {
+pub(crate) fn open_all(dir: &Path) -> Result<BTreeMap<String, Listed>> {
     let layout = find_layout(dir)?;
     let mut tensors = BTreeMap::new();
     for path in &layout.files {
-        for tensor in open_file(path)? {
-            let name = tensor.meta.name.clone();
+        for tensor in list_file(path)? {
+            let name = match &tensor {
+                Ok(tensor) => tensor.meta.name.clone(),
+                Err(error) => match error.subject() {
+                    Some(Subject::Tensor(name)) => name.clone(),
+                    _ => return Err(tensor.expect_err("it is none")),
+                },
+            };
             // A stale copy in another shard than the index names does not count.
             let owner = layout.index.as_ref().and_then(|(_, map)| map.get(&name));
             if owner.is_some_and(|owner| owner != path) {
@@ -84,7 +95,7 @@ pub(crate) fn open_all(dir: &Path) -> Result<BTreeMap<String, Tensor>> {
 
 fn check_complete(
     map: &HashMap<String, PathBuf>,
-    tensors: &BTreeMap<String, Tensor>,
+    tensors: &BTreeMap<String, Listed>,
 ) -> Result<()> {
     let missing = map
         .iter()

@@ -11,7 +11,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::shard::Shard;
 use super::stored::{Stored, row_major};
-use super::{ElementType, Tensor, TensorMeta, is_ignored, unsupported_type};
+use super::{ElementType, Listed, Tensor, TensorMeta, is_ignored, unsupported_type};
 
 /// Bytes of the header's length, which comes first.
 const LENGTH_BYTES: u64 = 8;
@@ -20,7 +20,7 @@ const LENGTH_BYTES: u64 = 8;
 const MAX_HEADER_BYTES: u64 = 16 << 20;
 
 /// Lists the tensors of the file at `path`.
-pub(crate) fn open(path: &Path) -> Result<Vec<Tensor>> {
+pub(crate) fn open(path: &Path) -> Result<Vec<Listed>> {
     let shard = Shard::open(path)?;
     let (header, data_start) = read_header(&shard).map_err(|e| e.in_file(path))?;
     header
@@ -28,8 +28,10 @@ pub(crate) fn open(path: &Path) -> Result<Vec<Tensor>> {
         .into_iter()
         .filter(|(name, _)| !is_ignored(name))
         .map(|(name, info)| {
-            let element =
-                element_type(info.dtype).map_err(|e| e.in_tensor(name.as_str()).in_file(path))?;
+            let element = match element_type(info.dtype) {
+                Ok(element) => element,
+                Err(e) => return Ok(Err(e.in_tensor(name).in_file(path))),
+            };
             let (start, end) = absolute(info, data_start);
             let stored = Stored::new(
                 shard.clone(),
@@ -45,7 +47,7 @@ pub(crate) fn open(path: &Path) -> Result<Vec<Tensor>> {
                 shape: info.shape.clone(),
                 element,
             };
-            Ok(Tensor::new(meta, stored))
+            Ok(Ok(Tensor::new(meta, stored)))
         })
         .collect()
 }

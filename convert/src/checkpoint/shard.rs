@@ -39,6 +39,11 @@ impl Shard {
         Ok(Arc::new(shard))
     }
 
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Its size when it was opened.
     pub(crate) fn n_bytes(&self) -> u64 {
         self.n_bytes

@@ -162,7 +162,8 @@ fn other_element_types_are_refused_unless_never_read() {
             &[0; 8],
         )
     };
-    rejects_file("model.safetensors", &entry("model.steps"), "I64");
+    let needed = "model.norm.weight";
+    rejects_file("model.safetensors", &entry(needed), "I64");
     let view = |name: &str| TorchView {
         name: name.to_owned(),
         class: "LongStorage".to_owned(),
@@ -172,7 +173,7 @@ fn other_element_types_are_refused_unless_never_read() {
         shape: vec![1],
         strides: vec![1],
     };
-    let bytes = torch_views(&[view("model.steps")]);
+    let bytes = torch_views(&[view(needed)]);
     rejects_file("pytorch_model.bin", &bytes, "LongStorage");
 
     let ignored = "model.vision_model.embeddings.position_ids";
@@ -183,6 +184,18 @@ fn other_element_types_are_refused_unless_never_read() {
         let dir = model_dir();
         std::fs::write(dir.path().join(name), bytes).unwrap();
         check(dir.path(), &[]);
+    }
+
+    // Left to the mapping, which refuses or ignores what is no part of the model.
+    for (name, bytes) in [
+        ("model.safetensors", entry("module.steps")),
+        ("pytorch_model.bin", torch_views(&[view("module.steps")])),
+    ] {
+        let dir = model_dir();
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["steps"]);
+        assert!(checkpoint.meta("steps").is_none());
     }
 }
 

@@ -189,10 +189,9 @@ fn an_adapter_may_be_a_safetensors_file() {
 
 #[test]
 fn the_scale_is_that_of_peft() {
-    let before = values(
-        &Checkpoint::open(base().path()).unwrap(),
-        &format!("{Q}.weight"),
-    );
+    let base = base();
+    let original = Checkpoint::open(base.path()).unwrap();
+    let before = values(&original, &format!("{Q}.weight"));
     // PEFT: lora_alpha / r, and lora_alpha / sqrt(r) with use_rslora; the expected scale is 0.5.
     for (r, keys) in [
         (
@@ -221,7 +220,7 @@ fn the_scale_is_that_of_peft() {
         b.values = rows.collect();
         b.shape[1] = r;
         let adapter = adapter_with(&config, &[a, b]);
-        let checkpoint = Checkpoint::open(base().path()).unwrap();
+        let checkpoint = Checkpoint::open(base.path()).unwrap();
         let merged = checkpoint.with_lora(adapter.path()).unwrap();
         let found = values(&merged, &format!("{Q}.weight"));
         assert_eq!(found, updated(before.clone()), "{config}");
