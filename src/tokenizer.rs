@@ -451,6 +451,13 @@ pub(crate) mod tests {
             "tokenizer.ggml.tokens",
         );
         refused(|v| v.pieces.clear(), "0 tokens");
+        refused(
+            |v| {
+                v.pieces[260].piece_type = PieceType::Control;
+                v.pieces[260].text = "x".repeat(1 << 20);
+            },
+            "searched for",
+        );
     }
 
     #[test]

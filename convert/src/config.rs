@@ -394,6 +394,12 @@ mod tests {
             (r#""rope_interleaved": true"#, "rope_interleaved"),
             (r#""rotary_pct": 0.25"#, "rotary_pct"),
             (r#""num_local_experts": 8"#, "experts"),
+            (r#""norm_eps": 1e-5"#, "'rms_norm_eps'"),
+            (r#""n_ctx": 4096"#, "'max_position_embeddings'"),
+            (
+                r#""visual_config": {"visual_model": {"layernorm_eps": 1e-5}}"#,
+                "'layer_norm_eps'",
+            ),
         ] {
             rejects(&with(keys), part);
         }

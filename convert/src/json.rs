@@ -13,6 +13,9 @@ use serde_json::{Map, Value};
 /// size take some 130 MiB.
 const MAX_JSON_BYTES: u64 = 4 << 20;
 
+/// What some editors put before a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// A JSON object, and where it stands.
 pub(crate) struct Object {
     path: PathBuf,
@@ -33,7 +36,8 @@ impl Object {
             .in_file(path)
         })?;
         lfs::check(&text).map_err(|e| e.in_file(path))?;
-        match serde_json::from_slice(&text) {
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
+        match serde_json::from_slice(text) {
             Ok(Value::Object(values)) => Ok(Object {
                 path: path.to_owned(),
                 prefix: String::new(),
@@ -164,7 +168,7 @@ mod tests {
 
     #[test]
     fn reads_decimals_exactly() {
-        let object = parsed(r#"{"rescale_factor": 0.00392156862745098}"#).unwrap();
+        let object = parsed("\u{feff}{\"rescale_factor\": 0.00392156862745098}").unwrap();
         assert_eq!(object.number("rescale_factor").unwrap(), Some(1.0 / 255.0));
     }
 }

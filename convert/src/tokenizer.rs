@@ -17,6 +17,7 @@ use owl2::tokenizer::vocabulary::{Piece, PieceType, filler};
 use owl2::{Error, Result};
 use serde_json::Value;
 
+use crate::config::foreign::is_set;
 use crate::json::Object;
 use added::Added;
 
@@ -56,7 +57,12 @@ pub(crate) fn read(dir: &Path, vocab_size: usize) -> Result<Vocabulary> {
         (true, has_fast) => {
             let mut trained = sentencepiece::read(&model).map_err(|e| e.in_file(&model))?;
             if has_fast {
-                trained.added = added::of_fast_file(&fast)?;
+                trained.added = added::of_fast_file(&fast).map_err(|e| {
+                    Error::model(format!(
+                        "{e}; it is read for its added tokens: if {MODEL_FILE} and \
+                         {ADDED_TOKENS_FILE} have all of them, remove it"
+                    ))
+                })?;
             }
             (model, trained)
         }
@@ -78,6 +84,15 @@ pub(crate) fn read(dir: &Path, vocab_size: usize) -> Result<Vocabulary> {
             "add_eos_token",
             "is true; the reference never ends a prompt with </s>, and neither can the runtime",
         ));
+    }
+    if config.get("sp_model_kwargs").is_some_and(is_set) {
+        return Err(config.error(
+            "sp_model_kwargs",
+            "is set: text would be split in another way, which is not supported",
+        ));
+    }
+    if config.flag("add_prefix_space")? == Some(false) {
+        trained.add_space_prefix = false;
     }
     // special_tokens_map.json wins in transformers 4.31.
     let special_tokens = Object::read_optional(&dir.join(SPECIAL_TOKENS_FILE))?;
@@ -224,6 +239,7 @@ mod tests {
             (
                 TOKENIZER_CONFIG_FILE,
                 r#"{"legacy": false, "add_bos_token": false, "pad_token": null,
+                    "add_prefix_space": false, "sp_model_kwargs": {},
                     "bos_token": {"__type": "AddedToken", "content": "</s>"}}"#,
             ),
             (
@@ -232,7 +248,7 @@ mod tests {
             ),
         ];
         let vocabulary = read(dir_with(MODEL, &files).path(), N_PIECES).unwrap();
-        assert!(!vocabulary.legacy && !vocabulary.add_bos);
+        assert!(!vocabulary.legacy && !vocabulary.add_bos && !vocabulary.add_space_prefix);
         assert_eq!((vocabulary.pad_id, vocabulary.bos_id), (Some(0), 1));
     }
 
@@ -359,6 +375,15 @@ mod tests {
             let text = format!(r#"{{"added_tokens_decoder": {{{token}}}}}"#);
             rejects(MODEL, &[(config, &text)], 900, part);
         };
+        rejects(
+            MODEL,
+            &[(config, r#"{"sp_model_kwargs": {"enable_sampling": true}}"#)],
+            768,
+            "sp_model_kwargs",
+        );
+        rejects(MODEL, &[(FAST_FILE, "[")], 768, "remove it");
+        let pointer = "version https://git-lfs.github.com/spec/v1";
+        rejects(MODEL, &[(FAST_FILE, pointer)], 768, "git lfs pull");
         decoder(
             r#""800": {"content": "<x>", "single_word": true}"#,
             "single_word",

@@ -8,6 +8,9 @@ use super::vocabulary::{AddedToken, Vocabulary};
 use crate::error::{Error, Result};
 use crate::gguf::names::tokenizer as key;
 
+/// Bytes of all spellings: ten thousands of tokens. A byte takes some 40 of memory.
+const MAX_BYTES: usize = 1 << 20;
+
 /// The spellings of some tokens, to be searched for all at once.
 #[derive(Clone, Debug)]
 pub(super) struct Spellings {
@@ -29,6 +32,14 @@ impl Spellings {
     pub fn new(vocabulary: &Vocabulary, ids: impl Iterator<Item = u32>) -> Result<Self> {
         let spelling = |id: u32| vocabulary.pieces[id as usize].text.as_str();
         let ids: Vec<u32> = ids.filter(|&id| !spelling(id).is_empty()).collect();
+        let n_bytes: usize = ids.iter().map(|&id| spelling(id).len()).sum();
+        if n_bytes > MAX_BYTES {
+            return Err(Error::model(format!(
+                "control and added tokens have {n_bytes} bytes, more than the {MAX_BYTES} that can be \
+                 searched for"
+            ))
+            .in_key(key::TOKENS));
+        }
         let searcher = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             // The smallest, which is built in a time and memory proportional to the spellings.

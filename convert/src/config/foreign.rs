@@ -39,6 +39,44 @@ const FOREIGN: [(&str, &str); 23] = [
     ),
 ];
 
+/// Other models' names of numbers that would get a default without a word, and the name here.
+const SPELLINGS: [(&str, &str); 8] = [
+    ("norm_eps", "rms_norm_eps"),
+    ("rms_norm_epsilon", "rms_norm_eps"),
+    ("layer_norm_epsilon", "rms_norm_eps"),
+    ("hidden_activation", "hidden_act"),
+    ("activation_function", "hidden_act"),
+    ("n_positions", "max_position_embeddings"),
+    ("n_ctx", "max_position_embeddings"),
+    ("seq_length", "max_position_embeddings"),
+];
+const VISUAL_SPELLINGS: [(&str, &str); 6] = [
+    ("norm_eps", "layer_norm_eps"),
+    ("layernorm_eps", "layer_norm_eps"),
+    ("layer_norm_epsilon", "layer_norm_eps"),
+    ("hidden_activation", "hidden_act"),
+    ("activation_function", "hidden_act"),
+    ("num_queries", "num_learnable_queries"),
+];
+const PICTURE_SPELLINGS: [(&str, &str); 4] = [
+    ("mean", "image_mean"),
+    ("std", "image_std"),
+    ("interpolation", "resample"),
+    ("scale", "rescale_factor"),
+];
+
+/// What other processors of pictures do, and the reference's does not.
+const FOREIGN_PICTURES: [&str; 8] = [
+    "do_pad",
+    "do_flip_channel_order",
+    "do_thumbnail",
+    "do_align_long_axis",
+    "do_image_splitting",
+    "do_reduce_labels",
+    "image_grid_pinpoints",
+    "size_divisor",
+];
+
 /// Keys about rotation that are read elsewhere.
 const KNOWN_ROTATION: [&str; 3] = ["rope_theta", "rope_scaling", "rope_parameters"];
 
@@ -51,6 +89,7 @@ pub(super) fn check(json: &Object) -> Result<()> {
         ));
     }
     check_keys(json)?;
+    check_spellings(json, &SPELLINGS)?;
     let head_dim = json.count("head_dim")?;
     let (width, n_heads) = (
         json.count("hidden_size")?,
@@ -72,9 +111,37 @@ pub(super) fn check(json: &Object) -> Result<()> {
 /// The same for a part of the image branch.
 pub(super) fn check_visual(json: &Object) -> Result<()> {
     check_keys(json)?;
+    check_spellings(json, &VISUAL_SPELLINGS)?;
     match json.count("num_channels")? {
         None | Some(3) => Ok(()),
         Some(n) => Err(json.error("num_channels", format!("is {n}; pictures have 3"))),
+    }
+}
+
+/// The same for a `preprocessor_config.json`.
+pub(crate) fn check_pictures(json: &Object) -> Result<()> {
+    check_spellings(json, &PICTURE_SPELLINGS)?;
+    let is_foreign = |key: &&str| json.get(key).is_some_and(is_set);
+    match FOREIGN_PICTURES.into_iter().find(is_foreign) {
+        None => Ok(()),
+        Some(key) => Err(json.error(
+            key,
+            "is set; the model's pictures are not prepared so, and that is not supported",
+        )),
+    }
+}
+
+/// Fails where a number stands under another name than the one that is read.
+fn check_spellings(json: &Object, spellings: &[(&str, &str)]) -> Result<()> {
+    let misspelt = spellings
+        .iter()
+        .find(|(foreign, own)| json.get(foreign).is_some() && json.get(own).is_none());
+    match misspelt {
+        None => Ok(()),
+        Some((foreign, own)) => Err(json.error(
+            foreign,
+            format!("is another model's name of '{own}', which is missing; rename it"),
+        )),
     }
 }
 

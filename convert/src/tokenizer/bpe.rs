@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use owl2::gguf::lfs;
 use owl2::tokenizer::vocabulary::{Piece, PieceType};
 use owl2::{Error, Result, files};
 use serde::Deserialize;
@@ -90,12 +91,14 @@ struct Prefix {
 
 /// The text of the file at `path`.
 pub(super) fn read_text(path: &Path) -> Result<Vec<u8>> {
-    files::read_at_most(files::open(path)?, path, MAX_BYTES)?.ok_or_else(|| {
+    let text = files::read_at_most(files::open(path)?, path, MAX_BYTES)?.ok_or_else(|| {
         Error::model(format!(
             "is longer than {} MiB, which no vocabulary of this family is",
             MAX_BYTES >> 20
         ))
-    })
+    })?;
+    lfs::check(&text)?;
+    Ok(text)
 }
 
 /// Parses a file of the `tokenizers` package.
@@ -241,7 +244,7 @@ fn prefix(normalizer: Option<Step>, pre_tokenizer: Option<Step>) -> Result<Prefi
 /// The pieces by id, with scores that give the order of the merges.
 fn pieces(model: &BPE, added: &[Added]) -> Result<Vec<Piece>> {
     let vocab = model_vocab(model)?;
-    let merges = Merges::new(model)?;
+    let merges = Merges::new(model, &vocab)?;
     let unk = model.unk_token.as_deref().unwrap_or_default();
     let special = |text: &str| {
         added
@@ -310,7 +313,7 @@ struct Merges {
 }
 
 impl Merges {
-    fn new(model: &BPE) -> Result<Self> {
+    fn new(model: &BPE, vocab: &[(u32, String)]) -> Result<Self> {
         /// The one way to get at them.
         #[derive(Deserialize)]
         struct Serialized {
@@ -319,6 +322,7 @@ impl Merges {
         let serialized = serde_json::to_vec(model).map_err(unreadable)?;
         let Serialized { merges: pairs } =
             serde_json::from_slice(&serialized).map_err(unreadable)?;
+        let pairs = [forgotten(&pairs, vocab), pairs].concat();
         let mut ranks = HashMap::new();
         for (rank, (left, right)) in pairs.iter().enumerate() {
             ranks.entry(format!("{left}{right}")).or_insert(rank);
@@ -363,6 +367,27 @@ impl Merges {
         }
         Ok(())
     }
+}
+
+/// The merges of the piece that comes before all others, if the list has none of it: transformers
+/// long took its score, which is 0, for a missing one.
+fn forgotten(pairs: &[(String, String)], vocab: &[(u32, String)]) -> Vec<(String, String)> {
+    let Some((left, right)) = pairs.first() else {
+        return Vec::new();
+    };
+    let first = format!("{left}{right}");
+    let first = vocab.iter().position(|(_, text)| *text == first);
+    let Some((_, text)) = first.and_then(|first| vocab.get(first.checked_sub(1)?)) else {
+        return Vec::new();
+    };
+    let has = |part: &str| vocab.iter().any(|(_, text)| text == part);
+    let cuts = text
+        .char_indices()
+        .skip(1)
+        .map(|(cut, _)| text.split_at(cut));
+    let ways = cuts.filter(|(left, right)| has(left) && has(right));
+    ways.map(|(left, right)| (left.to_owned(), right.to_owned()))
+        .collect()
 }
 
 fn unreadable(e: serde_json::Error) -> Error {
@@ -413,6 +438,15 @@ mod tests {
         json
     }
 
+    /// Without the merges of the first piece, as older versions of transformers wrote it.
+    fn without_first(mut json: Value) -> Value {
+        let piece = |merge: &Value| merge.as_str().unwrap().replace(' ', "");
+        let merges = json["model"]["merges"].as_array_mut().unwrap();
+        let first = piece(&merges[0]);
+        merges.retain(|merge| piece(merge) != first);
+        json
+    }
+
     #[test]
     fn gives_the_ids_of_the_sentencepiece_file() {
         let dir = tempfile::tempdir().unwrap();
@@ -431,6 +465,7 @@ mod tests {
         for (json, config, wanted) in [
             (golden(), "{}", wanted("{}")),
             (with_pairs(golden()), "{}", wanted("{}")),
+            (without_first(golden()), "{}", wanted("{}")),
             (with_metaspace(golden(), "always"), "{}", wanted("{}")),
             (
                 with_metaspace(golden(), "first"),
