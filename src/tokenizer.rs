@@ -29,6 +29,7 @@ pub use vocabulary::Vocabulary;
 
 use crate::error::{Error, Result};
 use crate::gguf::names::tokenizer as key;
+use crate::prompt::IMAGE_MARKER;
 use decode::RunDecoder;
 use merge::Merger;
 use spellings::Spellings;
@@ -64,6 +65,8 @@ pub struct Tokenizer {
     byte_ids: Option<Box<[u32; 256]>>,
     /// Bytes of the longest piece that text can become.
     max_piece_len: usize,
+    /// Bytes of the longest piece of any kind.
+    longest_spelling: usize,
     /// Lengths in bytes that user-defined pieces have, longest first.
     user_defined_lens: Vec<usize>,
     /// Added tokens that plain text can become.
@@ -92,6 +95,8 @@ impl Tokenizer {
                 ids.entry(piece.text.as_str().into()).or_insert(id);
             }
         }
+        let spellings = vocabulary.pieces.iter().map(|piece| piece.text.len());
+        let longest_spelling = spellings.max().unwrap_or(0);
         user_defined_lens.sort_unstable_by(|a, b| b.cmp(a));
         user_defined_lens.dedup();
         let type_of = |id: u32| vocabulary.pieces[id as usize].piece_type;
@@ -109,6 +114,7 @@ impl Tokenizer {
             vocabulary,
             ids,
             max_piece_len,
+            longest_spelling,
             user_defined_lens,
         })
     }
@@ -267,6 +273,18 @@ impl Tokenizer {
         TextStream::new(self)
     }
 
+    /// The fewest ids, pictures included, that a text of so many bytes can become.
+    pub(crate) fn fewest_ids(&self, n_bytes: usize) -> usize {
+        let mut added = self.vocabulary.added.iter();
+        let takes_spaces = added.any(|token| token.strips_left || token.strips_right);
+        // Without pieces for bytes, one <unk> stands for any text; a token that takes away spaces
+        // takes any number.
+        match self.byte_ids {
+            Some(_) if !takes_spaces => n_bytes / self.longest_spelling.max(IMAGE_MARKER.len()),
+            _ => 0,
+        }
+    }
+
     /// Whether `id` is `<s>`, `</s>`, `<unk>` or another control token.
     pub fn is_special(&self, id: u32) -> bool {
         let piece = self.vocabulary.pieces.get(id as usize);
@@ -329,7 +347,7 @@ fn byte_ids(vocabulary: &Vocabulary) -> Result<Option<Box<[u32; 256]>>> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::vocabulary::Piece;
+    use super::vocabulary::{AddedToken, Piece};
     use super::*;
     use crate::error::Kind;
 
@@ -458,6 +476,39 @@ pub(crate) mod tests {
             },
             "searched for",
         );
+    }
+
+    #[test]
+    fn no_text_becomes_fewer_ids_than_its_bytes_allow() {
+        let with_bytes = tokenizer(small());
+        for text in [
+            "",
+            "ab",
+            " ab ab",
+            "</s></s>",
+            "▁ab▁ab",
+            "xyzxyzxyz",
+            "<0x00><0x00>",
+        ] {
+            let n_ids = with_bytes.encode_trusted(text).len() - 1;
+            assert!(with_bytes.fewest_ids(text.len()) <= n_ids, "{text}");
+        }
+        assert!(with_bytes.fewest_ids(1000) > 100);
+        let mut vocabulary = small();
+        vocabulary.pieces[5].piece_type = PieceType::Unused;
+        assert_eq!(tokenizer(vocabulary).fewest_ids(1000), 0);
+
+        let mut vocabulary = small();
+        vocabulary.pieces[261].piece_type = PieceType::UserDefined;
+        vocabulary.added.push(AddedToken {
+            id: 261,
+            strips_right: true,
+            ..AddedToken::default()
+        });
+        let tokenizer = tokenizer(vocabulary);
+        let text = format!("b{}", " ".repeat(1000));
+        assert_eq!(tokenizer.encode(&text), [1, 261]);
+        assert!(tokenizer.fewest_ids(text.len()) <= 1);
     }
 
     #[test]

@@ -135,6 +135,11 @@ fn vocabularies() {
 }
 
 #[test]
+fn files_of_questions() {
+    survives("questions", 200);
+}
+
+#[test]
 fn texts() {
     survives("text", 400);
 }

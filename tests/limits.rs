@@ -216,3 +216,23 @@ fn a_model_file_that_is_replaced_does_no_harm() {
     fs::rename(open.room.path("other"), open.room.path("m.gguf")).unwrap();
     assert_eq!(open.ask().unwrap().ids, before.ids);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn whatever_memory_there_is_an_exit_status_tells() {
+    let room = Room::with_model();
+    let ask = ["-m", "m.gguf", "-p", "x", "-n", "2", "-t", "1"];
+    let image = [&ask[..], &["--image", "wide_rgb.png"]].concat();
+    let choices = [&ask[..], &["--choices", "yes,no"]].concat();
+    let state = [&ask[..], &["--cache", "state"]].concat();
+    for args in [image, choices, state] {
+        // What the program takes before it looks at its arguments, and then steps in which an
+        // allocation after the other finds no memory.
+        for kib in (24_000..40_000).step_by(500) {
+            let output = with_address_space(&room, kib, &args);
+            let code = output.status.code();
+            let said = stderr(&output);
+            assert!(matches!(code, Some(0 | 5 | 6)), "{kib}: {code:?}: {said}");
+        }
+    }
+}

@@ -52,7 +52,8 @@ pub fn run(args: &Args) -> Result<()> {
     if args.man {
         return print(&generated::manual().map_err(cannot_print)?);
     }
-    let n_threads = args.threads.unwrap_or_else(threads::default_count);
+    let wanted = args.threads.unwrap_or_else(threads::default_count);
+    let n_threads = wanted.min(threads::max_count());
     if let Some(file) = &args.verify {
         return verify(file, args, n_threads);
     }

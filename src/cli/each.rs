@@ -80,6 +80,14 @@ fn one<'m>(
     if args.output.json && is_read {
         is_read = print(&line(picture, &answer))?;
     }
+    let answer = match answer {
+        Ok(answer) if is_read => {
+            let name = format!("{}: ", picture.display());
+            let whole = ask::check_whole(args, assistant, &answer, &name);
+            whole.map(|()| answer).map_err(|e| e.in_file(picture))
+        }
+        answer => answer,
+    };
     Ok(match answer {
         Err(error) => Outcome::Failed(error),
         Ok(_) if !is_read => Outcome::Unread,

@@ -9,17 +9,16 @@ use serde_json::{Value, json};
 
 use crate::cli::args::EvalArgs;
 use crate::cli::model_file::ModelFile;
-use crate::cli::{print, print_json};
+use crate::cli::{print, print_json, progress, setup};
 use crate::error::Result;
 use crate::eval::{self, Difference, Evaluation, Question, Report, Tally};
 use crate::ops::Compute;
-use crate::threads;
 
 const BAR: &str = "{bar:30} {pos} of {len}  {eta} left  {msg}";
 
 pub(super) fn run(args: &EvalArgs) -> Result<()> {
     let questions = eval::read(&args.questions, args.limit.unwrap_or(usize::MAX))?;
-    let n_threads = args.threads.unwrap_or_else(threads::default_count);
+    let n_threads = setup::n_threads(args.threads);
     let open = |file: ModelFile| file.assistant(Compute::new(n_threads)?);
     let assistant = open(ModelFile::new(args.model.as_deref())?)?;
     let reference = args.reference.as_deref().map(ModelFile::Path);
@@ -41,8 +40,14 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     });
     bar.finish_and_clear();
     let (report, took) = (report?, started.elapsed());
+    if report.n_cut > 0 {
+        progress::say(&format!(
+            "owl2: {} answers were cut at {} tokens, or by the context; --max-tokens gives more\n",
+            report.n_cut, args.max_tokens
+        ));
+    }
     match args.json {
-        true => print_json(&as_json(&report, &questions, took)),
+        true => print_json(&as_json(&report, &questions, took)).map(drop),
         false => print(&as_text(&report, questions.len(), took)).map(drop),
     }
 }
@@ -126,6 +131,7 @@ fn as_json(report: &Report, questions: &[Question], took: Duration) -> Value {
         "logits8": { "n": report.logits.n, "max_error": report.logits.error },
         "reference_ids": counts(&report.reference_ids),
         "divergence": { "n": report.divergence.n, "mean_nats": report.divergence.mean() },
+        "cut": report.n_cut,
         "differing_prompts": report.differing_prompts,
         "differing": differing,
     })

@@ -136,7 +136,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
     let model = ModelFile::new(args.model.as_deref())?;
     let info = gather(args, model).map_err(|e| model.blame(e))?;
     if args.json {
-        return print_json(&as_json(&info));
+        return print_json(&as_json(&info)).map(drop);
     }
     print(&as_text(&info)).map(drop)
 }

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use owl2::chat::Conversation;
 use owl2::constrain::Constraint;
+use owl2::eval;
 use owl2::gguf::{Bytes, Gguf};
 use owl2::image::{Aspect, Exif, Limits, decode};
 use owl2::kernels::Isa;
@@ -36,11 +37,12 @@ pub struct Target {
 }
 
 /// Every kind of input.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     Target::new("chat_file", chat_file, seeds::chat_file),
     Target::new("gguf", gguf, seeds::gguf),
     Target::new("json", json, seeds::json),
     Target::new("picture", picture, seeds::picture),
+    Target::new("questions", questions, seeds::questions),
     Target::new("safetensors", safetensors, seeds::safetensors),
     Target::new("schema", schema, seeds::schema),
     Target::new("state_file", state_file, seeds::state_file),
@@ -175,11 +177,21 @@ pub fn chat_file(data: &[u8]) {
     fs::write(&path, data).unwrap();
     let settings = Request::new(Prompt::turns(Vec::new()));
     let mut conversation = Conversation::new(assistant(), Memory::new(), settings);
-    if conversation.load(&path).is_ok() {
+    if conversation.load(&path, &mut || true).is_ok() {
         let turns = conversation.turns().to_vec();
         conversation.save(&path).unwrap();
-        conversation.load(&path).unwrap();
+        conversation.load(&path, &mut || true).unwrap();
         assert_eq!(conversation.turns().len(), turns.len());
+    }
+}
+
+/// Reads the questions of an evaluation.
+pub fn questions(data: &[u8]) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("questions.jsonl");
+    fs::write(&path, data).unwrap();
+    if let Ok(questions) = eval::read(&path, 100) {
+        assert!((1..=100).contains(&questions.len()));
     }
 }
 

@@ -75,6 +75,15 @@ pub fn safetensors() -> Vec<Vec<u8>> {
     vec![[&length[..], header, &[0; 26]].concat()]
 }
 
+/// Questions with all that is known of them, and with little.
+pub fn questions() -> Vec<Vec<u8>> {
+    let seeds = [
+        "{\"question\": \"what\", \"image\": null, \"answer\": \"a\", \"type\": \"b\"}\n",
+        "\u{feff}{\"question\": \"\", \"prompt_ids\": [1, -200], \"output_ids\": [2]}\r\n\n{\"question\": \"x\", \"logits8\": [0.5]}",
+    ];
+    seeds.map(|seed| seed.as_bytes().to_vec()).into()
+}
+
 /// Schemas with references, patterns and alternatives.
 pub fn schema() -> Vec<Vec<u8>> {
     let seeds = [
