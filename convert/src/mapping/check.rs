@@ -72,12 +72,11 @@ impl<'a> Check<'a> {
             .map(str::to_owned)
             .collect();
         unknown.sort();
-        if self.missing.is_empty() && self.misshapen.is_empty() {
-            if unknown.is_empty() || extra == Extra::Ignore {
-                return Ok(unknown);
-            }
+        let fits = self.missing.is_empty() && self.misshapen.is_empty();
+        match fits && (unknown.is_empty() || extra == Extra::Ignore) {
+            true => Ok(unknown),
+            false => Err(self.error(&unknown)),
         }
-        Err(self.error(&unknown))
     }
 
     fn error(&self, unknown: &[String]) -> Error {
