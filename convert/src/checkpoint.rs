@@ -26,7 +26,7 @@ use owl2::tokenizer::Vocabulary;
 use owl2::{Error, Result};
 
 pub(crate) use index::open_file;
-pub(crate) use names::without_peft;
+pub(crate) use names::{unwrapped, without_wrappers};
 pub(crate) use recognise::check_file;
 pub(crate) use shard::Shard;
 pub(crate) use stored::{Stored, row_major};
@@ -153,7 +153,7 @@ impl Checkpoint {
         // First what says whether this is the right model at all.
         recognise::check(dir)?;
         let config = config::read(dir, dir)?;
-        let listed = unwrapped(index::open_all(dir)?).map_err(|e| e.in_file(dir))?;
+        let listed = with_own_names(index::open_all(dir)?).map_err(|e| e.in_file(dir))?;
         let (tensors, others) = weights_and_others(listed, &config)?;
         Ok(Checkpoint {
             dir: dir.to_owned(),
@@ -273,9 +273,9 @@ impl TensorSource for Checkpoint {
 }
 
 /// The tensors under the names that the model itself has for them.
-fn unwrapped(tensors: BTreeMap<String, Listed>) -> Result<BTreeMap<String, Listed>> {
+fn with_own_names(tensors: BTreeMap<String, Listed>) -> Result<BTreeMap<String, Listed>> {
     let names: Vec<_> = tensors.keys().cloned().collect();
-    let own_names = names::unwrapped(&names);
+    let own_names = unwrapped(&names);
     let mut renamed = BTreeMap::new();
     for ((old, name), tensor) in names.into_iter().zip(own_names).zip(tensors.into_values()) {
         let tensor = tensor.map(|mut tensor| {

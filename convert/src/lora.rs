@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use owl2::{Error, Result};
 use serde_json::Value;
 
-use crate::checkpoint::{Stored, Tensor, open_file, without_peft};
+use crate::checkpoint::{Stored, Tensor, open_file, unwrapped, without_wrappers};
 use crate::config::foreign::is_set;
 use crate::json::Object;
 
@@ -105,10 +105,10 @@ impl Adapter {
     pub(crate) fn into_deltas(self) -> Result<Vec<(String, Delta)>> {
         let mut modules: BTreeMap<String, [Option<Tensor>; 2]> = BTreeMap::new();
         for tensor in self.tensors {
-            let name = &tensor.meta.name;
-            let (module, factor) = parse_name(name).ok_or_else(|| {
+            let name = without_wrappers(&tensor.meta.name);
+            let (module, factor) = parse_name(&name).ok_or_else(|| {
                 Error::model("is no factor of a plain LoRA adapter")
-                    .in_tensor(name)
+                    .in_tensor(&tensor.meta.name)
                     .in_file(&self.path)
             })?;
             let factors: &mut [Option<Tensor>; 2] = modules.entry(module.to_owned()).or_default();
@@ -180,7 +180,7 @@ pub(crate) fn open_replacements(dir: &Path) -> Result<Vec<Tensor>> {
     }
     let mut tensors = open_file(&path)?;
     let names: Vec<_> = tensors.iter().map(|t| t.meta.name.clone()).collect();
-    for (tensor, name) in tensors.iter_mut().zip(without_peft(&names)) {
+    for (tensor, name) in tensors.iter_mut().zip(unwrapped(&names)) {
         tensor.meta.name = name;
     }
     Ok(tensors)

@@ -58,10 +58,11 @@ pub(crate) fn read(dir: &Path, vocab_size: usize) -> Result<Vocabulary> {
             let mut trained = sentencepiece::read(&model).map_err(|e| e.in_file(&model))?;
             if has_fast {
                 trained.added = added::of_fast_file(&fast).map_err(|e| {
-                    Error::model(format!(
+                    let message = format!(
                         "{e}; it is read for its added tokens: if {MODEL_FILE} and \
                          {ADDED_TOKENS_FILE} have all of them, remove it"
-                    ))
+                    );
+                    Error::new(e.kind(), message)
                 })?;
             }
             (model, trained)

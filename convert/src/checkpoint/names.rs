@@ -14,25 +14,25 @@ const WRAPPERS: [&str; 4] = [
 const PARALLEL: &str = "module.";
 
 /// The names that the model itself has for its tensors.
-pub(super) fn unwrapped(names: &[String]) -> Vec<String> {
-    let names: Vec<_> = names
-        .iter()
-        .map(|name| {
-            let parts = name.split('.').filter(|part| !WRAPPERS.contains(part));
-            let name = parts.collect::<Vec<_>>().join(".");
-            let mut rest = name.as_str();
-            while let Some(inner) = rest.strip_prefix(PARALLEL) {
-                rest = inner;
-            }
-            rest.to_owned()
-        })
-        .collect();
+pub(crate) fn unwrapped(names: &[String]) -> Vec<String> {
+    let names: Vec<_> = names.iter().map(|name| without_wrappers(name)).collect();
     without_peft(&names)
+}
+
+/// A name without the wrappers of training programs; what PEFT puts around it stays.
+pub(crate) fn without_wrappers(name: &str) -> String {
+    let parts = name.split('.').filter(|part| !WRAPPERS.contains(part));
+    let name = parts.collect::<Vec<_>>().join(".");
+    let mut rest = name.as_str();
+    while let Some(inner) = rest.strip_prefix(PARALLEL) {
+        rest = inner;
+    }
+    rest.to_owned()
 }
 
 /// The reference's renaming of what was saved from inside PEFT's model: `base_model.` is dropped, and then one
 /// `model.` from every name if any begins with two.
-pub(crate) fn without_peft(names: &[String]) -> Vec<String> {
+fn without_peft(names: &[String]) -> Vec<String> {
     let without = |prefix: &str, name: &str| name.strip_prefix(prefix).unwrap_or(name).to_owned();
     let names: Vec<_> = names
         .iter()

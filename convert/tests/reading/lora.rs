@@ -173,6 +173,32 @@ fn the_adapters_files_win_and_its_name_is_the_models() {
 }
 
 #[test]
+fn wrappers_around_an_adapter_are_taken_off() {
+    let base = base();
+    let original = Checkpoint::open(base.path()).unwrap();
+    let before = values(&original, &format!("{Q}.weight"));
+    let good = factors(Q, RANK, N_IN);
+    for wrapped in [
+        good.clone().map(|mut factor| {
+            factor.name.insert_str(0, "module.");
+            factor
+        }),
+        good.map(|mut factor| {
+            factor.name = factor
+                .name
+                .replace("base_model.model.", "base_model.model._orig_mod.");
+            factor
+        }),
+    ] {
+        let adapter = adapter_with(r#"{"r": 2, "lora_alpha": 1}"#, &wrapped);
+        let checkpoint = Checkpoint::open(base.path()).unwrap();
+        let merged = checkpoint.with_lora(adapter.path()).unwrap();
+        let found = values(&merged, &format!("{Q}.weight"));
+        assert_eq!(found, updated(before.clone()));
+    }
+}
+
+#[test]
 fn an_adapter_may_be_a_safetensors_file() {
     let (base, adapter) = (base(), adapter());
     std::fs::remove_file(adapter.path().join("adapter_model.bin")).unwrap();
