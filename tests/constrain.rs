@@ -168,7 +168,7 @@ fn busy_schemas() -> Vec<(&'static str, Value)> {
         ),
         (
             "deep by reference",
-            chain(100, |next| (0..55).fold(next, |n, _| json!({ "items": n }))),
+            chain(65, |next| (0..55).fold(next, |n, _| json!({ "items": n }))),
         ),
         ("too many references", chain(600, |next| next)),
         (

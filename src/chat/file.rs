@@ -42,7 +42,7 @@ impl Conversation<'_> {
     /// Writes all turns to `path`, in place of what is there: all of it or nothing.
     ///
     /// # Errors
-    /// [`Kind::Io`](crate::Kind::Io) where it cannot be written.
+    /// [`Kind::Io`] where it cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let messages = self.turns.iter().flat_map(|turn| {
             let images = turn.pictures.iter().map(|picture| absolute(&picture.path));
@@ -73,9 +73,9 @@ impl Conversation<'_> {
     /// these turns are left out. `go_on` is asked before each picture.
     ///
     /// # Errors
-    /// [`Kind::Io`](crate::Kind::Io) where it or a picture cannot be read,
-    /// [`Kind::Input`](crate::Kind::Input) where it holds no conversation or a picture is none,
-    /// [`Kind::Interrupted`](crate::Kind::Interrupted) where it is not to go on; the conversation is
+    /// [`Kind::Io`] where it or a picture cannot be read,
+    /// [`Kind::Input`] where it holds no conversation or a picture is none,
+    /// [`Kind::Interrupted`] where it is not to go on; the conversation is
     /// as it was then.
     pub fn load(&mut self, path: &Path, go_on: &mut dyn FnMut() -> bool) -> Result<()> {
         let saved = read(path).map_err(|e| e.in_file(path))?;

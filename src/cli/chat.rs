@@ -152,7 +152,9 @@ impl<'m> Chat<'m> {
                 let (n, n_left_out) = (self.conversation.turns().len(), self.n_left_out());
                 let note = match n_left_out {
                     0 => String::new(),
-                    n => format!("; {n} of them have more pictures than the context holds"),
+                    n => {
+                        format!(" ({n} no longer read: the context has no room for their pictures)")
+                    }
                 };
                 progress::notice(&format!("{n} turns of {}{note}", path.display()));
             }

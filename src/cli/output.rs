@@ -90,7 +90,8 @@ pub fn note_of_cut(answer: &Answer, context: usize, length: &str) -> Result<Opti
     note += &match answer.stop {
         StopReason::Cancelled => return Ok(None),
         StopReason::MaxTokens => {
-            format!("at {} tokens; {length} gives more", answer.ids.len())
+            let plural = if answer.ids.len() == 1 { "" } else { "s" };
+            format!("at {} token{plural}; {length} gives more", answer.ids.len())
         }
         StopReason::ContextFull => {
             format!("where the context of {context} positions ends; --ctx-size gives more")

@@ -14,7 +14,7 @@ pub(super) const MAX_BYTES: usize = 64 << 10;
 /// The deepest value of a schema; the reader of JSON allows no more than twice that.
 const MAX_DEPTH: usize = 64;
 /// Numbers, texts, lists and objects of a schema.
-const MAX_VALUES: usize = 8000;
+const MAX_VALUES: usize = 4000;
 /// Keys of one object, elements of one list.
 const MAX_LENGTH: usize = 2000;
 /// References of a schema, each of which the engine may put in its place.
@@ -266,7 +266,7 @@ mod tests {
             &json!({ "enum": (0..3000).collect::<Vec<_>>() }),
             "3000 keys or elements",
         );
-        refused(&json!(vec![vec![0; 100]; 100]), "more than 8000 values");
+        refused(&json!(vec![vec![0; 100]; 100]), "more than 4000 values");
         refused(&json!({ "const": "x".repeat(70_000) }), "bytes of text");
         refused(&json!(vec![json!({ "$ref": "#" }); 501]), "references");
         for (keyword, value) in [
