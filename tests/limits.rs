@@ -11,6 +11,8 @@ mod golden;
 mod machine;
 #[path = "common/room.rs"]
 mod room;
+#[path = "common/tiny.rs"]
+mod tiny;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -104,6 +106,37 @@ fn a_file_beyond_the_address_space_is_refused() {
     for text in ["m.gguf", "4294967296 bytes", "address space"] {
         assert!(stderr(&output).contains(text), "{}", stderr(&output));
     }
+}
+
+/// A model that is small as a file and takes 400 MB for the pixels of a picture alone.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_picture_beyond_the_memory_is_refused_before_it_is_encoded() {
+    let room = Room::with_model();
+    let mut config = tiny::config();
+    let visual = config.visual.as_mut().unwrap();
+    visual.vit.image_size = 4096;
+    visual.vit.patch_size = 128;
+    visual.preprocess.shortest_edge = 4096;
+    visual.preprocess.crop_height = 4096;
+    visual.preprocess.crop_width = 4096;
+    fs::write(room.path("wide.gguf"), tiny::file(&config, 1)).unwrap();
+    let info = room.json(&["info", "wide.gguf", "--json"]);
+    let picture_bytes = info["picture_bytes"].as_u64().unwrap();
+    assert!(picture_bytes > 2 * 3 * 4 * 4096 * 4096, "{picture_bytes}");
+    assert!(info["memory_bytes"].as_u64().unwrap() > picture_bytes);
+    let shown = room.stdout(&["info", "wide.gguf"]);
+    assert!(shown.contains("while a picture is encoded"), "{shown}");
+
+    let text = ["-m", "wide.gguf", "-n", "1", "-t", "1", "-p"];
+    let picture = [&text[..], &["<|image|>x", "--raw", "--image", "gray.png"]].concat();
+    let text = [&text[..], &["x"]].concat();
+    let output = with_address_space(&room, 400_000, &picture);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    assert!(said.contains("for a picture"), "{said}");
+    let output = with_address_space(&room, 400_000, &text);
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 /// A model file that a process has open.

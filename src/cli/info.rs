@@ -63,8 +63,16 @@ struct Info {
     file_bytes: u64,
     context: usize,
     session_bytes: u64,
+    picture_bytes: u64,
     isa: Isa,
     expected: Option<Expected>,
+}
+
+impl Info {
+    /// Bytes of the file, of the context, and of a picture that is being encoded.
+    fn memory_bytes(&self) -> u64 {
+        self.file_bytes + self.session_bytes + self.picture_bytes
+    }
 }
 
 /// The times that a board would take.
@@ -158,6 +166,7 @@ fn gather(args: &InfoArgs, model: ModelFile) -> Result<Info> {
         file_bytes: gguf.file_bytes() as u64,
         context,
         session_bytes: Session::bytes(&model, context),
+        picture_bytes: model.picture_bytes(),
         isa,
         expected: args
             .board
@@ -196,10 +205,15 @@ fn as_text(info: &Info) -> String {
         }
     }
     text += &line("all", &total);
+    let picture = match info.picture_bytes {
+        0 => String::new(),
+        n => format!(", and {} while a picture is encoded", human_bytes(n)),
+    };
     text + &format!(
-        "\nfile         {}\nmemory       {} with a context of {}: the file, and {} besides\ninstructions {}\n",
+        "\nfile         {}\nmemory       {} with a context of {}: the file, {} for the context{picture}\n\
+         instructions {}\n",
         human_bytes(info.file_bytes),
-        human_bytes(info.file_bytes + info.session_bytes),
+        human_bytes(info.memory_bytes()),
         info.context,
         human_bytes(info.session_bytes),
         info.isa
@@ -308,7 +322,8 @@ fn as_json(info: &Info) -> Value {
         "architecture": info.architecture,
         "file_bytes": info.file_bytes,
         "context": info.context,
-        "memory_bytes": info.file_bytes + info.session_bytes,
+        "memory_bytes": info.memory_bytes(),
+        "picture_bytes": info.picture_bytes,
         "isa": info.isa.name(),
         "board": info.expected.as_ref().map(Expected::as_json),
         "template": info.template.map(|template| template.to_string()),

@@ -16,6 +16,7 @@ use crate::gguf::{Gguf, Identity};
 use crate::image::{Aspect, Exif};
 use crate::kernels::ARITHMETIC;
 use crate::model::Model;
+use crate::model::config::Config;
 use crate::model::kv_cache::CacheType;
 use crate::model::visual_config::VisualConfig;
 use crate::ops::Compute;
@@ -73,10 +74,13 @@ impl Assistant {
     /// # Errors
     /// [`Kind::Model`](crate::Kind::Model) with the key or tensor where it is no usable model.
     pub fn new(gguf: &Gguf, compute: Compute) -> Result<Self> {
+        // What no other file of the same model would have comes before how this one is stored.
+        Config::read(gguf)?;
         let template = Template::read(gguf)?;
+        let tokenizer = Tokenizer::new(Vocabulary::read(gguf)?)?;
         Ok(Assistant {
             model: Model::new(gguf, compute)?,
-            tokenizer: Tokenizer::new(Vocabulary::read(gguf)?)?,
+            tokenizer,
             template,
             sampling: Sampling::read(gguf)?,
             identity: Identity::new(gguf),
@@ -143,7 +147,11 @@ impl Assistant {
         self.model.compute().threads.enter(|| {
             self.identity.check_unchanged()?;
             let plan = self.plan(request)?;
-            memory.reserve(&self.model, plan.n_prompt + plan.max_tokens)?;
+            let beside = match request.pictures.is_empty() {
+                true => 0,
+                false => self.model.picture_bytes(),
+            };
+            memory.reserve_beside(&self.model, plan.n_prompt + plan.max_tokens, beside)?;
             Run::new(self, memory, request, &plan, listener)?.answer()
         })
     }

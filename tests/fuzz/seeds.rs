@@ -30,6 +30,21 @@ pub fn json() -> Vec<Vec<u8>> {
         .zip(&DESCRIPTIONS[..4])
         .map(|(number, name)| [vec![number], of_checkpoint(name)].concat())
         .collect();
+    seeds.push(
+        [
+            b"\x01",
+            &br#"{"legacy": false, "additional_special_tokens": ["</s>", {"content": "<s>"}],
+                "added_tokens_decoder": {"0": {"content": "<unk>", "special": true},
+                "767": {"content": "[PAD767]", "lstrip": true, "special": false}}}"#[..],
+        ]
+        .concat(),
+    );
+    seeds.push(b"\x05{\"<s>\": 1, \"<unk>\": 0}".to_vec());
+    seeds.push(
+        b"\x00{\"model_type\": \"mplug_owl2\", \"rope_parameters\": {\"rope_theta\": 5e5, \
+          \"rope_type\": \"linear\", \"factor\": 2.0}, \"layer_types\": [\"full_attention\"]}"
+            .to_vec(),
+    );
     seeds.push(b"\x04{\"weight_map\": {\"lm_head.weight\": \"model.safetensors\"}}".to_vec());
     seeds
 }
@@ -104,8 +119,36 @@ pub fn text() -> Vec<Vec<u8>> {
         "<s>a cat</s>",
         "\u{2581}\u{e9} \u{732b}\n\0",
         "<unk><|image|>",
+        " <a><a>\u{e9}  <a <a> ",
     ];
     seeds.map(|text| text.as_bytes().repeat(3)).into()
+}
+
+/// A vocabulary in the format of the `tokenizers` package, with strings and pairs as merges, and
+/// added tokens.
+pub fn tokenizer_json() -> Vec<Vec<u8>> {
+    let whole = read("tests/golden/checkpoints/tiny/tokenizer.json");
+    let mut vocab: serde_json::Map<_, _> = (0..256u32)
+        .map(|byte| (format!("<0x{byte:02X}>"), (byte + 3).into()))
+        .collect();
+    for (id, text) in ["<unk>", "<s>", "</s>"].into_iter().enumerate() {
+        vocab.insert(text.into(), id.into());
+    }
+    for (id, text) in (259u32..).zip(["a", "b", "\u{2581}", "ab", "\u{2581}a"]) {
+        vocab.insert(text.into(), id.into());
+    }
+    let small = serde_json::json!({
+        "added_tokens": [
+            {"id": 1, "content": "<s>", "special": true},
+            {"id": 300, "content": "<loc>", "rstrip": true, "special": false},
+        ],
+        "normalizer": null,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u{2581}",
+            "prepend_scheme": "first", "split": false},
+        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
+            "vocab": vocab, "merges": [["a", "b"], ["\u{2581}", "a"]]},
+    });
+    vec![whole, small.to_string().into()]
 }
 
 /// A vocabulary.

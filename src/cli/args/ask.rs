@@ -72,7 +72,8 @@ pub(in crate::cli) struct PromptArgs {
     #[arg(long, value_name = "NAME")]
     pub template: Option<crate::prompt::Template>,
 
-    /// Take the prompt as it is, without a template; `<s>`, `</s>` and `<|image|>` in it count
+    /// Take the prompt as it is, without a template; `<s>`, `</s>`, the model's other control tokens
+    /// and `<|image|>` in it count
     #[arg(long, conflicts_with = "template")]
     pub raw: bool,
 }
