@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use owl2::Kind;
-use owl2::image::{Exif, Limits, Picture, open};
+use owl2::image::{Reading, Limits, Picture, open};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/image");
 
@@ -47,9 +47,9 @@ fn expected(folder: &str, path: &Path) -> PathBuf {
 }
 
 /// What is wrong with the decoded pixels, if anything.
-fn difference(path: &Path, exif: Exif, expected: &Path) -> Option<String> {
+fn difference(path: &Path, reading: Reading, expected: &Path) -> Option<String> {
     let name = path.file_name().unwrap().to_str().unwrap();
-    let picture = match open(path, exif, &Limits::default()) {
+    let picture = match open(path, reading, &Limits::default()) {
         Ok(picture) => picture,
         Err(e) => return Some(e.to_string()),
     };
@@ -66,7 +66,7 @@ fn difference(path: &Path, exif: Exif, expected: &Path) -> Option<String> {
 fn decodes_as_pillow_does() {
     let failures: Vec<String> = pictures()
         .iter()
-        .filter_map(|path| difference(path, Exif::Ignore, &expected("rgb", path)))
+        .filter_map(|path| difference(path, Reading::Reference, &expected("rgb", path)))
         .collect();
     assert!(failures.is_empty(), "{failures:#?}");
 }
@@ -81,7 +81,7 @@ fn turns_upright_as_pillow_does() {
     let stored = stored.iter().map(|path| (path, expected("rgb", path)));
     let failures: Vec<String> = turned
         .chain(stored)
-        .filter_map(|(path, expected)| difference(path, Exif::Apply, &expected))
+        .filter_map(|(path, expected)| difference(path, Reading::Shown, &expected))
         .collect();
     assert!(failures.is_empty(), "{failures:#?}");
 }
@@ -91,7 +91,7 @@ fn says_what_is_wrong_with_which_file() {
     let folder = tempfile::tempdir().unwrap();
     let fails = |name: &str, limits: &Limits| {
         let path = folder.path().join(name);
-        let error = open(&path, Exif::Apply, limits).unwrap_err();
+        let error = open(&path, Reading::Shown, limits).unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
         (error.kind(), error.to_string())
     };
@@ -132,7 +132,7 @@ fn tells_formats_by_content() {
     let path = folder.path().join("photo.jpg");
     let source = Path::new(FIXTURES).join("rgba.png");
     fs::copy(&source, &path).unwrap();
-    let picture = open(&path, Exif::Apply, &Limits::default()).unwrap();
+    let picture = open(&path, Reading::Shown, &Limits::default()).unwrap();
     assert_eq!(picture, read_ppm(&expected("rgb", &source)));
 }
 
@@ -143,7 +143,7 @@ fn stops_reading_what_has_no_end() {
         max_file_bytes: 1 << 20,
         ..Limits::default()
     };
-    let error = open(Path::new("/dev/zero"), Exif::Apply, &limits).unwrap_err();
+    let error = open(Path::new("/dev/zero"), Reading::Shown, &limits).unwrap_err();
     assert_eq!(error.kind(), Kind::Input);
     assert!(error.to_string().contains("/dev/zero"), "{error}");
 }
