@@ -48,7 +48,7 @@ const EDGE: usize = 8;
 const MAX_SCANS: usize = 200;
 
 /// A picture of which more than one part in this many is missing is not answered about.
-const MAX_LOST: usize = 8;
+const MAX_LOST: usize = 2;
 
 /// What the headers of a file say, before anything is decoded.
 struct Header {
@@ -196,11 +196,29 @@ impl<'a> Decoder<'a> {
             output.strip(row, &coefficients, &quants);
         }
         let lost = pass.finish();
-        // Anything wrong up to the end is a sign of damage, and Pillow looks too.
-        if self.next_scan()?.is_some() {
-            return Err(bad("a scan follows the whole picture"));
-        }
+        self.check_end()?;
         output.finish(lost)
+    }
+
+    /// Goes on to the end after all pixels are there. Anything wrong is a sign of damage, and Pillow
+    /// looks too; but it takes a file that ends before it should.
+    fn check_end(&mut self) -> Result<()> {
+        loop {
+            let marker = match self.segments.next_marker() {
+                Err(_) if self.segments.is_truncated => return Ok(()),
+                marker => marker?,
+            };
+            match marker {
+                Marker::EndOfImage => return Ok(()),
+                Marker::Alone => {}
+                Marker::Frame(_) => return Err(bad("it has two frame headers")),
+                Marker::Scan => return Err(bad("a scan follows the whole picture")),
+                Marker::Segment(code) => match self.segments.segment() {
+                    Err(_) if !Tables::are_in(code) => return Ok(()),
+                    segment => self.tables.read(code, segment?)?,
+                },
+            }
+        }
     }
 
     /// A picture whose coefficients are spread over several scans.

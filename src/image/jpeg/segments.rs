@@ -1,7 +1,7 @@
 //! Markers, and the segments of tables between them.
 
 use super::{BLOCK, bad};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Where in a block the coefficients of a file go. Run lengths of a damaged file may lead up to 15
 /// beyond the end, all of which go to the last place.
@@ -46,6 +46,8 @@ pub(super) struct Segments<'a> {
     at: usize,
     /// A marker that entropy-coded data ran into and that nobody has dealt with.
     pub pending: Option<u8>,
+    /// Whether more was asked for than there is.
+    pub is_truncated: bool,
 }
 
 impl<'a> Segments<'a> {
@@ -57,13 +59,14 @@ impl<'a> Segments<'a> {
             bytes,
             at: 2,
             pending: None,
+            is_truncated: false,
         })
     }
 
     fn byte(&mut self) -> Result<u8> {
         let byte = self.bytes.get(self.at).copied();
         self.at += 1;
-        byte.ok_or_else(|| bad("the file is truncated"))
+        byte.ok_or_else(|| self.truncated())
     }
 
     /// The code of the next marker. Bytes before it are skipped, as libjpeg and Pillow do.
@@ -114,7 +117,12 @@ impl<'a> Segments<'a> {
         let len = len.saturating_sub(2);
         let segment = self.bytes.get(self.at..self.at + len);
         self.at += len;
-        segment.ok_or_else(|| bad("the file is truncated"))
+        segment.ok_or_else(|| self.truncated())
+    }
+
+    fn truncated(&mut self) -> Error {
+        self.is_truncated = true;
+        bad("the file is truncated")
     }
 
     /// The next byte of entropy-coded data; `None` from the next marker on, which is then pending.
@@ -211,6 +219,11 @@ impl Tables {
     pub fn quant(&self, slot: usize) -> Result<[u16; BLOCK]> {
         let table = self.quant.get(slot).copied().flatten();
         table.ok_or_else(|| bad(format!("the quantization table {slot} is missing")))
+    }
+
+    /// Whether segments of this code hold tables, rather than notes and data of applications.
+    pub fn are_in(code: u8) -> bool {
+        matches!(code, 0xc4 | 0xcc | 0xdb | 0xdd)
     }
 
     /// Takes in what the segment `code` holds.
