@@ -23,7 +23,7 @@ pub use aspect::Aspect;
 pub(crate) use decode::content;
 pub use decode::{Limits, Reading, decode, open};
 pub use preprocess::Preprocess;
-pub(crate) use sniff::{Content, FORMATS};
+pub(crate) use sniff::{Content, FORMATS, is_named_like_a_picture};
 
 use crate::error::{Error, Result};
 use resize::{Axis, resize};
@@ -81,7 +81,7 @@ impl Picture {
         Limits::default().check(width, height)?;
         let columns = Axis::new(self.width, width, 0..width);
         let rows = Axis::new(self.height, height, 0..height);
-        Self::from_rgb(width, height, resize(self, &columns, &rows))
+        Self::from_rgb(width, height, resize(self, &columns, &rows)?)
     }
 
     /// Row `y`: `[width, 3]`.

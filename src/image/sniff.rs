@@ -1,6 +1,7 @@
 //! What a file is, told by its content.
 
 use std::fmt;
+use std::path::Path;
 
 /// A picture format that can be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +51,8 @@ pub(crate) struct Foreign {
     pub name: &'static str,
     /// The command that makes a picture of it that can be.
     pub command: &'static str,
+    /// Whether it is a picture first of all, unlike a video or a document.
+    pub is_picture: bool,
 }
 
 /// Bytes of the beginning of a file that [`content`] wants to see.
@@ -84,9 +87,9 @@ const BEGINNINGS: &[(&[u8], Content)] = &[
     (b"II\xbc\x01", foreign("JPEG XR", MAGICK)),
     (b"8BPS", foreign("PSD (Photoshop)", "magick 'IN[0]' OUT.png")),
     (b"gimp xcf ", foreign("XCF (GIMP)", MAGICK)),
-    (b"%PDF", foreign("PDF", "pdftoppm -png IN OUT")),
-    (b"%!PS", foreign("PostScript", MAGICK)),
-    (b"\xc5\xd0\xd3\xc6", foreign("PostScript", MAGICK)),
+    (b"%PDF", other("PDF", "pdftoppm -png IN OUT")),
+    (b"%!PS", other("PostScript", MAGICK)),
+    (b"\xc5\xd0\xd3\xc6", other("PostScript", MAGICK)),
     (b"\0\0\x01\0", foreign("ICO", "magick 'IN[0]' OUT.png")),
     (b"\0\0\x02\0", foreign("CUR", "magick 'IN[0]' OUT.png")),
     (b"icns", foreign("ICNS", MAGICK)),
@@ -100,7 +103,7 @@ const BEGINNINGS: &[(&[u8], Content)] = &[
     (b"AT&TFORM", foreign("DjVu", "ddjvu -format=tiff IN OUT.tif")),
     (b"SIMPLE  =", foreign("FITS", MAGICK)),
     (b"\xd7\xcd\xc6\x9a", foreign("WMF", MAGICK)),
-    (b"\x1a\x45\xdf\xa3", foreign("a Matroska video", VIDEO)),
+    (b"\x1a\x45\xdf\xa3", other("a Matroska video", VIDEO)),
     (b"version https://git-lfs", Content::Other("a Git LFS pointer: run git lfs pull")),
     (b"GGUF", Content::Other("a model file")),
     (b"PK\x03\x04", Content::Other("a ZIP archive or office document")),
@@ -110,7 +113,31 @@ const BEGINNINGS: &[(&[u8], Content)] = &[
 ];
 
 const fn foreign(name: &'static str, command: &'static str) -> Content {
-    Content::Foreign(Foreign { name, command })
+    Content::Foreign(Foreign {
+        name,
+        command,
+        is_picture: true,
+    })
+}
+
+const fn other(name: &'static str, command: &'static str) -> Content {
+    Content::Foreign(Foreign {
+        name,
+        command,
+        is_picture: false,
+    })
+}
+
+/// How the names of pictures end, those that can be decoded.
+const EXTENSIONS: [&str; 14] = [
+    "jpg", "jpeg", "jpe", "jfif", "jif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff",
+    "qoi",
+];
+
+/// Whether a file is named like a picture that can be decoded.
+pub(crate) fn is_named_like_a_picture(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|name| EXTENSIONS.iter().any(|known| name.eq_ignore_ascii_case(known)))
 }
 
 /// What the file is that begins with `head`: [`HEAD`] bytes of it, or all.
@@ -132,7 +159,7 @@ pub(crate) fn content(head: &[u8]) -> Content {
 fn riff(head: &[u8]) -> Content {
     match head.get(8..12) {
         Some(b"WEBP") => Content::Picture(Format::WebP),
-        Some(b"AVI ") => foreign("an AVI video", VIDEO),
+        Some(b"AVI ") => other("an AVI video", VIDEO),
         _ => Content::Other("a RIFF file without a picture"),
     }
 }
@@ -155,7 +182,7 @@ fn boxes(head: &[u8]) -> Content {
     } else if &major == b"jp2 " {
         foreign("JPEG 2000", MAGICK)
     } else {
-        foreign("a video", VIDEO)
+        other("a video", VIDEO)
     }
 }
 
