@@ -190,7 +190,7 @@ impl LeftOut {
             Err(_) if is_named_like_a_picture(path) => return false,
             Err(_) => Content::Unknown,
             Ok(None) => {
-                self.count("neither files nor folders", None);
+                self.count("that are pipes, devices or links to folders", None);
                 return true;
             }
             Ok(Some(Content::Picture(_))) => return false,
@@ -202,7 +202,7 @@ impl LeftOut {
                 self.n_pictures += 1;
                 self.count(foreign.name, Some(foreign.command));
             }
-            _ => self.count("no pictures", None),
+            _ => self.count("without a picture", None),
         }
         true
     }

@@ -23,7 +23,10 @@ pub(super) fn picture(format: Format, task: &Task<'_>) -> Result<Picture> {
     let bytes = Cursor::new(task.bytes);
     match format {
         Format::WebP => decode(format, task, WebPDecoder::new(bytes)),
-        Format::Bmp => decode(format, task, BmpDecoder::new(bytes)),
+        Format::Bmp => {
+            check_bmp(task.bytes)?;
+            decode(format, task, BmpDecoder::new(bytes))
+        }
         Format::Qoi => decode(format, task, QoiDecoder::new(bytes)),
         Format::Tiff => {
             check_tiff(task.bytes)?;
@@ -58,7 +61,8 @@ fn decode(
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(working);
     decoder.set_limits(limits).map_err(failed)?;
-    let layout = layout(format, color, decoder.original_color_type()).ok_or_else(|| {
+    let layout = layout(format, task.bytes, color, decoder.original_color_type());
+    let layout = layout.ok_or_else(|| {
         damaged(format, format!("pixels of type {color:?} are not supported"))
     })?;
     let mut samples = zeros(samples)?;
@@ -67,7 +71,14 @@ fn decode(
 }
 
 /// How the decoder gives pixels. 16-bit samples are in the machine's byte order.
-fn layout(format: Format, color: ColorType, stored: ExtendedColorType) -> Option<Layout> {
+fn layout(
+    format: Format,
+    bytes: &[u8],
+    color: ColorType,
+    stored: ExtendedColorType,
+) -> Option<Layout> {
+    /// What the fourth channel of a TIFF file is: 1 for alpha that colours are multiplied by.
+    const EXTRA_SAMPLES: u32 = 338;
     let (channels, depth) = match color {
         ColorType::L8 => (1, Depth::Eight),
         ColorType::La8 => (2, Depth::Eight),
@@ -83,7 +94,27 @@ fn layout(format: Format, color: ColorType, stored: ExtendedColorType) -> Option
         channels,
         depth,
         is_clipped: format == Format::Tiff && stored == ExtendedColorType::L16,
+        is_premultiplied: format == Format::Tiff && tiff_number(bytes, EXTRA_SAMPLES) == Some(1),
     })
+}
+
+/// Refuses BMP files whose pixels would be read out of their own headers.
+fn check_bmp(bytes: &[u8]) -> Result<()> {
+    const FILE_HEADER: u64 = 14;
+    let number = |at: usize, len: usize| {
+        let bytes = bytes.get(at..at + len).unwrap_or_default();
+        bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+    };
+    let (offset, header) = (number(10, 4), number(14, 4));
+    // Older headers do not say how many colours there are.
+    let palette = match (number(28, 2), header) {
+        (bits @ 1..=8, 40..) => 4 * number(46, 4).min(1 << bits),
+        _ => 0,
+    };
+    match offset < FILE_HEADER + header + palette {
+        true => Err(damaged(Format::Bmp, "its pixels begin inside of its headers")),
+        false => Ok(()),
+    }
 }
 
 /// Refuses TIFF files that would be decoded into something else than what they show.

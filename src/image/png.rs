@@ -13,8 +13,8 @@ use super::sniff::Format;
 use super::{CHANNELS, Picture};
 use crate::error::{Error, Result};
 
-/// Rows that the decoder holds at its peak, by the sizes that its buffer grows to.
-const ROWS_HELD: u64 = 12;
+/// Rows that the decoder holds at its peak: two were seen, and its buffer may double as it grows.
+const ROWS_HELD: u64 = 4;
 
 /// What the decoder holds beside rows.
 const HELD: u64 = 1 << 20;
@@ -36,8 +36,8 @@ pub(super) fn picture(task: &Task<'_>) -> Result<Picture> {
         true => expanded.saturating_mul(height as u64),
         false => expanded,
     };
-    let held = ROWS_HELD.saturating_mul(row_bytes).min(8 * row_bytes + 8 * HELD);
-    let working = whole.saturating_add(held).saturating_add(HELD);
+    let held = ROWS_HELD.saturating_mul(row_bytes).saturating_add(HELD);
+    let working = whole.saturating_add(held);
     task.admit(width, height, working)?;
     decoder.set_limits(Limits {
         bytes: usize::try_from(working).unwrap_or(usize::MAX),
@@ -60,6 +60,7 @@ pub(super) fn picture(task: &Task<'_>) -> Result<Picture> {
         },
         // Without a channel of alpha in the file, where a transparent colour makes one.
         is_clipped: is_gray,
+        is_premultiplied: false,
     };
     if is_interlaced {
         let len = (layout.bytes() * width) as u64 * height as u64;

@@ -13,6 +13,8 @@ pub(super) struct Layout {
     /// Whether the reference clips 16-bit samples, as Pillow does for gray without a channel of
     /// alpha.
     pub is_clipped: bool,
+    /// Whether colours have been multiplied by alpha.
+    pub is_premultiplied: bool,
 }
 
 /// Bits of a sample, and the order of its bytes.
@@ -70,6 +72,7 @@ impl Layout {
             channels: CHANNELS,
             depth: Depth::Eight,
             is_clipped: false,
+            is_premultiplied: false,
         }
     }
 
@@ -96,9 +99,12 @@ impl Layout {
             3 => ([sample(0), sample(1), sample(2)], None),
             _ => ([sample(0), sample(1), sample(2)], Some(3)),
         };
-        match alpha {
-            Some(alpha) if !is_reference => on_white(color, sample(alpha)),
-            _ => color,
+        match (alpha, self.is_premultiplied) {
+            (None, _) => color,
+            (Some(_), false) if is_reference => color,
+            (Some(alpha), false) => on_white(color, sample(alpha)),
+            (Some(alpha), true) if is_reference => divided(color, sample(alpha)),
+            (Some(alpha), true) => color.map(|value| value.saturating_add(255 - sample(alpha))),
         }
     }
 }
@@ -108,6 +114,14 @@ fn on_white(color: [u8; CHANNELS], alpha: u8) -> [u8; CHANNELS] {
     let alpha = u16::from(alpha);
     // At most 255 times 255, and half.
     color.map(|value| ((u16::from(value) * alpha + 255 * (255 - alpha) + 127) / 255) as u8)
+}
+
+/// A colour before it was multiplied by alpha, rounded as Pillow rounds.
+fn divided(color: [u8; CHANNELS], alpha: u8) -> [u8; CHANNELS] {
+    match alpha {
+        0 | 255 => color,
+        _ => color.map(|value| (255 * u16::from(value) / u16::from(alpha)).min(255) as u8),
+    }
 }
 
 #[cfg(test)]
@@ -120,6 +134,7 @@ mod tests {
             channels: 4,
             depth: Depth::Eight,
             is_clipped: false,
+            is_premultiplied: false,
         };
         let samples = vec![10, 20, 30, 255, 10, 20, 30, 0, 0, 100, 255, 128];
         let pixels = |reading| {
@@ -134,12 +149,29 @@ mod tests {
     }
 
     #[test]
+    fn premultiplied_colours_are_not_multiplied_again() {
+        let layout = Layout {
+            channels: 4,
+            depth: Depth::Eight,
+            is_clipped: false,
+            is_premultiplied: true,
+        };
+        let pixels = |reading| {
+            let samples = vec![10, 20, 30, 255, 0, 0, 0, 0, 0, 50, 128, 128];
+            layout.picture(reading, 3, 1, samples).unwrap().rgb().to_vec()
+        };
+        assert_eq!(pixels(Reading::Shown), [10, 20, 30, 255, 255, 255, 127, 177, 255]);
+        assert_eq!(pixels(Reading::Reference), [10, 20, 30, 0, 0, 0, 0, 99, 255]);
+    }
+
+    #[test]
     fn sixteen_bits_are_scaled_and_gray_clipped_for_the_reference() {
         for is_clipped in [false, true] {
             let layout = Layout {
                 channels: 1,
                 depth: Depth::SixteenBig,
                 is_clipped,
+                is_premultiplied: false,
             };
             let samples = vec![0x12, 0xff, 0x00, 0x34, 0xff, 0x00];
             let pixels = |reading| {
