@@ -41,7 +41,13 @@ pub(super) fn transform(block: &[i16; BLOCK], quant: &[u16; BLOCK]) -> [[u8; EDG
         let sample = (between + (1 << (BETWEEN + 2))) >> (BETWEEN + 3);
         return [[level(sample); EDGE]; EDGE];
     }
-    pass::<{ FRACTION - BETWEEN }>(&mut rows);
+    if block[EDGE..].iter().all(|&coefficient| coefficient == 0) {
+        // The first pass has constants to transform. They overflow, where its sums saturate.
+        let constants = rows[0].map(|value| value << BETWEEN);
+        rows = [constants; EDGE];
+    } else {
+        pass::<{ FRACTION - BETWEEN }>(&mut rows);
+    }
     transpose(&mut rows);
     pass::<{ FRACTION + BETWEEN + 3 }>(&mut rows);
     transpose(&mut rows);
@@ -82,9 +88,8 @@ fn pass<const SHIFT: u32>(rows: &mut Rows) {
         let (z3, z4) = (sum(3, 7), sum(1, 5));
         let odd_3 = (z3 * (F_1_175 - F_1_961)).wrapping_add(z4 * F_1_175);
         let odd_4 = (z3 * F_1_175).wrapping_add(z4 * (F_1_175 - F_0_390));
-        let pair = |a: usize, fa: i32, b: usize, fb: i32| {
-            (value(a) * fa).wrapping_add(value(b) * fb)
-        };
+        let pair =
+            |a: usize, fa: i32, b: usize, fb: i32| (value(a) * fa).wrapping_add(value(b) * fb);
         let odds = [
             pair(1, F_1_501 - F_0_899, 7, -F_0_899).wrapping_add(odd_4),
             pair(3, F_3_072 - F_2_562, 5, -F_2_562).wrapping_add(odd_3),
