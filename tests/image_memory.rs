@@ -179,3 +179,39 @@ fn no_picture_ends_the_program_for_want_of_memory() {
         assert_ne!(codes[SPACES.len() - 1], 6, "{name}: {codes:?}");
     }
 }
+
+#[test]
+fn a_picture_that_is_too_large_does_not_stop_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let save = |name: &str, edge: u32| {
+        let picture = RgbImage::from_pixel(edge, edge, image::Rgb([9, 9, 9]));
+        picture
+            .save_with_format(folder.path().join(name), ImageFormat::Tiff)
+            .unwrap();
+    };
+    save("large.tiff", 2500);
+    save("small.tiff", 20);
+    let mut command = Command::new("sh");
+    command.current_dir(folder.path());
+    command.args(["-c", "ulimit -v 100000 && exec \"$0\" \"$@\""]);
+    command.arg(env!("CARGO_BIN_EXE_owl2"));
+    command.args([
+        "-t",
+        "1",
+        "-n",
+        "1",
+        "-p",
+        "x",
+        "--each",
+        "large.tiff",
+        "small.tiff",
+    ]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("large.tiff: the picture of 2500x2500 pixels takes"),
+        "{said}"
+    );
+    assert!(output.stdout.starts_with(b"small.tiff: "), "{said}");
+}

@@ -85,7 +85,7 @@ fn one<'m>(
     let answer = assistant.answer_from(memory, &request, &mut |event| output.receive(event));
     let mut is_read = output.finish(answer.is_ok())?;
     let answer = match answer {
-        Err(error) if !matches!(error.kind(), Kind::Input | Kind::Io) => return Err(error),
+        Err(error) if !is_of_one(&error) => return Err(error),
         answer => answer,
     };
     if args.output.json && is_read {
@@ -99,6 +99,16 @@ fn one<'m>(
             Outcome::Answered
         }
     })
+}
+
+/// Whether an error is about one picture, so that another may do better.
+fn is_of_one(error: &Error) -> bool {
+    match error.kind() {
+        Kind::Input | Kind::Io => true,
+        // A picture that is too large names its file, a context that is too long does not.
+        Kind::Capacity => error.file().is_some(),
+        _ => false,
+    }
 }
 
 /// The outcome as one line of JSON.

@@ -175,7 +175,10 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
         Format::Jpeg => jpeg::picture(&task),
         Format::Png => png::picture(&task),
         Format::Gif => gif::picture(&task),
-        Format::WebP | Format::Bmp | Format::Tiff | Format::Qoi => others::picture(format, &task),
+        Format::WebP => others::webp(&task),
+        Format::Bmp => others::bmp(&task),
+        Format::Tiff => others::tiff(&task),
+        Format::Qoi => others::qoi(&task),
     })
     .unwrap_or_else(|_| Err(damaged(format, "the decoder gave up on it")))?;
     orientation.apply(picture)

@@ -77,8 +77,8 @@ const BEGINNINGS: &[(&[u8], Content)] = &[
     (b"FUJIFILMCCD-RAW", foreign("a Fujifilm camera file", RAW)),
     (b"II*\0", Content::Picture(Format::Tiff)),
     (b"MM\0*", Content::Picture(Format::Tiff)),
-    (b"II+\0", Content::Picture(Format::Tiff)),
-    (b"MM\0+", Content::Picture(Format::Tiff)),
+    (b"II+\0", foreign("BigTIFF", "magick 'IN[0]' OUT.png")),
+    (b"MM\0+", foreign("BigTIFF", "magick 'IN[0]' OUT.png")),
     (b"\xff\x0a", foreign("JPEG XL", "djxl IN OUT.png")),
     (
         b"\0\0\0\x0cJXL \r\n\x87\n",
