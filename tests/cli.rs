@@ -43,7 +43,7 @@ fn answers_are_those_of_the_reference() {
 fn check_case(golden: &Golden, room: &Room, at: &str, entry: &Value, images: &[&str]) {
     let wanted = golden.tensors(text(&entry["file"])).i64s("gen_ids");
     let n = wanted.len().to_string();
-    let mut args = vec!["-m", "m.gguf", "-n", &n, "--no-exif", "--json"];
+    let mut args = vec!["-m", "m.gguf", "-n", &n, "--reference-pixels", "--json"];
     args.extend(["--aspect", entry["aspect"].as_str().unwrap_or("crop")]);
     let pictures: Vec<String> = images
         .iter()

@@ -96,14 +96,17 @@ fn header(bytes: &[u8]) -> Result<Header> {
 }
 
 /// The contents of the segments up to the first scan where EXIF and XMP data are, as far as they
-/// can be read.
+/// can be read, and no more than any writer makes.
 pub(super) fn application_segments(bytes: &[u8]) -> Vec<&[u8]> {
     const APP1: u8 = 0xe1;
+    const MOST: usize = 64;
     let mut found = Vec::new();
     let Ok(mut segments) = Segments::new(bytes) else {
         return found;
     };
-    while let Ok(marker) = segments.next_marker() {
+    while found.len() < MOST
+        && let Ok(marker) = segments.next_marker()
+    {
         match marker {
             Marker::EndOfImage | Marker::Scan => break,
             Marker::Alone => {}

@@ -59,7 +59,11 @@ fn decode(
     let (width, height) = (width as usize, height as usize);
     let color = decoder.color_type();
     let samples = decoder.total_bytes();
-    let per_pixel = |bytes: u64| bytes.saturating_mul(width as u64).saturating_mul(height as u64);
+    let per_pixel = |bytes: u64| {
+        bytes
+            .saturating_mul(width as u64)
+            .saturating_mul(height as u64)
+    };
     // What is held at once, by reading the decoders and by `tests/image_memory.rs`.
     let working = match format {
         // The frame as 32-bit pixels, or its planes and those of alpha; an animation's canvas too.
