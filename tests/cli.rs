@@ -199,6 +199,16 @@ fn exif_and_aspect_change_what_is_seen() {
         answer(&turned),
         answer(&[&turned[..], &["--no-exif"]].concat())
     );
+    // What both are about is turned in the same way.
+    assert_eq!(
+        answer(&[&turned[..], &["--no-exif"]].concat()),
+        answer(&[&turned[..], &["--reference-pixels"]].concat())
+    );
+    let alpha = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/image/rgba.png");
+    assert_ne!(
+        answer(&["--image", alpha]),
+        answer(&["--image", alpha, "--reference-pixels"])
+    );
     let wide = ["--image", "wide_rgb.png", "--aspect"];
     let squashed = answer(&[&wide[..], &["squash"]].concat());
     assert_ne!(squashed, answer(&[&wide[..], &["pad"]].concat()));

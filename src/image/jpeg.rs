@@ -6,9 +6,9 @@
 //! file has the very pixels that Pillow shows.
 //!
 //! What is damaged is read as libjpeg reads it, and refused where Pillow refuses it; beyond that a
-//! file is refused where it has no end, where a progressive picture is unfinished (libjpeg would
-//! make up smooth blocks), and where [`MAX_LOST`] of the picture is missing. The tests hold
-//! decoders to this that `docs/pictures.md` names.
+//! file is refused where a progressive picture is unfinished (libjpeg would make up smooth blocks),
+//! and where much of the picture is missing ([`MAX_LOST`]). `docs/pictures.md` says why this is no
+//! library's decoder.
 //!
 //! A file of one scan is decoded a row of blocks at a time and needs memory for little but the
 //! result; one of several scans needs all coefficients at once ([`Header::working_bytes`]).
