@@ -13,10 +13,7 @@ const WIDTH: u32 = 2400;
 const HEIGHT: u32 = 2000;
 
 /// Limits of the address space, in KiB: from less than any of the pictures takes to enough for all.
-const SPACES: [usize; 12] = [
-    50_000, 60_000, 70_000, 80_000, 90_000, 100_000, 110_000, 120_000, 140_000, 160_000, 200_000,
-    400_000,
-];
+const SPACES: [usize; 7] = [55_000, 70_000, 85_000, 100_000, 120_000, 160_000, 400_000];
 
 fn ask(folder: &Path, name: &str, kib: usize) -> Output {
     let mut command = Command::new("sh");

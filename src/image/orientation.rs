@@ -160,7 +160,7 @@ fn of_png(bytes: &[u8]) -> Notes {
                     notes.xmp = notes.xmp.or(xmp_number(&profile));
                 }
                 b"Raw profile type xmp" => {
-                    notes.xmp = notes.xmp.or(xmp_number(&raw_profile(&text)));
+                    notes.xmp = notes.xmp.or(xmp_number(raw_profile(&text)));
                 }
                 _ => notes.xmp = notes.xmp.or(xmp_number(&text)),
             }
