@@ -20,10 +20,12 @@ mod samples;
 mod sniff;
 
 pub use aspect::Aspect;
+#[cfg(feature = "cli")]
 pub(crate) use decode::content;
 pub use decode::{Limits, Reading, decode, open};
 pub use preprocess::Preprocess;
-pub(crate) use sniff::{Content, FORMATS, is_named_like_a_picture};
+#[cfg(feature = "cli")]
+pub(crate) use sniff::{Content, FORMATS};
 
 use crate::error::{Error, Result};
 use resize::{Axis, resize};

@@ -11,9 +11,25 @@ use crate::cli::cache::CacheFile;
 use crate::cli::output::{self, Output};
 use crate::cli::{ask, print, progress};
 use crate::error::{Error, Kind, Result};
-use crate::image::{self, Content, FORMATS, is_named_like_a_picture};
+use crate::image::{self, Content, FORMATS};
 use crate::request::{Answer, Assistant, Request, Source};
 use crate::reuse::Memory;
+
+/// How the names of pictures end, those that can be decoded.
+const EXTENSIONS: [&str; 14] = [
+    "jpg", "jpeg", "jpe", "jfif", "jif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff",
+    "qoi",
+];
+
+/// Whether a file is named like a picture that can be decoded.
+fn is_named_like_a_picture(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|name| {
+        EXTENSIONS
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known))
+    })
+}
 
 /// What became of the question about one picture.
 enum Outcome {

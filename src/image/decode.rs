@@ -92,6 +92,7 @@ pub fn open(path: &Path, reading: Reading, limits: &Limits) -> Result<Picture> {
 }
 
 /// What the file at `path` is, by its content; `None` where it is no regular file.
+#[cfg(feature = "cli")]
 pub(crate) fn content(path: &Path) -> Result<Option<Content>> {
     let failed = |e| Error::io("cannot read", path, e);
     if !fs::metadata(path).map_err(failed)?.is_file() {
