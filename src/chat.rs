@@ -94,8 +94,8 @@ impl<'m> Conversation<'m> {
 
     fn picture(&self, path: &Path) -> Result<Picture> {
         let source = Source::File(path.to_owned());
-        let (aspect, exif) = (self.settings.aspect, self.settings.exif);
-        let pixels = self.assistant.pixels(&source, aspect, exif)?;
+        let (aspect, reading) = (self.settings.aspect, self.settings.reading);
+        let pixels = self.assistant.pixels(&source, aspect, reading)?;
         // A picture that is there already is held once, whatever its file is called.
         let of_turns = self.turns.iter().flat_map(|turn| &turn.pictures);
         let mut held = of_turns.chain(&self.attached);

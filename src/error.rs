@@ -177,6 +177,11 @@ impl Error {
         self.0.kind
     }
 
+    /// The file it is about, if one is known.
+    pub fn file(&self) -> Option<&str> {
+        self.0.file.as_deref()
+    }
+
     /// The tensor, key or flag it is about, if one is known.
     pub fn subject(&self) -> Option<&Subject> {
         self.0.subject.as_ref()

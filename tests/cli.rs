@@ -43,7 +43,7 @@ fn answers_are_those_of_the_reference() {
 fn check_case(golden: &Golden, room: &Room, at: &str, entry: &Value, images: &[&str]) {
     let wanted = golden.tensors(text(&entry["file"])).i64s("gen_ids");
     let n = wanted.len().to_string();
-    let mut args = vec!["-m", "m.gguf", "-n", &n, "--no-exif", "--json"];
+    let mut args = vec!["-m", "m.gguf", "-n", &n, "--reference-pixels", "--json"];
     args.extend(["--aspect", entry["aspect"].as_str().unwrap_or("crop")]);
     let pictures: Vec<String> = images
         .iter()
@@ -198,6 +198,16 @@ fn exif_and_aspect_change_what_is_seen() {
     assert_ne!(
         answer(&turned),
         answer(&[&turned[..], &["--no-exif"]].concat())
+    );
+    // What both are about is turned in the same way.
+    assert_eq!(
+        answer(&[&turned[..], &["--no-exif"]].concat()),
+        answer(&[&turned[..], &["--reference-pixels"]].concat())
+    );
+    let alpha = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/image/rgba.png");
+    assert_ne!(
+        answer(&["--image", alpha]),
+        answer(&["--image", alpha, "--reference-pixels"])
     );
     let wide = ["--image", "wide_rgb.png", "--aspect"];
     let squashed = answer(&[&wide[..], &["squash"]].concat());

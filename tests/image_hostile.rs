@@ -3,12 +3,18 @@
 use std::fs;
 use std::path::Path;
 
-use owl2::image::{Exif, Limits, Picture, decode};
+use owl2::image::{Limits, Picture, Reading, decode};
 use owl2::{Error, Kind};
 use proptest::prelude::*;
 
 /// One small file of each format and decoder path, of `fixtures/image`.
-const SEEDS: [&str; 16] = [
+const SEEDS: [&str; 22] = [
+    "../jpeg/alone_restarts_2x1.jpg",
+    "../jpeg/arithmetic_2x2.jpg",
+    "../jpeg/arithmetic_progressive_1x1.jpg",
+    "../jpeg/progressive_1x2.jpg",
+    "../jpeg/refined_2x2.jpg",
+    "../jpeg/restarts_1x1.jpg",
     "animated.webp",
     "baseline_420.jpg",
     "cmyk_progressive.jpg",
@@ -46,7 +52,7 @@ fn small_limits() -> Limits {
 /// Decodes, and checks that what comes out is within the limits or a proper error.
 fn decode_checked(bytes: &[u8]) -> Result<Picture, Error> {
     let limits = small_limits();
-    let result = decode(bytes, Exif::Apply, &limits);
+    let result = decode(bytes, Reading::Shown, &limits);
     match &result {
         Ok(picture) => assert!(picture.width() * picture.height() <= limits.max_pixels),
         Err(error) => assert_eq!(error.kind(), Kind::Input, "{error}"),
@@ -191,7 +197,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 fn refuses_huge_sizes_from_the_header_alone() {
     for format in ["png", "jpeg", "gif canvas", "gif frame", "bmp", "webp"] {
         let bytes = claiming(format, 65_500, 65_500);
-        let error = decode(&bytes, Exif::Apply, &Limits::default()).unwrap_err();
+        let error = decode(&bytes, Reading::Shown, &Limits::default()).unwrap_err();
         assert_eq!(error.kind(), Kind::Input);
         let message = error.to_string();
         assert!(
@@ -213,8 +219,7 @@ fn refuses_pictures_without_pixels() {
 
 #[test]
 fn refuses_sizes_that_the_data_does_not_fill() {
-    // Not JPEG: what has an end marker is whole, for our decoder and for Pillow's.
-    for format in ["png", "gif frame", "bmp", "webp"] {
+    for format in ["png", "jpeg", "gif frame", "bmp", "webp"] {
         let bytes = claiming(format, 1000, 1000);
         assert!(decode_checked(&bytes).is_err(), "{format}");
     }

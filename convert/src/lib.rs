@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> Result<()> {
         rotate: !args.no_rotate,
     };
     let mut plan = recipe.plan(&input.config)?;
-    rotation::leave_out(&mut plan, input.tensors.as_ref(), &mapped)?;
+    rotation::leave_out(&mut plan, input.tensors.as_ref(), &mapping.tensors)?;
     if !args.quiet {
         say(&format!("{}\n\n{plan}\n", input.name));
         if let Some(notice) = left_out_notice(&mapping.left_out) {

@@ -11,7 +11,7 @@ use crate::cli::progress;
 use crate::constrain::{Constraint, MAX_SCHEMA_BYTES};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::image::{Exif, Limits};
+use crate::image::{Limits, Reading};
 use crate::ops::Compute;
 use crate::request::{Assistant, Prompt, Request, Source};
 use crate::sampler::Sampling;
@@ -73,9 +73,10 @@ pub fn request(args: &AskArgs, prompt: Prompt, assistant: &Assistant) -> Result<
     }
     Ok(Request {
         aspect: args.question.aspect,
-        exif: match args.question.no_exif {
-            true => Exif::Ignore,
-            false => Exif::Apply,
+        reading: match (args.question.reference_pixels, args.question.no_exif) {
+            (true, _) => Reading::Reference,
+            (false, true) => Reading::Unturned,
+            (false, false) => Reading::Shown,
         },
         sampling: Sampling {
             temperature: args.sampling.temp,

@@ -61,8 +61,17 @@ pub fn picture() -> Vec<Vec<u8>> {
         "palette8.bmp",
         "rgba16.png",
     ];
-    let seeds = names.map(|name| read(&format!("tests/fixtures/image/{name}")));
-    seeds.into()
+    let jpeg = [
+        "alone_restarts_2x1.jpg",
+        "arithmetic_2x2.jpg",
+        "arithmetic_progressive_1x1.jpg",
+        "progressive_1x2.jpg",
+        "refined_2x2.jpg",
+        "restarts_1x1.jpg",
+    ];
+    let images = names.map(|name| format!("tests/fixtures/image/{name}"));
+    let jpeg = jpeg.map(|name| format!("tests/fixtures/jpeg/{name}"));
+    images.iter().chain(&jpeg).map(|name| read(name)).collect()
 }
 
 /// Weights.
