@@ -64,7 +64,7 @@ fn decode(
             .saturating_mul(width as u64)
             .saturating_mul(height as u64)
     };
-    // What is held at once, by reading the decoders and by `tests/image_memory.rs`.
+    // What is held at once, by reading the decoders and by `tests/program/image_memory.rs`.
     let working = match format {
         // The frame as 32-bit pixels, or its planes and those of alpha; an animation's canvas too.
         Format::WebP if task.is_animated_webp() => per_pixel(16),

@@ -1,10 +1,6 @@
 //! Conversations through the library: what is left out, and what stays after failures.
 
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::tiny;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 

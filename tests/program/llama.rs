@@ -4,9 +4,6 @@
 //!
 //! `cargo test --test llama -- --nocapture` prints the greatest and mean difference of each file.
 
-#[path = "common/machine.rs"]
-mod machine;
-
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};

@@ -204,9 +204,12 @@ fn a_picture_that_is_too_large_does_not_stop_the_rest() {
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(
-        said.contains("large.tiff: the picture of 2500x2500 pixels takes"),
-        "{said}"
-    );
+    // Which of the two comes first depends on how large the program is.
+    let wanted = [
+        "the picture of 2500x2500 pixels takes",
+        "no memory for the file",
+    ];
+    let is_named = |why| said.contains(&format!("large.tiff: {why}"));
+    assert!(wanted.into_iter().any(is_named), "{said}");
     assert!(output.stdout.starts_with(b"small.tiff: "), "{said}");
 }

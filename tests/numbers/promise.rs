@@ -3,11 +3,7 @@
 //! a prefix that was there, any number of threads, others at the same time; on every instruction set
 //! and in every format, with rotated columns and without.
 
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::{machine, tiny};
 use owl2::gguf::DType;
 use owl2::kernels::Isa;
 use owl2::model::Model;

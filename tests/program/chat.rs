@@ -1,17 +1,7 @@
 //! Chats as a person has them, on a pseudo-terminal.
 #![cfg(unix)]
 
-#[path = "parity/checkpoints.rs"]
-#[allow(dead_code, reason = "the other tests use the rest")]
-mod checkpoints;
-#[path = "parity/golden.rs"]
-#[allow(dead_code, reason = "the other tests use the rest")]
-mod golden;
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/room.rs"]
-mod room;
-
+use crate::room;
 use rexpect::session::{PtySession, spawn_command};
 
 use room::Room;

@@ -1,10 +1,6 @@
 //! Drafted tokens change nothing but the time: the same answer, whatever is drafted.
 
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::tiny;
 use std::ops::ControlFlow;
 
 use owl2::gguf::Gguf;

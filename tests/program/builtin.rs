@@ -1,8 +1,6 @@
 //! The built-in model, asked through the program: no flag, no file, no download.
 
-#[path = "common/machine.rs"]
-mod machine;
-
+use crate::machine;
 use std::path::Path;
 use std::process::Output;
 

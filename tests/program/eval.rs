@@ -2,9 +2,7 @@
 
 #![cfg(feature = "cli")]
 
-#[path = "common/machine.rs"]
-mod machine;
-
+use crate::machine;
 use std::fs;
 use std::path::Path;
 use std::process::Output;

@@ -1,8 +1,6 @@
 //! Our GGUF files as another reader sees them, and another writer's files as ours does.
 
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::tiny;
 use std::path::{Path, PathBuf};
 
 use owl2::gguf::write::{Metadata, TensorDecl, Value, Writer};

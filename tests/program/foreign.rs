@@ -2,17 +2,7 @@
 //! them command the terminal.
 #![cfg(unix)]
 
-#[path = "parity/checkpoints.rs"]
-#[allow(dead_code, reason = "the other tests use the rest")]
-mod checkpoints;
-#[path = "parity/golden.rs"]
-#[allow(dead_code, reason = "the other tests use the rest")]
-mod golden;
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/room.rs"]
-mod room;
-
+use crate::room;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::{Output, Stdio};

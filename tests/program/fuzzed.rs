@@ -1,8 +1,6 @@
 //! The bodies of the fuzz targets (`tests/fuzz`) on damaged good files and on earlier findings.
 
-#[path = "fuzz/bodies.rs"]
-mod bodies;
-
+use crate::bodies;
 use std::fs;
 
 use proptest::prelude::*;

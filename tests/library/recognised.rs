@@ -1,9 +1,7 @@
 //! Files that are GGUF or might be taken for it, but are no model that runs: the error says what they
 //! are, and of several obstacles the one that no other file of the same model would cure.
 
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::tiny;
 use owl2::gguf::names::{general, tokenizer as key};
 use owl2::gguf::write::Metadata;
 use owl2::gguf::{Bytes, Gguf};

@@ -1,11 +1,7 @@
 //! What must hold of the model whatever its weights: caching, batching, threads and instruction
 //! sets change nothing; the order of pictures and the modality of a run change the answer.
 
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::{machine, tiny};
 use owl2::gguf::DType;
 use owl2::kernels::Isa;
 use owl2::model::{Model, layout};

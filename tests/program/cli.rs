@@ -1,17 +1,6 @@
 //! The `owl2` program as a user meets it: answers, flags, errors and exit codes.
 
-#[path = "parity/checkpoints.rs"]
-mod checkpoints;
-#[path = "parity/golden.rs"]
-#[allow(dead_code, reason = "the other tests use the rest")]
-mod golden;
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/room.rs"]
-mod room;
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::{checkpoints, golden, room, tiny};
 use std::process::{Command, Stdio};
 
 use owl2::model::config::Config;

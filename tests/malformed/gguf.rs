@@ -6,13 +6,7 @@
 //! alignments), and truncation at every byte. `model_malformed.rs` goes on where the container is
 //! well-formed and the model in it is not.
 
-#[path = "common/bounded.rs"]
-mod bounded;
-#[path = "common/raw_gguf.rs"]
-mod raw_gguf;
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::{bounded, raw_gguf, tiny};
 use owl2::gguf::Gguf;
 use owl2::{Kind, Result};
 use proptest::prelude::*;

@@ -1,15 +1,7 @@
 //! A well-formed container with an impossible model in it is refused by name, and whatever bits
 //! are flipped in a model file, opening and using it does no harm.
 
-#[path = "common/bounded.rs"]
-mod bounded;
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/raw_gguf.rs"]
-mod raw_gguf;
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::{bounded, raw_gguf, tiny};
 use std::num::NonZeroUsize;
 use std::sync::LazyLock;
 

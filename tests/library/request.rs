@@ -1,10 +1,6 @@
 //! A request through the library: what the listener hears, and how it can stop the work.
 
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::tiny;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 

@@ -1,11 +1,7 @@
 //! `owl2 bench` as a program: what it prints, and what it refuses. How fast anything was is not
 //! looked at.
 
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::{machine, tiny};
 use std::io::Write;
 use std::process::Output;
 

@@ -1,18 +1,6 @@
 //! `owl2 perplexity` on a plain LLaMA model of random weights: what it measures, and what it refuses.
 
-#[path = "parity/checkpoints.rs"]
-#[allow(dead_code, reason = "the rooms of other tests have a model")]
-mod checkpoints;
-#[path = "parity/golden.rs"]
-#[allow(dead_code, reason = "the rooms of other tests have a model")]
-mod golden;
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/room.rs"]
-mod room;
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::{room, tiny};
 use std::num::NonZeroUsize;
 
 use owl2::gguf::names::tokenizer;

@@ -2,9 +2,6 @@
 //!
 //! `tests/fixtures/quant/make.py` wrote the files and says what they hold.
 
-#[path = "common/machine.rs"]
-mod machine;
-
 use owl2::gguf::DType;
 use owl2::quant;
 

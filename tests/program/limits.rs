@@ -1,19 +1,7 @@
 //! What happens where memory is short, or the model's file changes while it is in use.
 #![cfg(unix)]
 
-#[path = "parity/checkpoints.rs"]
-#[allow(dead_code, reason = "the other tests use the rest")]
-mod checkpoints;
-#[path = "parity/golden.rs"]
-#[allow(dead_code, reason = "the other tests use the rest")]
-mod golden;
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/room.rs"]
-mod room;
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::{checkpoints, room, tiny};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::ops::ControlFlow;

@@ -1,10 +1,6 @@
 //! What one request leaves to the next: answers stay the same, and only what is new is computed.
 
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/tiny.rs"]
-mod tiny;
-
+use crate::tiny;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 

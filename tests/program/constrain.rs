@@ -1,16 +1,6 @@
 //! Answers held to choices or a JSON schema, as the program gives them.
 
-#[path = "parity/checkpoints.rs"]
-#[allow(dead_code, reason = "the other tests use the rest")]
-mod checkpoints;
-#[path = "parity/golden.rs"]
-#[allow(dead_code, reason = "the other tests use the rest")]
-mod golden;
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/room.rs"]
-mod room;
-
+use crate::{golden, room};
 use std::fs;
 
 use serde_json::{Value, json};

@@ -9,7 +9,7 @@ fn a_panic_is_an_error_that_says_where() {
     assert_eq!(error.kind(), Kind::Bug);
     let text = error.to_string();
     assert!(
-        text.contains("tests/mishap.rs:") && text.ends_with("no way"),
+        text.contains("mishap.rs:") && text.ends_with("no way"),
         "{text}"
     );
     let elsewhere = || std::thread::spawn(|| panic!("there")).join();

@@ -1,0 +1,16 @@
+//! The library: files, pictures, texts, requests.
+
+mod gguf_interop;
+mod image;
+mod image_hostile;
+mod image_kinds;
+mod jpeg;
+#[path = "../common/machine.rs"]
+mod machine;
+mod mishap;
+mod recognised;
+mod request;
+mod reuse;
+mod text;
+#[path = "../common/tiny.rs"]
+mod tiny;

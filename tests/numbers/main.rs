@@ -1,0 +1,12 @@
+//! What the model computes: the same on every path, and the same for the same request.
+//!
+//! Equality with the authors' code is in tests/parity.rs.
+
+mod lookup;
+#[path = "../common/machine.rs"]
+mod machine;
+mod model;
+mod promise;
+mod quant;
+#[path = "../common/tiny.rs"]
+mod tiny;

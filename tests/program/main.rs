@@ -1,0 +1,37 @@
+//! The programs as their users meet them.
+
+mod bench_cli;
+#[path = "../fuzz/bodies.rs"]
+#[allow(
+    clippy::duplicate_mod,
+    reason = "fuzz targets include it with its helpers"
+)]
+mod bodies;
+mod builtin;
+mod chat;
+#[path = "../parity/checkpoints.rs"]
+#[allow(dead_code, reason = "tests/parity.rs uses the rest")]
+mod checkpoints;
+mod cli;
+mod constrain;
+mod conversation;
+mod eval;
+mod foreign;
+mod fuzzed;
+#[path = "../parity/golden.rs"]
+#[allow(dead_code, reason = "tests/parity.rs uses the rest")]
+mod golden;
+mod hostile;
+mod image_memory;
+#[path = "../common/limited.rs"]
+mod limited;
+mod limits;
+mod llama;
+#[path = "../common/machine.rs"]
+mod machine;
+mod perplexity;
+#[path = "../common/room.rs"]
+mod room;
+mod scripts;
+#[path = "../common/tiny.rs"]
+mod tiny;
