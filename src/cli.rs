@@ -17,13 +17,15 @@ mod progress;
 mod setup;
 mod tokenize;
 
-use std::io::{self, Write};
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 pub use args::Cli;
 
 use crate::capacity::human_bytes;
 use crate::error::{Error, Kind, Result};
+use crate::harmless;
 use args::Command;
 
 /// Runs a parsed command line.
@@ -44,9 +46,14 @@ pub fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// Writes to standard output and flushes. `Ok(false)` says that nobody reads any more.
+/// Writes to standard output and flushes. `Ok(false)` says that nobody reads any more. A program
+/// gets every byte, a terminal no control sequences.
 fn print(text: &str) -> Result<bool> {
     let mut stdout = io::stdout().lock();
+    let text = match stdout.is_terminal() {
+        true => harmless::text(text),
+        false => Cow::Borrowed(text),
+    };
     match stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())

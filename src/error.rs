@@ -3,8 +3,15 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::harmless;
+
 /// Shorthand for results of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The longest message that is shown, in bytes: some thirty lines.
+const MAX_MESSAGE_BYTES: usize = 4000;
+/// The longest name of a tensor, key or flag that is shown.
+const MAX_NAME_BYTES: usize = 200;
 
 /// What went wrong, seen from the person who has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,10 +65,13 @@ pub enum Subject {
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Subject::Tensor(name) | Subject::Key(name) | Subject::Flag(name)) = self;
+        let name = harmless::line(name);
+        let name = harmless::shortened(&name, MAX_NAME_BYTES);
         match self {
-            Subject::Tensor(name) => write!(f, "tensor '{name}'"),
-            Subject::Key(name) => write!(f, "key '{name}'"),
-            Subject::Flag(name) => write!(f, "{name}"),
+            Subject::Tensor(_) => write!(f, "tensor '{name}'"),
+            Subject::Key(_) => write!(f, "key '{name}'"),
+            Subject::Flag(_) => f.write_str(&name),
         }
     }
 }
@@ -168,15 +178,18 @@ impl Error {
     }
 }
 
+/// Whatever an error is about may come from a file, so all of it is shown without control sequences,
+/// and no longer than a person reads.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.0.file {
-            write!(f, "{file}: ")?;
+            write!(f, "{}: ", harmless::line(file))?;
         }
         if let Some(subject) = &self.0.subject {
             write!(f, "{subject}: ")?;
         }
-        f.write_str(&self.0.message)
+        let message = harmless::text(&self.0.message);
+        f.write_str(&harmless::shortened(&message, MAX_MESSAGE_BYTES))
     }
 }
 
@@ -200,6 +213,25 @@ mod tests {
             "m.gguf: tensor 'output.weight': has 3 dimensions, wanted 2"
         );
         assert_eq!(error.kind().exit_code(), 4);
+    }
+
+    #[test]
+    fn shows_nothing_that_commands_a_terminal_and_nothing_endless() {
+        let hostile = "\u{1b}]0;title\u{7}\u{9b}2J\n".repeat(1000);
+        let error = Error::model(format!("{hostile} do this"));
+        let errors = [
+            error.in_tensor(&hostile).in_file(Path::new("\u{1b}c\na")),
+            Error::input(&hostile).in_key(&hostile),
+            Error::usage(&hostile).in_flag(&hostile),
+        ];
+        for error in errors {
+            let shown = error.to_string();
+            assert!(!shown.contains(|c: char| c.is_control() && c != '\n'));
+            assert!(shown.len() < 5000, "{}", shown.len());
+            // A name cannot begin a line of its own.
+            let before = shown.lines().next().unwrap();
+            assert!(before.contains("title"), "{before}");
+        }
     }
 
     #[test]

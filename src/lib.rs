@@ -51,7 +51,9 @@ pub mod constrain;
 pub mod error;
 #[cfg(feature = "cli")]
 pub mod eval;
+pub mod files;
 pub mod gguf;
+pub mod harmless;
 pub mod image;
 pub mod kernels;
 pub mod mishap;

@@ -1,12 +1,13 @@
 //! The `owl2` program: parses the command line, runs it, and maps errors to exit codes.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
 use owl2::cli::{self, Cli};
-use owl2::mishap;
+use owl2::{harmless, mishap};
 
 fn main() -> ExitCode {
     let cli = match Cli::read() {
@@ -25,6 +26,12 @@ fn main() -> ExitCode {
 
 /// Prints help, the version or a usage error where each belongs.
 fn usage(error: &clap::Error) -> ExitCode {
+    // Names of files may be among what it repeats, as a shell's pattern gives them.
+    let text = error.to_string();
+    if let Cow::Owned(text) = harmless::text(&text) {
+        let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+        return ExitCode::from(owl2::Kind::Usage.exit_code());
+    }
     let _ = error.print();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,

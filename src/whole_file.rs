@@ -1,7 +1,8 @@
 //! Files that are there whole or not at all: written under another name first, then renamed.
 //!
 //! A process that is killed outright cannot remove its unfinished file; the next one that writes
-//! into the same directory does.
+//! into the same directory does. What a link points to is replaced, not the link, and what is no
+//! ordinary file is not replaced at all.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Bytes that are gathered before they are written.
 pub(crate) const BUFFER_BYTES: usize = 1 << 20;
@@ -21,13 +23,10 @@ const SUFFIX: &str = ".part";
 /// An unfinished file that nobody has locked may be one that was just made, unless it is older.
 const MIN_STALE_AGE: Duration = Duration::from_secs(60);
 
-/// A temporary file in the directory of `target`, so that it can take that name. It is removed
-/// unless it does, and locked until then.
+/// A temporary file in the directory of `target`, so that it can take that name, which should come
+/// from [`files::place`]. It is removed unless it does, and locked until then.
 pub(crate) fn temporary_beside(target: &Path) -> Result<NamedTempFile> {
-    let directory = match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory(target);
     let failed = |e| Error::io("cannot create a file in this directory", directory, e);
     remove_stale(directory);
     let file = tempfile::Builder::new()
@@ -39,6 +38,14 @@ pub(crate) fn temporary_beside(target: &Path) -> Result<NamedTempFile> {
         // Without locks, others keep their hands off it for the time that a stale file must have.
         Err(e) if e.kind() != io::ErrorKind::Unsupported => Err(failed(e)),
         _ => Ok(file),
+    }
+}
+
+/// The directory that a file is in.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 
@@ -61,25 +68,44 @@ fn remove_stale(directory: &Path) {
 /// Whether nobody writes to an unfinished file any more. One that cannot be examined is somebody
 /// else's.
 fn is_stale(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else {
+    let is_file = path.symlink_metadata().is_ok_and(|data| data.is_file());
+    let Ok(file) = files::open(path) else {
         return false;
     };
     let modified = file.metadata().and_then(|metadata| metadata.modified());
     let age = modified.ok().and_then(|time| time.elapsed().ok());
-    age.is_some_and(|age| age > MIN_STALE_AGE) && file.try_lock().is_ok()
+    is_file && age.is_some_and(|age| age > MIN_STALE_AGE) && file.try_lock().is_ok()
 }
 
-/// Puts a file that `fill` writes in the place of `target`.
+/// Puts a file that `fill` writes in the place of `target`: what was there before, or all of the new
+/// one, even if the power fails. Who may read the old file may read the new one; a new one is its
+/// owner's.
 pub(crate) fn write(
     target: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<()> {
     let in_target = |e| Error::io("cannot write", target, e);
-    let mut out = BufWriter::with_capacity(BUFFER_BYTES, temporary_beside(target)?);
+    let place = files::place(target)?;
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, temporary_beside(&place)?);
     fill(&mut out).map_err(in_target)?;
     let file = out.into_inner().map_err(|e| in_target(e.into_error()))?;
-    file.persist(target).map_err(|e| in_target(e.error))?;
+    if let Ok(old) = fs::metadata(&place) {
+        let permissions = file.as_file().set_permissions(old.permissions());
+        permissions.map_err(in_target)?;
+    }
+    file.as_file().sync_all().map_err(in_target)?;
+    file.persist(&place).map_err(|e| in_target(e.error))?;
+    sync_directory(&place);
     Ok(())
+}
+
+/// Makes a new name last. Some file systems cannot, and the file is whole under either name.
+pub(crate) fn sync_directory(path: &Path) {
+    if cfg!(unix)
+        && let Ok(directory) = File::open(directory(path))
+    {
+        let _ = directory.sync_all();
+    }
 }
 
 #[cfg(test)]
@@ -111,13 +137,25 @@ mod tests {
         use std::os::unix::fs::{PermissionsExt, symlink};
 
         let directory = tempfile::tempdir().unwrap();
-        // To be removed like a file, but it is none.
-        let old = directory.path().join(".owl2-a.part");
-        fs::create_dir(&old).unwrap();
+        let path = |name: &str| directory.path().join(name);
         let an_hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
-        File::open(&old).unwrap().set_modified(an_hour_ago).unwrap();
-        assert!(is_stale(&old));
-        symlink("nowhere", directory.path().join(".owl2-b.part")).unwrap();
+        fs::create_dir(path(".owl2-a.part")).unwrap();
+        fs::write(path("other"), "x").unwrap();
+        for name in [".owl2-a.part", "other"] {
+            File::open(path(name))
+                .unwrap()
+                .set_modified(an_hour_ago)
+                .unwrap();
+        }
+        symlink("nowhere", path(".owl2-b.part")).unwrap();
+        symlink("other", path(".owl2-c.part")).unwrap();
+        // Opening it would wait for ever.
+        nix::unistd::mkfifo(&path(".owl2-d.part"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(
+            ['a', 'b', 'c', 'd']
+                .iter()
+                .all(|c| !is_stale(&path(&format!(".owl2-{c}.part"))))
+        );
         let hidden = directory.path().join("hidden");
         fs::create_dir(&hidden).unwrap();
         fs::set_permissions(&hidden, fs::Permissions::from_mode(0o300)).unwrap();
@@ -143,5 +181,28 @@ mod tests {
         write(&target, |out| out.write_all(b"new")).unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_stay_and_lead_to_the_new_file_which_who_read_the_old_one_may_read() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let mode = |name| fs::metadata(path(name)).unwrap().permissions().mode() & 0o777;
+        fs::create_dir(path("folder")).unwrap();
+        symlink("folder/file", path("link")).unwrap();
+        write(&path("link"), |out| out.write_all(b"first")).unwrap();
+        assert_eq!(mode("folder/file"), 0o600);
+        let readable = fs::Permissions::from_mode(0o644);
+        fs::set_permissions(path("folder/file"), readable).unwrap();
+        write(&path("link"), |out| out.write_all(b"second")).unwrap();
+        assert!(path("link").is_symlink());
+        assert_eq!(fs::read(path("folder/file")).unwrap(), b"second");
+        assert_eq!(mode("folder/file"), 0o644);
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = write(&path("pipe"), |out| out.write_all(b"x")).unwrap_err();
+        assert!(error.to_string().contains("is a named pipe"), "{error}");
     }
 }

@@ -25,14 +25,14 @@ mod sampling;
 mod tokenizer;
 pub mod verify;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::num::NonZeroUsize;
 use std::path::Path;
 
 use indicatif::HumanBytes;
 
 use owl2::gguf::write::check_target;
-use owl2::{Error, Result, threads};
+use owl2::{Error, Result, harmless, threads};
 
 use args::Args;
 use checkpoint::Checkpoint;
@@ -120,7 +120,13 @@ fn verify(file: &Path, args: &Args, n_threads: NonZeroUsize) -> Result<()> {
 
 /// Writes to standard output. A reader that has gone is no error.
 fn print(text: &[u8]) -> Result<()> {
-    match io::stdout().write_all(text) {
+    let mut stdout = io::stdout().lock();
+    let shown = String::from_utf8_lossy(text);
+    let written = match stdout.is_terminal() {
+        true => stdout.write_all(harmless::text(&shown).as_bytes()),
+        false => stdout.write_all(text),
+    };
+    match written {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(cannot_print(e)),
         _ => Ok(()),
     }

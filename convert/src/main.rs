@@ -1,11 +1,13 @@
 //! The `owl2-convert` program: parses the command line, runs it, and maps errors to exit codes.
 
+use std::borrow::Cow;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use owl2::mishap;
+use owl2::{harmless, mishap};
 use owl2_convert::args::Args;
 use owl2_convert::progress::say;
 use owl2_convert::{interrupt, run};
@@ -26,6 +28,12 @@ fn main() -> ExitCode {
 
 /// Prints help, the version or a usage error where each belongs.
 fn usage(error: &clap::Error) -> ExitCode {
+    // Names of files may be among what it repeats, as a shell's pattern gives them.
+    let text = error.to_string();
+    if let Cow::Owned(text) = harmless::text(&text) {
+        let _ = writeln!(std::io::stderr(), "{}", text.trim_end());
+        return ExitCode::from(owl2::Kind::Usage.exit_code());
+    }
     // Where it cannot be printed, nobody is reading.
     let _ = error.print();
     match error.kind() {

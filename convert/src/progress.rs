@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use owl2::harmless;
 
 /// Between two plain lines at least: this much of the work, in percent,
 const PERCENT_STEP: u64 = 5;
@@ -12,10 +13,10 @@ const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 const BAR: &str = "{bar:30} {percent:>3}%  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
 
-/// Writes a line to standard error.
+/// Writes a line to standard error, where text from files may not command a terminal.
 pub fn say(text: &str) {
     // Where nobody reads standard error, there is nobody to tell about it.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", harmless::text(text));
 }
 
 /// The progress of work that is counted in bytes.

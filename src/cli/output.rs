@@ -1,6 +1,5 @@
 //! Where the events and the outcome of a request are written.
 
-use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
 
 use serde_json::{Value, json};
@@ -13,7 +12,6 @@ use crate::timing::Stage;
 /// Writes the events of a request where they belong.
 pub struct Output {
     is_streaming: bool,
-    is_terminal: bool,
     /// What the first line begins with; printed with the first text.
     prefix: String,
     /// Line ends that go out only when more text follows, so that the output ends with one.
@@ -27,7 +25,6 @@ impl Output {
     pub fn new(is_streaming: bool, prefix: String) -> Self {
         Output {
             is_streaming,
-            is_terminal: io::stdout().is_terminal(),
             prefix,
             n_held_newlines: 0,
             state: Ok(true),
@@ -67,10 +64,7 @@ impl Output {
             let prefix = std::mem::take(&mut self.prefix);
             let held = "\n".repeat(std::mem::take(&mut self.n_held_newlines));
             let text = prefix + &held + line;
-            self.state = match self.is_terminal {
-                true => print(&harmless(&text)),
-                false => print(&text),
-            };
+            self.state = print(&text);
         }
         self.n_held_newlines += text.len() - line.len();
     }
@@ -84,14 +78,6 @@ impl Output {
             false => Ok(is_read),
         }
     }
-}
-
-/// Text without the control characters by which it could command a terminal.
-fn harmless(text: &str) -> String {
-    text.replace(
-        |character: char| character.is_control() && !matches!(character, '\n' | '\t'),
-        "\u{fffd}",
-    )
 }
 
 /// An answer as one JSON object.

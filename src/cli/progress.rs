@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::harmless;
+
 /// Returns to the beginning of the line and empties it (ECMA-48, "erase in line").
 const ERASE_LINE: &str = "\r\x1b[K";
 
@@ -14,8 +16,12 @@ const PLAIN: &str = "\x1b[0m";
 /// Whether a progress line stands on the terminal.
 static IS_SHOWN: AtomicBool = AtomicBool::new(false);
 
-/// Writes to standard error.
+/// Writes to standard error, where text from files and models may not command a terminal.
 pub fn say(text: &str) {
+    write(&harmless::text(text));
+}
+
+fn write(text: &str) {
     let mut stderr = io::stderr().lock();
     // Where nobody reads standard error, there is nobody to tell about it.
     let _ = stderr
@@ -27,16 +33,17 @@ pub fn say(text: &str) {
 pub fn notice(text: &str) {
     let has_colours = io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let text = harmless::text(text);
     match has_colours {
-        true => say(&format!("{DIM}{text}{PLAIN}\n")),
-        false => say(&format!("{text}\n")),
+        true => write(&format!("{DIM}{text}{PLAIN}\n")),
+        false => write(&format!("{text}\n")),
     }
 }
 
 /// Shows a line in place of the last one, if standard error is a terminal.
 pub fn show(line: &str) {
     if io::stderr().is_terminal() {
-        say(&format!("{ERASE_LINE}{line}"));
+        write(&format!("{ERASE_LINE}{}", harmless::line(line)));
         IS_SHOWN.store(true, Ordering::Relaxed);
     }
 }
@@ -45,7 +52,7 @@ pub fn show(line: &str) {
 pub fn clear() -> bool {
     let was_shown = IS_SHOWN.swap(false, Ordering::Relaxed);
     if was_shown {
-        say(ERASE_LINE);
+        write(ERASE_LINE);
     }
     was_shown
 }

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::error::{Error, Kind, Result};
+use crate::files;
 use crate::gguf::DType;
 use crate::gguf::header::{self, ValueType};
-use crate::whole_file::{BUFFER_BYTES, temporary_beside};
+use crate::whole_file::{BUFFER_BYTES, sync_directory, temporary_beside};
 
 /// A metadata value to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -168,17 +169,17 @@ impl Writer {
         tensors: &[TensorDecl],
         overwrite: bool,
     ) -> Result<Self> {
-        check_target(target, overwrite)?;
+        let target = check_target(target, overwrite)?;
         let sizes = tensors
             .iter()
             .map(|t| header::tensor_bytes(t.dtype, &t.shape).map_err(|e| e.in_tensor(&t.name)))
             .collect::<Result<Vec<_>>>()?;
         let header = encode_header(metadata, tensors, &sizes);
 
-        let file = temporary_beside(target)?;
+        let file = temporary_beside(&target)?;
         let mut writer = Writer {
             file: BufWriter::with_capacity(BUFFER_BYTES, file),
-            target: target.to_owned(),
+            target,
             overwrite,
             pending: sizes.into_iter().rev().collect(),
             open: 0,
@@ -249,6 +250,7 @@ impl Writer {
             std::io::ErrorKind::AlreadyExists => exists(&target),
             _ => Error::io("cannot put the finished file in place", &target, e.error),
         })?;
+        sync_directory(&target);
         Ok(())
     }
 
@@ -266,16 +268,16 @@ impl Writer {
     }
 }
 
-/// Fails where [`Writer::create`] would refuse `target` because it exists, so that a program can
-/// say so before it does anything else.
+/// Where [`Writer::create`] would put the file: at `target`, or at what a link there points to. It
+/// fails where that would be refused, so that a program can say so before it does anything else.
 ///
 /// # Errors
-/// [`Kind::Io`].
-pub fn check_target(target: &Path, overwrite: bool) -> Result<()> {
+/// [`Kind::Io`] where the target exists and `overwrite` is false, or is no ordinary file.
+pub fn check_target(target: &Path, overwrite: bool) -> Result<PathBuf> {
     if !overwrite && target.exists() {
         return Err(exists(target));
     }
-    Ok(())
+    files::place(target)
 }
 
 fn exists(target: &Path) -> Error {
