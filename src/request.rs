@@ -16,6 +16,7 @@ mod chooser;
 mod lookup;
 mod picture;
 mod run;
+mod words;
 
 use std::ops::ControlFlow;
 
@@ -23,6 +24,8 @@ pub use assistant::Assistant;
 #[cfg(feature = "cli")]
 pub(crate) use assistant::check_context;
 pub use picture::{Pixels, Source};
+pub(crate) use words::softmax;
+pub use words::{WordLogit, WordLogits, WordsRequest};
 
 #[cfg(feature = "constrain")]
 use crate::constrain::Constraint;

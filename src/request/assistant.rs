@@ -35,7 +35,7 @@ pub struct Assistant {
     pub(crate) tokenizer: Tokenizer,
     template: Option<Template>,
     sampling: Sampling,
-    identity: Identity,
+    pub(super) identity: Identity,
     pictures: Mutex<PictureCache>,
     /// Made for the first request that has a constraint.
     #[cfg(feature = "constrain")]
@@ -254,13 +254,13 @@ impl Assistant {
     }
 
     /// Positions that a picture takes.
-    fn picture_rows(&self) -> usize {
+    pub(super) fn picture_rows(&self) -> usize {
         let visual = self.model.config().visual.as_ref();
         visual.map_or(0, |visual| visual.abstractor.n_positions())
     }
 
     /// Counts the slots for pictures, which must be as many as there are pictures.
-    fn picture_slots(&self, segments: &[Segment], n_pictures: usize) -> Result<usize> {
+    pub(super) fn picture_slots(&self, segments: &[Segment], n_pictures: usize) -> Result<usize> {
         if n_pictures > 0 {
             self.visual()?;
         }
