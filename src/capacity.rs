@@ -142,6 +142,26 @@ fn longest_context(model: &Model, most: usize, available: u64) -> usize {
     fits
 }
 
+/// Whether `bytes` more can be had; if not, how much that is and how much there is.
+pub(crate) fn hold(bytes: u64) -> Result<(), String> {
+    /// What needs no looking.
+    const SMALL: u64 = 1 << 20;
+    if bytes <= SMALL {
+        return Ok(());
+    }
+    let available = available(Path::new("/"));
+    let is_granted =
+        usize::try_from(bytes).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
+    if is_granted && available.is_none_or(|available| bytes <= available) {
+        return Ok(());
+    }
+    let left = match available {
+        Some(available) => format!("{} are available", human_bytes(available)),
+        None => "the system refuses them".to_owned(),
+    };
+    Err(format!("{} of memory, but {left}", human_bytes(bytes)))
+}
+
 /// Bytes that this process can still get, as the system below `root` tells.
 fn available(root: &Path) -> Option<u64> {
     let limits = [physical(root), address_space(root)];

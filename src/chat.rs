@@ -93,10 +93,10 @@ impl<'m> Conversation<'m> {
 
     fn picture(&self, path: &Path) -> Result<Picture> {
         let source = Source::File(path.to_owned());
-        let (aspect, exif) = (self.settings.aspect, self.settings.exif);
+        let (aspect, reading) = (self.settings.aspect, self.settings.reading);
         Ok(Picture {
             path: path.to_owned(),
-            pixels: self.assistant.pixels(&source, aspect, exif)?,
+            pixels: self.assistant.pixels(&source, aspect, reading)?,
         })
     }
 

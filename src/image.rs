@@ -1,21 +1,29 @@
 //! From the bytes of a picture file to the normalised pixels the vision tower takes.
 //!
-//! [`open`] or [`decode`] make a [`Picture`], 8-bit RGB as Pillow's `convert("RGB")` gives it;
-//! [`Preprocess::pixels`] brings that to the model's size and range as the reference does, bit for
-//! bit. What differs from the reference is the decoding of JPEG: its decoder (libjpeg-turbo) and
-//! ours round differently, by up to 6 levels of 255 in the pictures tried.
+//! [`open`] or [`decode`] make a [`Picture`], 8-bit RGB; [`Preprocess::pixels`] brings that to the
+//! model's size and range as the reference does, bit for bit. With [`Reading::Reference`] the
+//! pixels are those of Pillow's `convert("RGB")` too.
 //!
-//! Everything here works on files from anywhere: sizes are checked before pixels are decoded.
+//! Everything here works on files from anywhere: sizes are checked, and memory is asked for, before
+//! pixels are decoded. `docs/pictures.md` says what is read and what is refused.
 
 mod aspect;
 mod decode;
 mod gif;
+mod jpeg;
+mod orientation;
+mod others;
+mod png;
 mod preprocess;
 mod resize;
+mod samples;
+mod sniff;
 
 pub use aspect::Aspect;
-pub use decode::{Exif, Limits, decode, open};
+pub(crate) use decode::content;
+pub use decode::{Limits, Reading, decode, open};
 pub use preprocess::Preprocess;
+pub(crate) use sniff::{Content, FORMATS, is_named_like_a_picture};
 
 use crate::error::{Error, Result};
 use resize::{Axis, resize};
@@ -73,7 +81,7 @@ impl Picture {
         Limits::default().check(width, height)?;
         let columns = Axis::new(self.width, width, 0..width);
         let rows = Axis::new(self.height, height, 0..height);
-        Self::from_rgb(width, height, resize(self, &columns, &rows))
+        Self::from_rgb(width, height, resize(self, &columns, &rows)?)
     }
 
     /// Row `y`: `[width, 3]`.

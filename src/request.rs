@@ -29,7 +29,7 @@ pub use words::{WordLogit, WordLogits, WordsRequest};
 
 #[cfg(feature = "constrain")]
 use crate::constrain::Constraint;
-use crate::image::{Aspect, Exif};
+use crate::image::{Aspect, Reading};
 use crate::prompt::{Message, Template};
 use crate::sampler::Sampling;
 use crate::timing::Timings;
@@ -47,8 +47,8 @@ pub struct Request {
     pub pictures: Vec<Source>,
     /// What becomes of pictures that are not square; `None` is the file's own default.
     pub aspect: Option<Aspect>,
-    /// Whether pictures are turned as their EXIF data says.
-    pub exif: Exif,
+    /// What becomes of orientation, transparency and 16-bit samples of pictures.
+    pub reading: Reading,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// What the answer must be, if not any text.
@@ -179,7 +179,7 @@ impl Request {
             prompt,
             pictures: Vec::new(),
             aspect: None,
-            exif: Exif::default(),
+            reading: Reading::default(),
             sampling: Sampling::default(),
             #[cfg(feature = "constrain")]
             constraint: None,

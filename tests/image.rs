@@ -4,16 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use owl2::Kind;
-use owl2::image::{Exif, Limits, Picture, open};
+use owl2::image::{Reading, Limits, Picture, open};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/image");
 
-/// The largest difference to allow in a file: libjpeg-turbo and our JPEG decoder round differently,
-/// and 5- and 6-bit samples are rounded where Pillow truncates.
+/// The largest difference to allow in a file: 5- and 6-bit samples are rounded where Pillow
+/// truncates.
 fn tolerance(name: &str) -> u8 {
     match name {
         "rgb555.bmp" | "rgb565.bmp" => 1,
-        _ if name.ends_with(".jpg") => 4,
         _ => 0,
     }
 }
@@ -47,9 +46,9 @@ fn expected(folder: &str, path: &Path) -> PathBuf {
 }
 
 /// What is wrong with the decoded pixels, if anything.
-fn difference(path: &Path, exif: Exif, expected: &Path) -> Option<String> {
+fn difference(path: &Path, reading: Reading, expected: &Path) -> Option<String> {
     let name = path.file_name().unwrap().to_str().unwrap();
-    let picture = match open(path, exif, &Limits::default()) {
+    let picture = match open(path, reading, &Limits::default()) {
         Ok(picture) => picture,
         Err(e) => return Some(e.to_string()),
     };
@@ -66,7 +65,7 @@ fn difference(path: &Path, exif: Exif, expected: &Path) -> Option<String> {
 fn decodes_as_pillow_does() {
     let failures: Vec<String> = pictures()
         .iter()
-        .filter_map(|path| difference(path, Exif::Ignore, &expected("rgb", path)))
+        .filter_map(|path| difference(path, Reading::Reference, &expected("rgb", path)))
         .collect();
     assert!(failures.is_empty(), "{failures:#?}");
 }
@@ -77,13 +76,42 @@ fn turns_upright_as_pillow_does() {
         .into_iter()
         .partition(|path| expected("upright", path).exists());
     assert_eq!(turned.len(), 9);
-    let turned = turned.iter().map(|path| (path, expected("upright", path)));
-    let stored = stored.iter().map(|path| (path, expected("rgb", path)));
-    let failures: Vec<String> = turned
-        .chain(stored)
-        .filter_map(|(path, expected)| difference(path, Exif::Apply, &expected))
+    // Those without transparency, which is shown in another way.
+    let is_plain = |path: &&PathBuf| path.extension().is_some_and(|e| e == "jpg" || e == "bmp");
+    let stored = stored.iter().filter(is_plain);
+    let cases = turned
+        .iter()
+        .map(|path| (path, Reading::Shown, expected("upright", path)))
+        .chain(turned.iter().map(|path| (path, Reading::Unturned, expected("rgb", path))))
+        .chain(stored.map(|path| (path, Reading::Shown, expected("rgb", path))));
+    let failures: Vec<String> = cases
+        .filter(|(path, ..)| path.file_stem().is_none_or(|name| name != "rgba32"))
+        .filter_map(|(path, reading, expected)| difference(path, reading, &expected))
         .collect();
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn shows_transparency_on_white_and_all_of_sixteen_bits() {
+    let pixels = |name: &str, reading| {
+        let picture = open(&Path::new(FIXTURES).join(name), reading, &Limits::default());
+        picture.unwrap().rgb().to_vec()
+    };
+    // What is fully transparent is white, also where a frame does not reach.
+    for name in ["transparent.gif", "offset_transparent.gif", "offset.gif", "rgba.png"] {
+        let (shown, stored) = (pixels(name, Reading::Shown), pixels(name, Reading::Reference));
+        assert_ne!(shown, stored, "{name}");
+        let lighter = shown.iter().zip(&stored).all(|(shown, stored)| shown >= stored);
+        assert!(lighter || name.starts_with("offset"), "{name}");
+    }
+    let corner = &pixels("offset.gif", Reading::Shown)[..3];
+    assert_eq!(corner, [255; 3]);
+    let gray = pixels("gray16.png", Reading::Shown);
+    let clipped = pixels("gray16.png", Reading::Reference);
+    // Noise over the whole range: most of it is clipped, and a 256th part would be white by chance.
+    let n_white = |values: &[u8]| values.iter().filter(|&&value| value == 255).count();
+    assert!(n_white(&clipped) > gray.len() / 3);
+    assert!(n_white(&gray) < gray.len() / 20);
 }
 
 #[test]
@@ -91,7 +119,7 @@ fn says_what_is_wrong_with_which_file() {
     let folder = tempfile::tempdir().unwrap();
     let fails = |name: &str, limits: &Limits| {
         let path = folder.path().join(name);
-        let error = open(&path, Exif::Apply, limits).unwrap_err();
+        let error = open(&path, Reading::Shown, limits).unwrap_err();
         assert!(error.to_string().contains(name), "{error}");
         (error.kind(), error.to_string())
     };
@@ -113,7 +141,7 @@ fn says_what_is_wrong_with_which_file() {
     let (kind, message) = fails("text.jpg", &limits);
     assert_eq!(kind, Kind::Input);
     assert!(
-        message.contains("JPEG, PNG, WebP, GIF and BMP"),
+        message.contains("JPEG, PNG, WebP, GIF, BMP, TIFF and QOI"),
         "{message}"
     );
 
@@ -132,7 +160,7 @@ fn tells_formats_by_content() {
     let path = folder.path().join("photo.jpg");
     let source = Path::new(FIXTURES).join("rgba.png");
     fs::copy(&source, &path).unwrap();
-    let picture = open(&path, Exif::Apply, &Limits::default()).unwrap();
+    let picture = open(&path, Reading::Shown, &Limits::default()).unwrap();
     assert_eq!(picture, read_ppm(&expected("rgb", &source)));
 }
 
@@ -143,7 +171,7 @@ fn stops_reading_what_has_no_end() {
         max_file_bytes: 1 << 20,
         ..Limits::default()
     };
-    let error = open(Path::new("/dev/zero"), Exif::Apply, &limits).unwrap_err();
+    let error = open(Path::new("/dev/zero"), Reading::Shown, &limits).unwrap_err();
     assert_eq!(error.kind(), Kind::Input);
     assert!(error.to_string().contains("/dev/zero"), "{error}");
 }

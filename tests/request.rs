@@ -8,7 +8,7 @@ mod tiny;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use owl2::image::Exif;
+use owl2::image::Reading;
 use owl2::kernels::Isa;
 #[cfg(feature = "tiny")]
 use owl2::prompt::Message;
@@ -83,7 +83,7 @@ fn pictures_may_be_files_or_bytes() {
     assert_eq!(from_files.ids, from_bytes.ids);
     let assistant = assistant();
     let pixels = files().into_iter().map(|source| {
-        let pixels = assistant.pixels(&source, None, Exif::default()).unwrap();
+        let pixels = assistant.pixels(&source, None, Reading::default()).unwrap();
         Source::Pixels(pixels)
     });
     let (from_pixels, _) = ask(&request(pixels.collect()), |_| true);

@@ -12,7 +12,7 @@ mod machine;
 mod room;
 
 use std::fs::{self, File};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
@@ -88,11 +88,15 @@ fn each_picture_of_a_folder_has_its_answer() {
     let alone = |picture| room.stdout(&[&flags[..], &["--image", picture]].concat());
     let (gray, wide) = (alone("gray.png"), alone("wide_rgb.png"));
     let each = ["--each", "photos", "gray.png"];
-    let answers = room.stdout(&[&flags[..], &each].concat());
+    let output = room.run(&[&flags[..], &each].concat());
+    assert!(output.status.success());
+    assert_eq!(stderr(&output), "owl2: 1 file was left out: 1 without a picture\n");
+    let answers = String::from_utf8(output.stdout).unwrap();
     let wanted = format!("photos/b.PNG: {gray}photos/more/c.png: {wide}gray.png: {gray}");
     assert_eq!(answers, wanted);
 
-    let lines = room.stdout(&[&flags[..], &["--json"], &each].concat());
+    let output = room.run(&[&flags[..], &["--json"], &each].concat());
+    let lines = String::from_utf8(output.stdout).unwrap();
     let objects: Vec<Value> = lines
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
@@ -128,6 +132,76 @@ fn a_bad_picture_does_not_stop_the_rest() {
     let first: Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
     assert_eq!(first["image"], "none.png");
     assert!(text(&first["error"]).contains("none.png"));
+}
+
+/// A folder as phones and other programs leave it.
+#[cfg(unix)]
+#[test]
+fn pictures_of_a_folder_are_told_by_content_and_the_rest_is_counted() {
+    let room = Room::with_model();
+    fs::create_dir(room.path("phone")).unwrap();
+    let heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
+    let avif = b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf";
+    for (name, bytes) in [
+        ("a.jfif", fs::read(room.path("exif_orient6.jpg")).unwrap()),
+        ("b", fs::read(room.path("gray.png")).unwrap()),
+        ("IMG_1.HEIC", heic.to_vec()),
+        ("IMG_2.heic", heic.to_vec()),
+        ("c.avif", avif.to_vec()),
+        ("d.mov", b"\0\0\0\x14ftypqt  \0\0\0\0qt  ".to_vec()),
+        ("notes.txt", b"Dear owl".to_vec()),
+        ("nothing", Vec::new()),
+    ] {
+        fs::write(room.path("phone").join(name), bytes).unwrap();
+    }
+    std::os::unix::fs::symlink(".", room.path("phone/here")).unwrap();
+    // Nobody writes to it: reading it would take for ever.
+    let made = Command::new("mkfifo").arg(room.path("phone/e.png")).status();
+    assert!(made.unwrap().success());
+
+    let flags = ["-m", "m.gguf", "-n", "2", "-p", "What?", "--each"];
+    let output = room.run(&[&flags[..], &["phone"]].concat());
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for wanted in [
+        "8 files were left out",
+        "2 HEIC (`heif-convert IN OUT.jpg` converts one)",
+        "1 AVIF (`avifdec",
+        "3 without a picture",
+        "2 that are pipes, devices or links to folders",
+        "0 of 2 pictures failed, and 3 were left out",
+    ] {
+        assert!(said.contains(wanted), "{said}");
+    }
+    let answers = String::from_utf8(output.stdout).unwrap();
+    let names: Vec<&str> = answers.lines().filter_map(|line| line.split(':').next()).collect();
+    assert_eq!(names, ["phone/a.jfif", "phone/b"]);
+
+    for (name, wanted) in [
+        ("phone/IMG_1.HEIC", "is HEIC"),
+        ("phone/e.png", "is a named pipe"),
+        ("phone/c.avif", "`avifdec IN OUT.png` converts it"),
+    ] {
+        room.fails(&["-m", "m.gguf", "-p", "x", "--image", name], 3, &[name, wanted]);
+    }
+    for name in ["a.jfif", "b", "nothing", "notes.txt", "d.mov"] {
+        fs::remove_file(room.path("phone").join(name)).unwrap();
+    }
+    let output = room.run(&[&flags[..], &["phone"]].concat());
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("2 HEIC"), "{}", stderr(&output));
+}
+
+/// What a shell makes of `<(...)`.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pipe_that_the_caller_opened_is_read() {
+    let room = Room::with_model();
+    let script = "exec 3< <(cat gray.png) && exec \"$0\" -m m.gguf -n 2 -p x --image /dev/fd/3";
+    let mut command = Command::new("bash");
+    command.current_dir(room.path("")).args(["-c", script]);
+    let output = command.arg(env!("CARGO_BIN_EXE_owl2")).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 #[test]

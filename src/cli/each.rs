@@ -1,5 +1,6 @@
 //! The same question about each of many pictures.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,11 +11,9 @@ use crate::cli::cache::CacheFile;
 use crate::cli::output::{self, Output};
 use crate::cli::{ask, print, progress};
 use crate::error::{Error, Kind, Result};
+use crate::image::{self, Content, FORMATS, is_named_like_a_picture};
 use crate::request::{Answer, Assistant, Request, Source};
 use crate::reuse::Memory;
-
-/// How the names of pictures end that are looked for in folders.
-const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "gif", "bmp"];
 
 /// What became of the question about one picture.
 enum Outcome {
@@ -32,7 +31,8 @@ pub(super) fn run(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<(
     let mut memory = Memory::new();
     let cache = CacheFile::open(args, assistant, &mut memory)?;
     let (mut n, mut n_failed) = (0, 0);
-    for picture in pictures(&args.question.each) {
+    let mut pictures = Pictures::of(&args.question.each);
+    for picture in &mut pictures {
         n += 1;
         let outcome = match picture {
             Ok(picture) => one(args, assistant, &mut memory, &request, &picture)?,
@@ -48,12 +48,21 @@ pub(super) fn run(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<(
         }
     }
     cache.save(&memory)?;
-    match (n, n_failed) {
-        (0, _) => Err(Error::input("holds no pictures").in_flag("--each")),
-        (_, 0) => Ok(()),
-        _ => Err(Error::new(
+    let left_out = pictures.left_out;
+    if let Some(notice) = left_out.notice() {
+        progress::say(&format!("owl2: {notice}\n"));
+    }
+    match (n, n_failed, left_out.n_pictures) {
+        (0, ..) => Err(Error::input(format!("holds no pictures that can be read ({FORMATS})"))
+            .in_flag("--each")),
+        (_, 0, 0) => Ok(()),
+        (_, _, 0) => Err(Error::new(
             Kind::Partial,
             format!("{n_failed} of {n} pictures failed"),
+        )),
+        (_, _, n_pictures) => Err(Error::new(
+            Kind::Partial,
+            format!("{n_failed} of {n} pictures failed, and {n_pictures} were left out"),
         )),
     }
 }
@@ -100,48 +109,132 @@ fn line(picture: &Path, answer: &Result<Answer>) -> String {
     format!("{object}\n")
 }
 
-/// Files as they are, and the pictures in folders and the folders therein, by name.
-fn pictures(paths: &[PathBuf]) -> impl Iterator<Item = Result<PathBuf>> {
-    // The next one at the end.
-    let mut waiting: Vec<PathBuf> = paths.iter().rev().cloned().collect();
-    std::iter::from_fn(move || {
+/// Files as they are, and the pictures in folders and the folders therein, by name. Which files of a
+/// folder are pictures is told by their content; one that is named like a picture counts as one, for
+/// better or worse.
+struct Pictures {
+    /// The next one at the end.
+    waiting: Vec<Waiting>,
+    left_out: LeftOut,
+}
+
+enum Waiting {
+    /// Named by the user.
+    Given(PathBuf),
+    /// Found in a folder.
+    File(PathBuf),
+    Folder(PathBuf),
+}
+
+impl Pictures {
+    fn of(paths: &[PathBuf]) -> Self {
+        Pictures {
+            waiting: paths.iter().rev().cloned().map(Waiting::Given).collect(),
+            left_out: LeftOut::default(),
+        }
+    }
+}
+
+impl Iterator for Pictures {
+    type Item = Result<PathBuf>;
+
+    fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let path = waiting.pop()?;
-            if !path.is_dir() {
-                return Some(Ok(path));
-            }
-            match entries(&path) {
-                Ok(entries) => waiting.extend(entries.into_iter().rev()),
+            let folder = match self.waiting.pop()? {
+                Waiting::File(path) if self.left_out.has(&path) => continue,
+                Waiting::File(path) => return Some(Ok(path)),
+                Waiting::Given(path) if !path.is_dir() => return Some(Ok(path)),
+                Waiting::Given(path) | Waiting::Folder(path) => path,
+            };
+            match entries(&folder) {
+                Ok(entries) => self.waiting.extend(entries.into_iter().rev()),
                 Err(error) => return Some(Err(error)),
             }
         }
-    })
+    }
 }
 
-/// The pictures and folders in a folder, by name. Hidden ones and links to folders are left out.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+/// The files and folders in a folder, by name. Hidden ones are left out.
+fn entries(folder: &Path) -> Result<Vec<Waiting>> {
     let failed = |e| Error::io("cannot list", folder, e);
     let mut entries = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        let path = entry.path();
-        let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        let is_folder = entry.file_type().map_err(failed)?.is_dir();
-        if !is_hidden && (is_folder || is_picture(&path)) {
-            entries.push(path);
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            // A link to a folder is none, so that no folder is its own.
+            entries.push((entry.path(), entry.file_type().map_err(failed)?.is_dir()));
         }
     }
     entries.sort();
-    Ok(entries)
+    let waiting = |(path, is_folder)| match is_folder {
+        true => Waiting::Folder(path),
+        false => Waiting::File(path),
+    };
+    Ok(entries.into_iter().map(waiting).collect())
 }
 
-/// Whether a file is named like a picture.
-pub(super) fn is_picture(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    let is_known = |name: &str| {
-        EXTENSIONS
+/// What was found in folders and not asked about.
+#[derive(Default)]
+struct LeftOut {
+    /// Number of files by what they are, and the command that would convert them.
+    kinds: BTreeMap<&'static str, (usize, Option<&'static str>)>,
+    /// How many of them are pictures, in formats that cannot be read.
+    n_pictures: usize,
+}
+
+impl LeftOut {
+    /// Counts a file that is nothing to ask about; whether it is one.
+    fn has(&mut self, path: &Path) -> bool {
+        let content = match image::content(path) {
+            // What cannot be read is reported when it is its turn, if it may be a picture.
+            Err(_) if is_named_like_a_picture(path) => return false,
+            Err(_) => Content::Unknown,
+            Ok(None) => {
+                self.count("that are pipes, devices or links to folders", None);
+                return true;
+            }
+            Ok(Some(Content::Picture(_))) => return false,
+            Ok(Some(_)) if is_named_like_a_picture(path) => return false,
+            Ok(Some(content)) => content,
+        };
+        match content {
+            Content::Foreign(foreign) if foreign.is_picture => {
+                self.n_pictures += 1;
+                self.count(foreign.name, Some(foreign.command));
+            }
+            _ => self.count("without a picture", None),
+        }
+        true
+    }
+
+    fn count(&mut self, kind: &'static str, command: Option<&'static str>) {
+        self.kinds.entry(kind).or_insert((0, command)).0 += 1;
+    }
+
+    /// One line about all of it.
+    fn notice(&self) -> Option<String> {
+        let n: usize = self.kinds.values().map(|(n, _)| n).sum();
+        let kinds: Vec<String> = self
+            .kinds
             .iter()
-            .any(|known| name.eq_ignore_ascii_case(known))
+            .map(|(kind, (n, command))| match command {
+                Some(command) => format!("{n} {kind} (`{command}` converts one)"),
+                None => format!("{n} {kind}"),
+            })
+            .collect();
+        let files = if n == 1 { "file was" } else { "files were" };
+        (n > 0).then(|| format!("{n} {files} left out: {}", kinds.join(", ")))
+    }
+}
+
+/// Whether a file is a picture, by its name or its content.
+pub(super) fn is_picture(path: &Path) -> bool {
+    let is_shown = |content| match content {
+        Content::Picture(_) => true,
+        Content::Foreign(foreign) => foreign.is_picture,
+        Content::Other(_) | Content::Unknown => false,
     };
-    extension.is_some_and(is_known) && !path.is_dir()
+    path.is_file()
+        && (is_named_like_a_picture(path)
+            || image::content(path).is_ok_and(|content| content.is_some_and(is_shown)))
 }

@@ -10,7 +10,7 @@ use crate::cli::model_file::ModelFile;
 use crate::cli::progress;
 use crate::constrain::Constraint;
 use crate::error::{Error, Result};
-use crate::image::{Exif, Limits};
+use crate::image::{Reading, Limits};
 use crate::ops::Compute;
 use crate::request::{Assistant, Prompt, Request, Source};
 use crate::sampler::Sampling;
@@ -48,9 +48,10 @@ pub fn open(args: &AskArgs) -> Result<Assistant> {
 pub fn request(args: &AskArgs, prompt: Prompt, defaults: &Sampling) -> Result<Request> {
     Ok(Request {
         aspect: args.question.aspect,
-        exif: match args.question.no_exif {
-            true => Exif::Ignore,
-            false => Exif::Apply,
+        reading: match (args.question.reference_pixels, args.question.no_exif) {
+            (true, _) => Reading::Reference,
+            (false, true) => Reading::Unturned,
+            (false, false) => Reading::Shown,
         },
         sampling: Sampling {
             temperature: args.sampling.temp,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::report::{Answer, Divergence};
 use crate::error::Result;
-use crate::image::{self, Aspect, Exif, Limits};
+use crate::image::{self, Aspect, Reading, Limits};
 use crate::prompt::Segment;
 use crate::request::Assistant;
 use crate::session::{Input, Session};
@@ -180,7 +180,7 @@ fn n_positions(assistant: &Assistant, prompt: &[Segment]) -> usize {
 /// The decoder's inputs for a picture.
 fn encode(assistant: &Assistant, path: &Path) -> Result<Vec<f32>> {
     let visual = assistant.visual()?;
-    let picture = image::open(path, Exif::Ignore, &Limits::default())?;
+    let picture = image::open(path, Reading::Reference, &Limits::default())?;
     let pixels = visual.preprocess.pixels(&picture, Aspect::Squash);
     assistant
         .model()

@@ -3,14 +3,18 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::decode::zeros;
 use super::resize::{Axis, Rows, Scratch};
 use super::{CHANNELS, Picture};
 use crate::error::{Error, Result};
 
-/// Longest edge in pixels of a picture that is made square. Squashing takes work in proportion to
-/// the square of the edge, whatever the picture's own area, so that a file of a few hundred bytes
-/// could otherwise ask for minutes. The reference would need 800 MB at this size.
+/// Longest edge in pixels of a picture that is made square as it is. Squashing takes work in
+/// proportion to the square of the edge, whatever the picture's own area, so that a file of a few
+/// hundred bytes could otherwise ask for minutes. The reference would need 800 MB at this size.
 const MAX_SQUARE_EDGE: usize = 16_384;
+
+/// What a longer edge is shrunk to, still many times what any model sees.
+const SHRUNK_EDGE: usize = 8192;
 
 /// How a picture that is not square is brought into the square the model takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +55,47 @@ impl FromStr for Aspect {
     }
 }
 
+/// The picture that stands in for one that is too long to be made square: shrunk along its longer
+/// edge where it is squashed, in proportion where that has to be kept. The reference does not do
+/// this; on the few hundred pixels that the model sees it makes no difference to speak of.
+pub(super) fn stand_in(picture: &Picture, aspect: Aspect) -> Result<Option<Picture>> {
+    let edge = picture.width.max(picture.height);
+    if edge <= MAX_SQUARE_EDGE {
+        return Ok(None);
+    }
+    let shrunk = |len: usize| match aspect {
+        Aspect::Squash if len < edge => len.min(SHRUNK_EDGE),
+        _ => (len * SHRUNK_EDGE / edge).max(1),
+    };
+    averaged(picture, shrunk(picture.width), shrunk(picture.height)).map(Some)
+}
+
+/// The means of the pixels that fall together in `width` by `height`, neither of which is more than
+/// the picture's own. Unlike [`resize`](super::resize::resize), it takes no memory for weights.
+fn averaged(picture: &Picture, width: usize, height: usize) -> Result<Picture> {
+    let edges = |i: usize, target: usize, len: usize| i * len / target..(i + 1) * len / target;
+    let mut rgb = zeros((width * height * CHANNELS) as u64)?;
+    let (pixels, _) = rgb.as_chunks_mut::<CHANNELS>();
+    for (y, row) in pixels.chunks_exact_mut(width).enumerate() {
+        let lines = edges(y, height, picture.height);
+        for (x, pixel) in row.iter_mut().enumerate() {
+            let columns = edges(x, width, picture.width);
+            let mut sums = [0_u64; CHANNELS];
+            for line in lines.clone() {
+                let line = &picture.row(line)[columns.start * CHANNELS..columns.end * CHANNELS];
+                for value in line.as_chunks::<CHANNELS>().0 {
+                    for (sum, &value) in sums.iter_mut().zip(value) {
+                        *sum += u64::from(value);
+                    }
+                }
+            }
+            let n = (lines.len() * columns.len()) as u64;
+            *pixel = sums.map(|sum| ((sum + n / 2) / n) as u8);
+        }
+    }
+    Picture::from_rgb(width, height, rgb)
+}
+
 /// A picture stretched along its shorter edge to a square.
 pub(super) struct Squashed<'a> {
     picture: &'a Picture,
@@ -59,15 +104,15 @@ pub(super) struct Squashed<'a> {
 }
 
 impl<'a> Squashed<'a> {
-    pub(super) fn new(picture: &'a Picture) -> Result<Self> {
-        let edge = square_edge(picture)?;
+    pub(super) fn new(picture: &'a Picture) -> Self {
+        let edge = picture.width.max(picture.height);
         // One of the two passes of the reference does nothing: the longer edge stays.
         let shorter = picture.width.min(picture.height);
-        Ok(Squashed {
+        Squashed {
             picture,
             edge,
             axis: Axis::new(shorter, edge, 0..edge),
-        })
+        }
     }
 }
 
@@ -102,15 +147,15 @@ pub(super) struct Padded<'a> {
 }
 
 impl<'a> Padded<'a> {
-    pub(super) fn new(picture: &'a Picture, color: [u8; CHANNELS]) -> Result<Self> {
-        let edge = square_edge(picture)?;
-        Ok(Padded {
+    pub(super) fn new(picture: &'a Picture, color: [u8; CHANNELS]) -> Self {
+        let edge = picture.width.max(picture.height);
+        Padded {
             picture,
             edge,
             left: (edge - picture.width) / 2,
             top: (edge - picture.height) / 2,
             color,
-        })
+        }
     }
 }
 
@@ -135,18 +180,6 @@ impl Rows for Padded<'_> {
     }
 }
 
-fn square_edge(picture: &Picture) -> Result<usize> {
-    let edge = picture.width.max(picture.height);
-    if edge > MAX_SQUARE_EDGE {
-        return Err(Error::input(format!(
-            "the picture has {}x{} pixels and cannot be made square, for which {MAX_SQUARE_EDGE} \
-             is the longest edge; shrink it, or use the aspect 'crop'",
-            picture.width, picture.height
-        )));
-    }
-    Ok(edge)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,7 +199,7 @@ mod tests {
     #[test]
     fn pads_on_both_sides_and_the_odd_pixel_comes_last() {
         let picture = Picture::from_rgb(1, 4, (0..12).collect()).unwrap();
-        let padded = Padded::new(&picture, [90, 91, 92]).unwrap();
+        let padded = Padded::new(&picture, [90, 91, 92]);
         let mut scratch = Scratch::default();
         assert_eq!(
             Rows::row(&padded, 1, &mut scratch),
@@ -175,13 +208,36 @@ mod tests {
     }
 
     #[test]
-    fn refuses_to_square_what_is_too_long() {
-        let long = Picture::from_rgb(MAX_SQUARE_EDGE + 1, 1, vec![0; 3 * (MAX_SQUARE_EDGE + 1)]);
-        let long = long.unwrap();
-        assert_eq!(
-            Squashed::new(&long).err().map(|e| e.kind()),
-            Some(crate::Kind::Input)
-        );
-        assert!(Padded::new(&long, [0; 3]).is_err());
+    fn a_shorter_picture_stands_in_for_one_that_is_too_long() {
+        let long = |width: usize, height: usize| {
+            Picture::from_rgb(width, height, vec![9; 3 * width * height]).unwrap()
+        };
+        let edge = MAX_SQUARE_EDGE;
+        assert!(stand_in(&long(edge, 1), Aspect::Squash).unwrap().is_none());
+        for (width, height, squashed, padded) in [
+            (2 * edge, 100, (SHRUNK_EDGE, 100), (SHRUNK_EDGE, 25)),
+            (1, 2 * edge, (1, SHRUNK_EDGE), (1, SHRUNK_EDGE)),
+        ] {
+            for (aspect, wanted) in [(Aspect::Squash, squashed), (Aspect::Pad, padded)] {
+                let short = stand_in(&long(width, height), aspect).unwrap().unwrap();
+                assert_eq!((short.width, short.height), wanted);
+                assert!(short.rgb.iter().all(|&value| value == 9));
+            }
+        }
+    }
+
+    #[test]
+    fn means_round_to_the_nearest() {
+        let values = [0, 10, 20, 31, 40, 50];
+        let rgb = values.iter().flat_map(|&v| [v; CHANNELS]).collect();
+        let picture = Picture::from_rgb(3, 2, rgb).unwrap();
+        let means = |width, height| {
+            let averaged = averaged(&picture, width, height).unwrap();
+            averaged.rgb.iter().step_by(CHANNELS).copied().collect::<Vec<u8>>()
+        };
+        assert_eq!(means(3, 2), values);
+        assert_eq!(means(1, 1), [25]);
+        assert_eq!(means(3, 1), [16, 25, 35]);
+        assert_eq!(means(2, 2), [0, 15, 31, 45]);
     }
 }

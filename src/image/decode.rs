@@ -1,42 +1,37 @@
-//! Picture files to 8-bit RGB, as Pillow's `Image.open(file).convert("RGB")` gives it.
+//! Picture files to 8-bit RGB.
 //!
-//! JPEG, PNG, WebP, GIF and BMP, told apart by their content. Alpha is dropped without
-//! compositing, of an animation the first frame counts, 16-bit gray is clipped (not scaled) at
-//! 255, other 16-bit values lose their low byte, colour profiles are not applied. Two formats come
-//! out a little different: JPEG, whose decoders need not agree, by a few levels of 255, and BMP
-//! files of 5 or 6 bits per channel, which Pillow rounds down, by one.
+//! What a file is, is told by its content ([`sniff`](super::sniff)). Its headers say how much
+//! memory decoding takes, which is asked for before any of it is used. [`Reading`] says what
+//! becomes of transparency, 16-bit samples and orientation. Of an animation the first frame counts;
+//! colour profiles are not applied.
 //!
-//! The decoders are the `image` crate's, whose authors warn that some panic on malformed files:
-//! [`decode`] is the one place that calls them, and catches that.
+//! JPEG is decoded here ([`jpeg`]), PNG and GIF by the crates of these names, the rest by the
+//! `image` crate. Some decoders panic on malformed files: [`decode`] is the one place that calls
+//! them, and catches that.
 
-use std::fs::File;
-use std::io::{Cursor, Read};
+use std::fs::{self, File, Metadata};
+use std::io::Read;
 use std::panic::catch_unwind;
 use std::path::Path;
 
-use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
-
-use super::{CHANNELS, Picture, gif};
+use super::orientation::Orientation;
+use super::sniff::{self, Content, FORMATS, Format};
+use super::{CHANNELS, Picture, gif, jpeg, others, png};
+use crate::capacity;
 use crate::error::{Error, Result};
 
-/// What [`decode`] accepts.
-const FORMATS: [ImageFormat; 5] = [
-    ImageFormat::Jpeg,
-    ImageFormat::Png,
-    ImageFormat::WebP,
-    ImageFormat::Gif,
-    ImageFormat::Bmp,
-];
-
-/// What to do about the orientation that cameras note in a file's EXIF data.
+/// What becomes of the parts of a file that are no plain 8-bit pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Exif {
-    /// Turn and mirror the picture upright.
+pub enum Reading {
+    /// As people see it: turned upright as EXIF or XMP data says, transparency on white, 16-bit
+    /// samples scaled to 8.
     #[default]
-    Apply,
-    /// Take the pixels as they are stored, as the reference does.
-    Ignore,
+    Shown,
+    /// The same, but not turned.
+    Unturned,
+    /// As the reference sees it, by Pillow's `Image.open(file).convert("RGB")`: not turned, the
+    /// colours below transparency as they are, 16-bit gray clipped at 255.
+    Reference,
 }
 
 /// The largest files and pictures to accept.
@@ -44,18 +39,17 @@ pub enum Exif {
 pub struct Limits {
     /// Size of a file in bytes.
     pub max_file_bytes: usize,
-    /// Width times height in pixels. Decoding takes up to 11 bytes of memory per pixel at its
-    /// peak, a decoded picture 3.
+    /// Width times height in pixels. A decoded picture takes 3 bytes for each; `docs/pictures.md`
+    /// says what decoding takes. Where the machine has less, pictures are refused before.
     pub max_pixels: usize,
 }
 
 impl Default for Limits {
-    /// 64 MiB, and the 89 478 485 pixels (a quarter of a gigabyte at 3 bytes each) beyond which
-    /// Pillow warns of a decompression bomb.
+    /// 256 MiB, and 2^28 pixels: the photos of the largest phone cameras have 200 million.
     fn default() -> Self {
         Limits {
-            max_file_bytes: 64 << 20,
-            max_pixels: (1 << 30) / 4 / 3,
+            max_file_bytes: 256 << 20,
+            max_pixels: 1 << 28,
         }
     }
 }
@@ -90,28 +84,73 @@ impl Limits {
 ///
 /// # Errors
 /// [`Kind::Io`](crate::Kind::Io) where the file cannot be read, else as [`decode`]; all name it.
-pub fn open(path: &Path, exif: Exif, limits: &Limits) -> Result<Picture> {
-    let bytes = read(path, limits)?;
-    decode(&bytes, exif, limits).map_err(|e| e.in_file(path))
+/// A named pipe or a device is not opened, unless the path names one that this process has open
+/// (`/dev/stdin`, `/dev/fd/3`).
+pub fn open(path: &Path, reading: Reading, limits: &Limits) -> Result<Picture> {
+    let picture = read(path, limits).and_then(|bytes| decode(&bytes, reading, limits));
+    picture.map_err(|e| e.in_file(path))
 }
 
-/// The bytes of a file, which may be a pipe, or a device without end.
-fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
-    let file = File::open(path).map_err(|e| Error::io("cannot open the picture", path, e))?;
-    let metadata = file
-        .metadata()
-        .map_err(|e| Error::io("cannot examine the picture", path, e))?;
-    if metadata.is_dir() {
-        return Err(Error::input("is a directory, wanted a picture").in_file(path));
+/// What the file at `path` is, by its content; `None` where it is no regular file.
+pub(crate) fn content(path: &Path) -> Result<Option<Content>> {
+    let failed = |e| Error::io("cannot read", path, e);
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Ok(None);
     }
-    limits
-        .check_file(metadata.len())
-        .map_err(|e| e.in_file(path))?;
+    let mut head = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(sniff::HEAD as u64).read_to_end(&mut head))
+        .map_err(failed)?;
+    Ok(Some(sniff::content(&head)))
+}
+
+/// The bytes of a file.
+fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
+    let failed = |doing, e| Error::io(doing, path, e);
+    // Before it is opened: opening a named pipe waits until somebody writes to it.
+    let metadata = fs::metadata(path).map_err(|e| failed("cannot open the picture", e))?;
+    if metadata.is_dir() {
+        return Err(Error::input("is a directory, wanted a picture"));
+    }
+    if !metadata.is_file() && !is_own_descriptor(path) {
+        return Err(Error::input(format!(
+            "is {}, wanted a picture in a file; standard input is `-`",
+            name_of_kind(&metadata)
+        )));
+    }
+    limits.check_file(metadata.len())?;
+    let file = File::open(path).map_err(|e| failed("cannot open the picture", e))?;
     let mut bytes = Vec::new();
+    if usize::try_from(metadata.len()).is_ok_and(|len| bytes.try_reserve(len).is_err()) {
+        return Err(Error::capacity("no memory for the file of the picture"));
+    }
+    // It may have grown, and a pipe has no size.
     file.take((limits.max_file_bytes as u64).saturating_add(1))
         .read_to_end(&mut bytes)
-        .map_err(|e| Error::io("cannot read the picture", path, e))?;
+        .map_err(|e| failed("cannot read the picture", e))?;
     Ok(bytes)
+}
+
+/// Whether a path names something that this process has open already.
+fn is_own_descriptor(path: &Path) -> bool {
+    ["/dev/fd", "/proc/self/fd", "/dev/stdin"]
+        .iter()
+        .any(|folder| path.starts_with(folder))
+}
+
+#[cfg(unix)]
+fn name_of_kind(metadata: &Metadata) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    match metadata.file_type() {
+        kind if kind.is_fifo() => "a named pipe",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+#[cfg(not(unix))]
+fn name_of_kind(_: &Metadata) -> &'static str {
+    "no regular file"
 }
 
 /// Decodes the bytes of a picture file.
@@ -119,88 +158,84 @@ fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
 /// # Errors
 /// [`Kind::Input`](crate::Kind::Input) where they are no picture of a supported format, damaged,
 /// or larger than `limits`; [`Kind::Capacity`](crate::Kind::Capacity) where memory is short.
-pub fn decode(bytes: &[u8], exif: Exif, limits: &Limits) -> Result<Picture> {
+pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture> {
     limits.check_file(bytes.len() as u64)?;
-    if bytes.is_empty() {
-        return Err(Error::input("the file is empty, wanted a picture"));
-    }
-    let format = image::guess_format(bytes)
-        .ok()
-        .filter(|format| FORMATS.contains(format))
-        .ok_or_else(|| {
-            Error::input("is not a picture in a supported format: JPEG, PNG, WebP, GIF and BMP")
-        })?;
-    catch_unwind(|| match format {
-        ImageFormat::Gif => gif::decode(bytes, limits),
-        _ => decode_as(format, bytes, exif, limits),
+    let format = format_of(bytes)?;
+    let orientation = match reading {
+        Reading::Shown => Orientation::of_file(format, bytes),
+        Reading::Unturned | Reading::Reference => Orientation::default(),
+    };
+    let task = Task {
+        bytes,
+        reading,
+        limits,
+        is_turned: !orientation.is_upright(),
+    };
+    let picture = catch_unwind(|| match format {
+        Format::Jpeg => jpeg::picture(&task),
+        Format::Png => png::picture(&task),
+        Format::Gif => gif::picture(&task),
+        Format::WebP | Format::Bmp | Format::Tiff | Format::Qoi => others::picture(format, &task),
     })
-    .unwrap_or_else(|_| Err(damaged(format, "the decoder gave up on it")))
+    .unwrap_or_else(|_| Err(damaged(format, "the decoder gave up on it")))?;
+    orientation.apply(picture)
+}
+
+/// The format of a picture, or what the file is instead.
+fn format_of(bytes: &[u8]) -> Result<Format> {
+    let what = match sniff::content(&bytes[..bytes.len().min(sniff::HEAD)]) {
+        Content::Picture(format) => return Ok(format),
+        Content::Foreign(foreign) => format!(
+            "is {}, which cannot be read; `{}` converts it",
+            foreign.name, foreign.command
+        ),
+        Content::Other(name) => format!("is no picture: it is {name}"),
+        Content::Unknown if bytes.is_empty() => "is empty, wanted a picture".to_owned(),
+        Content::Unknown => "is not a picture in a supported format".to_owned(),
+    };
+    Err(Error::input(format!("{what} (supported are {FORMATS})")))
+}
+
+/// A picture to decode.
+pub(super) struct Task<'a> {
+    pub bytes: &'a [u8],
+    pub reading: Reading,
+    limits: &'a Limits,
+    is_turned: bool,
+}
+
+impl Task<'_> {
+    /// Fails unless a picture of this size is within the limits, and there is memory for it and for
+    /// the `working` bytes that its decoder takes beside the pixels.
+    pub fn admit(&self, width: usize, height: usize, working: u64) -> Result<()> {
+        self.limits.check(width, height)?;
+        let pixels = width as u64 * height as u64 * CHANNELS as u64;
+        // A picture is turned into another after its decoder is done.
+        let beside = working.max(if self.is_turned { pixels } else { 0 });
+        let bytes = pixels.saturating_add(beside);
+        capacity::hold(bytes).map_err(|short| {
+            Error::capacity(format!(
+                "the picture of {width}x{height} pixels takes {short}; shrink it"
+            ))
+        })
+    }
+
+    /// Whether this is a WebP file whose header tells of an animation.
+    pub fn is_animated_webp(&self) -> bool {
+        const FLAG: u8 = 2;
+        self.bytes.get(12..16) == Some(b"VP8X")
+            && self.bytes.get(20).is_some_and(|flags| flags & FLAG != 0)
+    }
+
+    /// The most pixels to accept.
+    pub fn max_pixels(&self) -> usize {
+        self.limits.max_pixels
+    }
 }
 
 /// The error for a file that a decoder refuses.
-pub(super) fn damaged(format: ImageFormat, why: impl std::fmt::Display) -> Error {
-    Error::input(format!(
-        "cannot be decoded as {}: {why}",
-        format.to_mime_type()
-    ))
-}
-
-fn decode_as(format: ImageFormat, bytes: &[u8], exif: Exif, limits: &Limits) -> Result<Picture> {
-    let failed = |e: image::ImageError| damaged(format, &e).caused_by(e);
-    if format == ImageFormat::Jpeg && !has_end_marker(bytes) {
-        return Err(damaged(format, "the file is truncated"));
-    }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(decoder_limits(limits));
-    let mut decoder = reader.into_decoder().map_err(failed)?;
-    let (width, height) = decoder.dimensions();
-    limits.check(width as usize, height as usize)?;
-    let orientation = match exif {
-        Exif::Apply => decoder.orientation().map_err(failed)?,
-        Exif::Ignore => Orientation::NoTransforms,
-    };
-    let color = decoder.color_type();
-    let mut samples = zeros(decoder.total_bytes())?;
-    decoder.read_image(&mut samples).map_err(failed)?;
-    let rgb = to_rgb(samples, color, is_gray_png(format, bytes)).ok_or_else(|| {
-        damaged(
-            format,
-            format!("pixels of type {color:?} are not supported"),
-        )
-    })?;
-    upright(width, height, rgb, orientation)
-}
-
-/// What a decoder may take for itself: up to 8 bytes per pixel, four channels of 16 bits.
-fn decoder_limits(limits: &Limits) -> image::Limits {
-    let mut decoder_limits = image::Limits::default();
-    decoder_limits.max_alloc = Some((limits.max_pixels as u64).saturating_mul(8));
-    decoder_limits
-}
-
-/// Whether an end marker follows the first scan of a JPEG file. The decoder makes up what is missing
-/// of a truncated one, and half a photo should not be answered about as if it were whole; Pillow
-/// refuses those too.
-fn has_end_marker(bytes: &[u8]) -> bool {
-    const MARKER: u8 = 0xff;
-    const START_OF_SCAN: u8 = 0xda;
-    const END_OF_IMAGE: u8 = 0xd9;
-    // Segments come first, such as one with a thumbnail that has an end marker of its own.
-    let mut rest = bytes.get(2..).unwrap_or_default();
-    loop {
-        rest = match rest {
-            [MARKER, START_OF_SCAN, scan @ ..] => {
-                return scan.windows(2).any(|pair| pair == [MARKER, END_OF_IMAGE]);
-            }
-            [MARKER, MARKER, ..] => &rest[1..],
-            [MARKER, _, high, low, ..] => {
-                let segment_len = usize::from(u16::from_be_bytes([*high, *low]));
-                rest.get(2 + segment_len..).unwrap_or_default()
-            }
-            [_, rest @ ..] => rest,
-            [] => return false,
-        };
-    }
+pub(super) fn damaged(format: Format, why: impl std::fmt::Display) -> Error {
+    Error::input(format!("cannot be decoded as {format}: {why}"))
 }
 
 /// A buffer, or an error where there is no memory for it.
@@ -211,58 +246,4 @@ pub(super) fn zeros(len: u64) -> Result<Vec<u8>> {
     buffer.try_reserve_exact(len).map_err(|_| short())?;
     buffer.resize(len, 0);
     Ok(buffer)
-}
-
-/// Whether this is a PNG file without an alpha channel of its own in gray, where the decoder
-/// makes one of a transparent colour. The header chunk comes first and ends with the colour type.
-fn is_gray_png(format: ImageFormat, bytes: &[u8]) -> bool {
-    const COLOR_TYPE_OFFSET: usize = 25;
-    format == ImageFormat::Png && bytes.get(COLOR_TYPE_OFFSET) == Some(&0)
-}
-
-/// Pillow's `convert("RGB")`, or `None` for a type that no supported format has. 16-bit samples
-/// are in the machine's byte order.
-fn to_rgb(samples: Vec<u8>, color: ColorType, is_gray_png: bool) -> Option<Vec<u8>> {
-    let high = |low: u8, high: u8| (u16::from_ne_bytes([low, high]) >> 8) as u8;
-    let clipped = |low: u8, high: u8| u16::from_ne_bytes([low, high]).min(255) as u8;
-    Some(match color {
-        ColorType::Rgb8 => samples,
-        ColorType::Rgba8 => each_pixel(&samples, |[r, g, b, _]| [r, g, b]),
-        ColorType::L8 => each_pixel(&samples, |[gray]| [gray; CHANNELS]),
-        ColorType::La8 => each_pixel(&samples, |[gray, _]| [gray; CHANNELS]),
-        ColorType::L16 => each_pixel(&samples, |[a, b]| [clipped(a, b); CHANNELS]),
-        ColorType::La16 if is_gray_png => {
-            each_pixel(&samples, |[a, b, _, _]| [clipped(a, b); CHANNELS])
-        }
-        ColorType::La16 => each_pixel(&samples, |[a, b, _, _]| [high(a, b); CHANNELS]),
-        ColorType::Rgb16 => each_pixel(&samples, |[a, b, c, d, e, f]| {
-            [high(a, b), high(c, d), high(e, f)]
-        }),
-        ColorType::Rgba16 => each_pixel(&samples, |[a, b, c, d, e, f, _, _]| {
-            [high(a, b), high(c, d), high(e, f)]
-        }),
-        _ => return None,
-    })
-}
-
-fn each_pixel<const BYTES: usize>(
-    samples: &[u8],
-    convert: impl Fn([u8; BYTES]) -> [u8; CHANNELS],
-) -> Vec<u8> {
-    let (pixels, _) = samples.as_chunks::<BYTES>();
-    pixels.iter().flat_map(|&pixel| convert(pixel)).collect()
-}
-
-/// Turns and mirrors a picture as its EXIF data says.
-fn upright(width: u32, height: u32, rgb: Vec<u8>, orientation: Orientation) -> Result<Picture> {
-    if orientation == Orientation::NoTransforms {
-        return Picture::from_rgb(width as usize, height as usize, rgb);
-    }
-    let stored = RgbImage::from_raw(width, height, rgb)
-        .ok_or_else(|| Error::input("the picture has fewer pixels than it declares"))?;
-    let mut picture = DynamicImage::ImageRgb8(stored);
-    picture.apply_orientation(orientation);
-    let picture = picture.into_rgb8();
-    let (width, height) = picture.dimensions();
-    Picture::from_rgb(width as usize, height as usize, picture.into_raw())
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::aspect::{Padded, Squashed};
+use super::aspect::{Padded, Squashed, stand_in};
 use super::resize::{Axis, Rows, resize};
 use super::{Aspect, CHANNELS, Picture};
 use crate::error::{Error, Result};
@@ -61,16 +61,22 @@ impl Preprocess {
     /// Runs in parallel where it is called from inside a thread pool.
     ///
     /// # Errors
-    /// [`Kind::Input`](crate::Kind::Input) where the picture is too long for `aspect`, or does not
-    /// come out in the size of the crop and cropping is off; [`Kind::Model`](crate::Kind::Model)
-    /// where these settings make no sense.
+    /// [`Kind::Input`](crate::Kind::Input) where the picture does not come out in the size of the
+    /// crop and cropping is off; [`Kind::Model`](crate::Kind::Model) where these settings make no
+    /// sense.
     pub fn pixels(&self, picture: &Picture, aspect: Aspect) -> Result<Vec<f32>> {
         self.check()?;
         match aspect {
             _ if picture.width() == picture.height() => self.process(picture),
-            Aspect::Squash => self.process(&Squashed::new(picture)?),
-            Aspect::Pad => self.process(&Padded::new(picture, self.padding())?),
             Aspect::Crop => self.process(picture),
+            Aspect::Squash | Aspect::Pad => {
+                let stand_in = stand_in(picture, aspect)?;
+                let picture = stand_in.as_ref().unwrap_or(picture);
+                match aspect {
+                    Aspect::Pad => self.process(&Padded::new(picture, self.padding())),
+                    _ => self.process(&Squashed::new(picture)),
+                }
+            }
         }
     }
 
@@ -111,7 +117,7 @@ impl Preprocess {
             source,
             &Axis::new(source.width(), width, columns.kept.clone()),
             &Axis::new(source.height(), height, rows.kept.clone()),
-        );
+        )?;
         Ok(self.normalized(&region, &columns, &rows))
     }
 
@@ -270,9 +276,9 @@ mod tests {
             let pixels = plain(448, 448).pixels(&picture, Aspect::Crop).unwrap();
             assert_eq!(pixels, vec![77.0; 3 * 448 * 448]);
         }
-        let long = gray(1, 60_000, &vec![77; 60_000]);
-        let error = plain(448, 448).pixels(&long, Aspect::Squash).unwrap_err();
-        assert_eq!(error.kind(), Kind::Input);
+        let long = gray(1, 70_000, &vec![77; 70_000]);
+        let pixels = plain(2, 2).pixels(&long, Aspect::Squash).unwrap();
+        assert_eq!(pixels, [77.0; 12]);
     }
 
     #[test]

@@ -10,7 +10,9 @@
 
 use std::ops::Range;
 
+use super::decode::zeros;
 use super::{CHANNELS, Picture};
+use crate::error::Result;
 use crate::threads;
 
 /// Fraction bits of a weight: Pillow's `PRECISION_BITS`.
@@ -154,10 +156,13 @@ impl Axis {
 }
 
 /// Resamples `source` to the target positions of the two axes: `[rows, columns, 3]`.
-pub(super) fn resize(source: &dyn Rows, columns: &Axis, rows: &Axis) -> Vec<u8> {
+///
+/// # Errors
+/// [`Kind::Capacity`](crate::Kind::Capacity) where memory is short.
+pub(super) fn resize(source: &dyn Rows, columns: &Axis, rows: &Axis) -> Result<Vec<u8>> {
     let needed = rows.sources();
     let row_len = columns.len() * CHANNELS;
-    let mut narrowed = vec![0; needed.len() * row_len];
+    let mut narrowed = zeros((needed.len() * row_len) as u64)?;
     threads::for_each(
         narrowed.chunks_mut(row_len).enumerate(),
         Scratch::default,
@@ -166,7 +171,7 @@ pub(super) fn resize(source: &dyn Rows, columns: &Axis, rows: &Axis) -> Vec<u8> 
         },
     );
 
-    let mut resized = vec![0; rows.len() * row_len];
+    let mut resized = zeros((rows.len() * row_len) as u64)?;
     threads::for_each(
         resized.chunks_mut(row_len).enumerate(),
         Vec::new,
@@ -175,7 +180,7 @@ pub(super) fn resize(source: &dyn Rows, columns: &Axis, rows: &Axis) -> Vec<u8> 
             rows.vertical(i, row, sums, out);
         },
     );
-    resized
+    Ok(resized)
 }
 
 /// The cubic convolution kernel with a = -0.5.
@@ -215,6 +220,7 @@ mod tests {
             &Axis::new(source.width, width, 0..width),
             &Axis::new(source.height, height, 0..height),
         )
+        .unwrap()
     }
 
     #[test]
@@ -258,7 +264,8 @@ mod tests {
                 &source,
                 &Axis::new(11, width, columns.clone()),
                 &Axis::new(17, height, rows.clone()),
-            );
+            )
+            .unwrap();
             for (row, y) in region.chunks_exact(columns.len() * CHANNELS).zip(rows) {
                 let wanted = &whole.row(y)[columns.start * CHANNELS..columns.end * CHANNELS];
                 assert_eq!(row, wanted, "row {y} of {width}x{height}");

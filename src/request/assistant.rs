@@ -13,7 +13,7 @@ use crate::capacity;
 use crate::constrain::{Grammars, Guide};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Identity};
-use crate::image::{Aspect, Exif};
+use crate::image::{Aspect, Reading};
 use crate::kernels::ARITHMETIC;
 use crate::model::Model;
 use crate::model::kv_cache::CacheType;
@@ -157,12 +157,12 @@ impl Assistant {
         &self,
         source: &Source,
         aspect: Option<Aspect>,
-        exif: Exif,
+        reading: Reading,
     ) -> Result<Arc<Pixels>> {
         let preparation = Preparation {
             visual: self.visual()?,
             aspect,
-            exif,
+            reading,
         };
         let threads = &self.model.compute().threads;
         threads.enter(|| preparation.pixels(source, &mut Timings::default()))

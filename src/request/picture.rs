@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::image::{self, Aspect, Exif, Limits, Picture};
+use crate::image::{self, Aspect, Reading, Limits, Picture};
 use crate::model::visual_config::VisualConfig;
 use crate::reuse::PictureKey;
 use crate::timing::{Stage, Timings};
@@ -41,7 +41,7 @@ impl Eq for Pixels {}
 pub(super) struct Preparation<'a> {
     pub visual: &'a VisualConfig,
     pub aspect: Option<Aspect>,
-    pub exif: Exif,
+    pub reading: Reading,
 }
 
 impl Preparation<'_> {
@@ -51,10 +51,10 @@ impl Preparation<'_> {
         let picture = match source {
             Source::Pixels(pixels) => return Ok(pixels.clone()),
             Source::File(path) => {
-                timings.measure(Stage::DecodeImage, || image::open(path, self.exif, &limits))
+                timings.measure(Stage::DecodeImage, || image::open(path, self.reading, &limits))
             }
             Source::Bytes(bytes) => timings.measure(Stage::DecodeImage, || {
-                image::decode(bytes, self.exif, &limits)
+                image::decode(bytes, self.reading, &limits)
             }),
         };
         let pixels = timings.measure(Stage::Preprocess, || self.preprocess(&picture?));

@@ -130,7 +130,7 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
         let preparation = Preparation {
             visual: self.assistant.visual()?,
             aspect: self.request.aspect,
-            exif: self.request.exif,
+            reading: self.request.reading,
         };
         let pixels = |source| preparation.pixels(source, &mut self.timings);
         sources.iter().map(pixels).collect()

@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use owl2::chat::Conversation;
 use owl2::constrain::Constraint;
 use owl2::gguf::{Bytes, Gguf};
-use owl2::image::{Aspect, Exif, Limits, decode};
+use owl2::image::{Aspect, Reading, Limits, decode};
 use owl2::kernels::Isa;
 use owl2::request::{Assistant, Prompt, Request};
 use owl2::reuse::Memory;
@@ -124,7 +124,7 @@ pub fn picture(data: &[u8]) {
         max_file_bytes: 1 << 20,
         max_pixels: 1 << 18,
     };
-    let Ok(picture) = decode(data, Exif::Apply, &limits) else {
+    let Ok(picture) = decode(data, Reading::Shown, &limits) else {
         return;
     };
     // The work grows with the square of the longer edge, up to a limit of its own.

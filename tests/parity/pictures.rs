@@ -1,6 +1,6 @@
 //! Source pictures: as the reference decoded them, and as our decoder does.
 
-use owl2::image::{Aspect, Exif, Limits, Picture, Preprocess, decode};
+use owl2::image::{Aspect, Reading, Limits, Picture, Preprocess, decode};
 use serde_json::Value;
 
 use crate::golden::{Golden, count, elements, members, text};
@@ -34,7 +34,7 @@ pub fn reference(golden: &Golden, name: &str) -> Picture {
     // Large ones are stored as a PNG each.
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let png = golden.bytes(&format!("{stem}_rgb.png"));
-    decode(&png, Exif::Ignore, &Limits::default()).unwrap()
+    decode(&png, Reading::Reference, &Limits::default()).unwrap()
 }
 
 /// Our decoder on every source picture: exact, but for a few levels where the format is lossy.
@@ -49,7 +49,7 @@ pub fn check_decoding(golden: &Golden, report: &mut Report) {
             text(&entry["rgb_sha256"]),
         );
         let bytes = golden.bytes(&format!("images/{name}"));
-        let decoded = decode(&bytes, Exif::Ignore, &Limits::default());
+        let decoded = decode(&bytes, Reading::Reference, &Limits::default());
         let Some(picture) = report.ok("decoding", name, decoded) else {
             continue;
         };

@@ -35,13 +35,14 @@ pub(in crate::cli) struct QuestionArgs {
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: Option<String>,
 
-    /// A picture (JPEG, PNG, WebP, GIF, BMP), `-` for standard input; repeat for several. They go
+    /// A picture (JPEG, PNG, WebP, GIF, BMP, TIFF, QOI), `-` for standard input; repeat for several. They go
     /// where `<|image|>` stands in the prompt, in order, else before it
     #[arg(long, value_name = "FILE")]
     pub image: Vec<PathBuf>,
 
-    /// Ask about each of these pictures, or each picture in these folders, by itself; prints
-    /// `FILE: answer`, or with --json one object a line
+    /// Ask about each of these pictures, or each picture in these folders, whatever its name, by
+    /// itself; prints `FILE: answer`, or with --json one object a line. What it leaves out of
+    /// folders is counted on standard error
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "image")]
     pub each: Vec<PathBuf>,
 
@@ -50,9 +51,14 @@ pub(in crate::cli) struct QuestionArgs {
     #[arg(long, value_name = "squash|pad|crop")]
     pub aspect: Option<Aspect>,
 
-    /// Do not turn pictures as their EXIF orientation says (the reference does not)
+    /// Do not turn pictures as their EXIF or XMP orientation says
     #[arg(long)]
     pub no_exif: bool,
+
+    /// Take the pixels that the authors' code would: not turned, the colours below transparency
+    /// (else white), 16-bit gray clipped at 255 (else scaled)
+    #[arg(long)]
+    pub reference_pixels: bool,
 }
 
 #[derive(Debug, Args)]

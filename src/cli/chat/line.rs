@@ -10,9 +10,7 @@ use crate::cli::each::is_picture;
 pub fn pictures(line: &str) -> Vec<(Range<usize>, PathBuf)> {
     let words = words(line).into_iter();
     let paths = words.map(|range| (range.clone(), unquoted(&line[range])));
-    paths
-        .filter(|(_, path)| is_picture(path) && path.is_file())
-        .collect()
+    paths.filter(|(_, path)| is_picture(path)).collect()
 }
 
 /// The words of a line, quotes and backslashes included.

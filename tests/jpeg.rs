@@ -1,0 +1,161 @@
+//! JPEG of every kind and damaged, against Pillow: see `fixtures/jpeg/make.py`.
+
+use std::fs;
+use std::path::Path;
+
+use owl2::Kind;
+use owl2::image::{Limits, Picture, Reading, decode};
+use sha2::{Digest, Sha256};
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/jpeg");
+
+fn file(name: &str) -> Vec<u8> {
+    fs::read(Path::new(FIXTURES).join(name)).unwrap()
+}
+
+fn read(bytes: &[u8]) -> owl2::Result<Picture> {
+    decode(bytes, Reading::Reference, &Limits::default())
+}
+
+/// The bytes of `NAME` or `NAME@OFFSET:KIND`.
+fn damaged(name: &str) -> Vec<u8> {
+    const LEN: usize = 48;
+    let Some((name, damage)) = name.split_once('@') else {
+        return file(name);
+    };
+    let (offset, kind) = damage.split_once(':').unwrap();
+    let offset: usize = offset.parse().unwrap();
+    let mut bytes = file(name);
+    let end = bytes.len().min(offset + LEN);
+    let mut state = 0x2545_f491_u32;
+    for byte in &mut bytes[offset..end] {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        *byte = match kind {
+            "zero" => 0,
+            "ff" => 0xff,
+            "noise" => state as u8,
+            _ => panic!("no damage is called {kind}"),
+        };
+    }
+    bytes
+}
+
+/// Lines of `pixels.txt`: a name, and width, height and hash of the pixels or that it is refused.
+fn expected() -> Vec<(String, Option<[String; 3]>)> {
+    let text = String::from_utf8(file("pixels.txt")).unwrap();
+    let lines = text.lines().map(|line| {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let pixels = match &words[1..] {
+            [width, height, hash] => Some([width.clone(), height.clone(), hash.clone()]),
+            _ => None,
+        };
+        (words[0].clone(), pixels)
+    });
+    lines.collect()
+}
+
+fn described(picture: &Picture) -> [String; 3] {
+    let hash = Sha256::digest(picture.rgb());
+    [
+        picture.width().to_string(),
+        picture.height().to_string(),
+        hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+    ]
+}
+
+#[test]
+fn every_kind_has_the_pixels_of_libjpeg_turbo() {
+    let mut n = 0;
+    for (name, wanted) in expected().iter().filter(|(name, _)| !name.contains('@')) {
+        let picture = read(&file(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(Some(&described(&picture)), wanted.as_ref(), "{name}");
+        n += 1;
+    }
+    assert!(n > 70);
+}
+
+#[test]
+fn a_damaged_file_is_refused_where_pillow_refuses_it() {
+    let (mut n_refused, mut n_read, mut n_stricter) = (0, 0, 0);
+    for (name, wanted) in expected().iter().filter(|(name, _)| name.contains('@')) {
+        match (read(&damaged(name)), wanted) {
+            (Ok(picture), Some(_)) => {
+                // Where Pillow goes on, so do we, with the same pixels.
+                assert_eq!(Some(&described(&picture)), wanted.as_ref(), "{name}");
+                n_read += 1;
+            }
+            (Ok(_), None) => panic!("{name} is read, and Pillow refuses it"),
+            (Err(error), _) => {
+                assert_eq!(error.kind(), Kind::Input, "{name}");
+                n_refused += usize::from(wanted.is_none());
+                n_stricter += usize::from(wanted.is_some());
+            }
+        }
+    }
+    assert!(n_refused > 30 && n_read > 50, "{n_refused} {n_read}");
+    assert!(n_stricter * 20 <= n_read, "{n_stricter} of {n_read}");
+}
+
+#[test]
+fn what_libjpeg_would_make_up_is_refused() {
+    let error = read(&file("unfinished.jpg")).unwrap_err();
+    assert!(error.to_string().contains("unfinished"), "{error}");
+
+    // Without its last scan, but with an end.
+    let mut bytes = file("alone_2x2.jpg");
+    let is_scan = |pair: &[u8]| pair == [0xff, 0xda];
+    let last = bytes.windows(2).rposition(is_scan).unwrap();
+    bytes.truncate(last);
+    bytes.extend([0xff, 0xd9]);
+    let error = read(&bytes).unwrap_err();
+    assert!(error.to_string().contains("no data"), "{error}");
+
+    // A size that the data does not fill.
+    let mut bytes = file("photo.jpg");
+    let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]);
+    bytes[frame.unwrap() + 5] = 4;
+    let error = read(&bytes).unwrap_err();
+    assert!(error.to_string().contains("is missing"), "{error}");
+}
+
+#[test]
+fn every_file_cut_short_is_refused() {
+    for name in [
+        "photo.jpg",
+        "photo_restarts.jpg",
+        "photo_progressive.jpg",
+        "arithmetic_2x2.jpg",
+        "alone_restarts_2x1.jpg",
+    ] {
+        let bytes = file(name);
+        for len in 0..bytes.len() {
+            let error = read(&bytes[..len]).err();
+            let error = error.unwrap_or_else(|| panic!("{name}: {len} of {}", bytes.len()));
+            assert_eq!(error.kind(), Kind::Input);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let with_frame = |change: &dyn Fn(&mut [u8])| {
+        let mut bytes = file("photo.jpg");
+        let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]);
+        change(&mut bytes[frame.unwrap()..]);
+        read(&bytes).unwrap_err().to_string()
+    };
+    for (wanted, change) in [
+        ("lossless", &(|f: &mut [u8]| f[1] = 0xc3) as &dyn Fn(&mut [u8])),
+        ("hierarchical", &|f| f[1] = 0xc5),
+        ("12 bits", &|f| f[4] = 12),
+        ("2 components", &|f| f[9] = 2),
+        ("sampling factor", &|f| f[11] = 0x51),
+        ("multiples", &|f| f[11] = 0x32),
+        ("no pixels", &|f| f[5..7].fill(0)),
+    ] {
+        let message = with_frame(change);
+        assert!(message.contains(wanted), "{message}");
+    }
+}
