@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use owl2::Kind;
-use owl2::image::{Reading, Limits, Picture, open};
+use owl2::image::{Limits, Picture, Reading, open};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/image");
 
@@ -82,7 +82,11 @@ fn turns_upright_as_pillow_does() {
     let cases = turned
         .iter()
         .map(|path| (path, Reading::Shown, expected("upright", path)))
-        .chain(turned.iter().map(|path| (path, Reading::Unturned, expected("rgb", path))))
+        .chain(
+            turned
+                .iter()
+                .map(|path| (path, Reading::Unturned, expected("rgb", path))),
+        )
         .chain(stored.map(|path| (path, Reading::Shown, expected("rgb", path))));
     let failures: Vec<String> = cases
         .filter(|(path, ..)| path.file_stem().is_none_or(|name| name != "rgba32"))
@@ -98,10 +102,21 @@ fn shows_transparency_on_white_and_all_of_sixteen_bits() {
         picture.unwrap().rgb().to_vec()
     };
     // What is fully transparent is white, also where a frame does not reach.
-    for name in ["transparent.gif", "offset_transparent.gif", "offset.gif", "rgba.png"] {
-        let (shown, stored) = (pixels(name, Reading::Shown), pixels(name, Reading::Reference));
+    for name in [
+        "transparent.gif",
+        "offset_transparent.gif",
+        "offset.gif",
+        "rgba.png",
+    ] {
+        let (shown, stored) = (
+            pixels(name, Reading::Shown),
+            pixels(name, Reading::Reference),
+        );
         assert_ne!(shown, stored, "{name}");
-        let lighter = shown.iter().zip(&stored).all(|(shown, stored)| shown >= stored);
+        let lighter = shown
+            .iter()
+            .zip(&stored)
+            .all(|(shown, stored)| shown >= stored);
         assert!(lighter || name.starts_with("offset"), "{name}");
     }
     let corner = &pixels("offset.gif", Reading::Shown)[..3];

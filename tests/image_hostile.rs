@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use owl2::image::{Reading, Limits, Picture, decode};
+use owl2::image::{Limits, Picture, Reading, decode};
 use owl2::{Error, Kind};
 use proptest::prelude::*;
 

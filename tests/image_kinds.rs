@@ -89,7 +89,10 @@ fn png(chunks: &[(&[u8; 4], Vec<u8>)]) -> Vec<u8> {
 
 /// The lossless file of the fixtures, 13 by 9 pixels, in a container with chunks.
 fn webp(chunks: &[(&[u8; 4], Vec<u8>)]) -> Vec<u8> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/image/lossless.webp");
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/image/lossless.webp"
+    );
     let plain = std::fs::read(path).unwrap();
     let mut bytes = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0".to_vec();
     bytes.extend([0b1100, 0, 0, 0, 12, 0, 0, 8, 0, 0]);
@@ -122,9 +125,25 @@ fn tiff(is_little: bool, more: &[(u16, u16, u32)]) -> Vec<u8> {
     entries.retain(|entry| more.iter().all(|other| other.0 != entry.0));
     entries.extend(more);
     entries.sort();
-    let word = |value: u16| if is_little { value.to_le_bytes() } else { value.to_be_bytes() };
-    let long = |value: u32| if is_little { value.to_le_bytes() } else { value.to_be_bytes() };
-    let mut bytes = if is_little { b"II*\0".to_vec() } else { b"MM\0*".to_vec() };
+    let word = |value: u16| {
+        if is_little {
+            value.to_le_bytes()
+        } else {
+            value.to_be_bytes()
+        }
+    };
+    let long = |value: u32| {
+        if is_little {
+            value.to_le_bytes()
+        } else {
+            value.to_be_bytes()
+        }
+    };
+    let mut bytes = if is_little {
+        b"II*\0".to_vec()
+    } else {
+        b"MM\0*".to_vec()
+    };
     bytes.extend(long(8 + pixels.len() as u32));
     bytes.extend(pixels);
     bytes.extend(word(entries.len() as u16));
@@ -153,18 +172,42 @@ fn every_writer_s_orientation_is_seen() {
     let second = [&b"Exif\0\0"[..], second].concat();
     let files: Vec<(&str, Vec<u8>)> = vec![
         ("JPEG, EXIF", jpeg(&[prefixed(6)])),
-        ("JPEG, EXIF over two segments", jpeg(&[first.to_vec(), second])),
+        (
+            "JPEG, EXIF over two segments",
+            jpeg(&[first.to_vec(), second]),
+        ),
         ("JPEG, XMP", jpeg(&[packet(6)])),
         ("JPEG, XMP before EXIF", jpeg(&[packet(1), prefixed(6)])),
-        ("JPEG, broken EXIF first", jpeg(&[b"Exif\0\0II".to_vec(), prefixed(6)])),
+        (
+            "JPEG, broken EXIF first",
+            jpeg(&[b"Exif\0\0II".to_vec(), prefixed(6)]),
+        ),
         ("PNG, eXIf", png(&[(b"eXIf", exif(6))])),
         ("PNG, eXIf with a prefix", png(&[(b"eXIf", prefixed(6))])),
-        ("PNG, tEXt", png(&[(b"tEXt", text("Raw profile type exif", &profile))])),
-        ("PNG, zTXt", png(&[(b"zTXt", text("Raw profile type APP1", &zipped_profile))])),
-        ("PNG, XMP", png(&[(b"iTXt", text("XML:com.adobe.xmp", &[b"\0\0\0\0", &xmp(6)[..]].concat()))])),
+        (
+            "PNG, tEXt",
+            png(&[(b"tEXt", text("Raw profile type exif", &profile))]),
+        ),
+        (
+            "PNG, zTXt",
+            png(&[(b"zTXt", text("Raw profile type APP1", &zipped_profile))]),
+        ),
+        (
+            "PNG, XMP",
+            png(&[(
+                b"iTXt",
+                text("XML:com.adobe.xmp", &[b"\0\0\0\0", &xmp(6)[..]].concat()),
+            )]),
+        ),
         (
             "PNG, compressed XMP",
-            png(&[(b"iTXt", text("XML:com.adobe.xmp", &[b"\x01\0\0\0", &zipped(&xmp(6))[..]].concat()))]),
+            png(&[(
+                b"iTXt",
+                text(
+                    "XML:com.adobe.xmp",
+                    &[b"\x01\0\0\0", &zipped(&xmp(6))[..]].concat(),
+                ),
+            )]),
         ),
         ("WebP, EXIF", webp(&[(b"EXIF", exif(6))])),
         ("WebP, EXIF with a prefix", webp(&[(b"EXIF", prefixed(6))])),
@@ -175,7 +218,11 @@ fn every_writer_s_orientation_is_seen() {
     for (name, bytes) in files {
         let picture = |reading| read(&bytes, reading).unwrap_or_else(|e| panic!("{name}: {e}"));
         let (shown, stored) = (picture(Reading::Shown), picture(Reading::Unturned));
-        assert_eq!((shown.width(), shown.height()), (stored.height(), stored.width()), "{name}");
+        assert_eq!(
+            (shown.width(), shown.height()),
+            (stored.height(), stored.width()),
+            "{name}"
+        );
         // Turned by a quarter to the right: the first row is the first column from below.
         let below = (stored.height() - 1) * stored.width() * 3;
         assert_eq!(shown.rgb()[..3], stored.rgb()[below..below + 3], "{name}");
@@ -186,11 +233,17 @@ fn every_writer_s_orientation_is_seen() {
 #[test]
 fn exif_counts_before_xmp_and_nonsense_does_not() {
     for (name, bytes) in [
-        ("EXIF says upright", webp(&[(b"EXIF", exif(1)), (b"XMP ", xmp(6))])),
+        (
+            "EXIF says upright",
+            webp(&[(b"EXIF", exif(1)), (b"XMP ", xmp(6))]),
+        ),
         ("no such number", webp(&[(b"EXIF", exif(9))])),
         ("zero", png(&[(b"eXIf", exif(0))])),
         ("cut", png(&[(b"eXIf", exif(6)[..12].to_vec())])),
-        ("not hexadecimal", png(&[(b"tEXt", b"Raw profile type exif\0\n\n\nxyz".to_vec())])),
+        (
+            "not hexadecimal",
+            png(&[(b"tEXt", b"Raw profile type exif\0\n\n\nxyz".to_vec())]),
+        ),
         ("no such chunk", webp(&[(b"NONE", exif(6))])),
     ] {
         let shown = read(&bytes, Reading::Shown).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -212,7 +265,11 @@ fn formats_without_loss_give_their_pixels() {
     for (name, bytes) in files {
         for reading in [Reading::Shown, Reading::Unturned, Reading::Reference] {
             let picture = read(&bytes, reading).unwrap_or_else(|e| panic!("{name}: {e}"));
-            assert_eq!((picture.width(), picture.height()), (WIDTH, HEIGHT), "{name}");
+            assert_eq!(
+                (picture.width(), picture.height()),
+                (WIDTH, HEIGHT),
+                "{name}"
+            );
             assert_eq!(picture.rgb(), pixels(), "{name}");
         }
         for len in 0..bytes.len() / 2 {
@@ -238,8 +295,14 @@ fn tiff_files_that_would_show_something_else_are_refused() {
 #[test]
 fn what_cannot_be_read_is_named_with_the_way_out() {
     for (wanted, head) in [
-        ("is HEIC, which cannot be read; `heif-convert", &b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..]),
-        ("is AVIF, which cannot be read; `avifdec", b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf"),
+        (
+            "is HEIC, which cannot be read; `heif-convert",
+            &b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"[..],
+        ),
+        (
+            "is AVIF, which cannot be read; `avifdec",
+            b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf",
+        ),
         ("is JPEG XL", b"\xff\x0a\x00\x01"),
         ("is JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n\0\0"),
         ("is JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n\0\0"),
@@ -250,7 +313,10 @@ fn what_cannot_be_read_is_named_with_the_way_out() {
         ("is PBM, PGM or PPM", b"P6\n1 1\n255\nabc"),
         ("is CR2 (Canon camera file)", b"II*\0\x10\0\0\0CR\x02\0"),
         ("is a video", b"\0\0\0\x18ftypisom\0\0\0\0isommp42"),
-        ("a Git LFS pointer: run git lfs pull", b"version https://git-lfs.github.com/spec/v1\n"),
+        (
+            "a Git LFS pointer: run git lfs pull",
+            b"version https://git-lfs.github.com/spec/v1\n",
+        ),
         ("a web page", b"<!DOCTYPE html><html>"),
         ("is empty", b""),
         ("is not a picture in a supported format", b"Dear owl,"),

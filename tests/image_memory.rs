@@ -29,12 +29,23 @@ fn ask(folder: &Path, name: &str, kib: usize) -> Output {
 
 fn zeros_zipped(len: usize) -> Vec<u8> {
     let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
-    std::io::copy(&mut std::io::Read::take(std::io::repeat(0), len as u64), &mut encoder).unwrap();
+    std::io::copy(
+        &mut std::io::Read::take(std::io::repeat(0), len as u64),
+        &mut encoder,
+    )
+    .unwrap();
     encoder.finish().unwrap()
 }
 
 /// A black PNG picture, with another chunk before its pixels.
-fn png(size: [u32; 2], color: u8, depth: u8, interlace: u8, raw_len: usize, chunk: (&[u8; 4], &[u8])) -> Vec<u8> {
+fn png(
+    size: [u32; 2],
+    color: u8,
+    depth: u8,
+    interlace: u8,
+    raw_len: usize,
+    chunk: (&[u8; 4], &[u8]),
+) -> Vec<u8> {
     let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
     let mut write = |name: &[u8; 4], data: &[u8]| {
         let mut crc = flate2::Crc::new();
@@ -67,7 +78,9 @@ fn tiny_webp() -> Vec<u8> {
 }
 
 fn jpeg(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/jpeg").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/jpeg")
+        .join(name);
     let mut bytes = fs::read(path).unwrap();
     let is_frame = |pair: &[u8]| pair[0] == 0xff && (0xc0..=0xc2).contains(&pair[1]);
     let frame = bytes.windows(2).position(is_frame).unwrap();
@@ -89,14 +102,16 @@ fn no_picture_ends_the_program_for_want_of_memory() {
         ("rgb.webp", ImageFormat::WebP),
         ("rgb.png", ImageFormat::Png),
     ] {
-        rgb.save_with_format(folder.path().join(name), format).unwrap();
+        rgb.save_with_format(folder.path().join(name), format)
+            .unwrap();
     }
     for (name, format) in [
         ("rgba.tiff", ImageFormat::Tiff),
         ("rgba.webp", ImageFormat::WebP),
         ("rgba.png", ImageFormat::Png),
     ] {
-        rgba.save_with_format(folder.path().join(name), format).unwrap();
+        rgba.save_with_format(folder.path().join(name), format)
+            .unwrap();
     }
     write("tiny.webp", &tiny_webp());
     let (width, height) = (WIDTH as usize, HEIGHT as usize);
@@ -104,18 +119,36 @@ fn no_picture_ends_the_program_for_want_of_memory() {
     let wide = [WIDTH * HEIGHT, 1];
     let tall = [1, WIDTH * HEIGHT];
     let all = width * height;
-    write("deep.png", &png([WIDTH, HEIGHT], 6, 16, 0, (8 * width + 1) * height, none));
+    write(
+        "deep.png",
+        &png([WIDTH, HEIGHT], 6, 16, 0, (8 * width + 1) * height, none),
+    );
     write("wide.png", &png(wide, 6, 16, 0, 8 * all + 1, none));
     write("wide1.png", &png(wide, 0, 1, 0, all / 8 + 1, none));
     write("tall.png", &png(tall, 2, 8, 0, 4 * all, none));
     // Rows of seven passes; a few bytes too many are no matter.
-    write("interlaced.png", &png([WIDTH, HEIGHT], 6, 16, 1, 8 * all + 2 * height + 1000, none));
+    write(
+        "interlaced.png",
+        &png([WIDTH, HEIGHT], 6, 16, 1, 8 * all + 2 * height + 1000, none),
+    );
     let profile = [&b"x\0\0"[..], &zeros_zipped(512 << 20)].concat();
-    write("profile.png", &png([4, 4], 2, 8, 0, 52, (b"iCCP", &profile)));
+    write(
+        "profile.png",
+        &png([4, 4], 2, 8, 0, 52, (b"iCCP", &profile)),
+    );
     write("text.png", &png([4, 4], 2, 8, 0, 52, (b"zTXt", &profile)));
-    let packet = [&b"XML:com.adobe.xmp\0\x01\0\0\0"[..], &zeros_zipped(512 << 20)].concat();
+    let packet = [
+        &b"XML:com.adobe.xmp\0\x01\0\0\0"[..],
+        &zeros_zipped(512 << 20),
+    ]
+    .concat();
     write("packet.png", &png([4, 4], 2, 8, 0, 52, (b"iTXt", &packet)));
-    for name in ["whole_2x2.jpg", "progressive_1x1.jpg", "alone_1x2.jpg", "gray.jpg"] {
+    for name in [
+        "whole_2x2.jpg",
+        "progressive_1x1.jpg",
+        "alone_1x2.jpg",
+        "gray.jpg",
+    ] {
         write(name, &jpeg(name));
     }
 
@@ -128,12 +161,18 @@ fn no_picture_ends_the_program_for_want_of_memory() {
         let codes = SPACES.map(|kib| {
             let output = ask(folder.path(), &name, kib);
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            let code = output.status.code().unwrap_or_else(|| panic!("{name} in {kib} KiB: {said}"));
+            let code = output
+                .status
+                .code()
+                .unwrap_or_else(|| panic!("{name} in {kib} KiB: {said}"));
             // The data of the JPEG files does not fill the size that they claim.
             let is_expected = matches!(code, 0 | 6) || (code == 3 && name.ends_with(".jpg"));
             assert!(is_expected, "{name} in {kib} KiB: {code}, {said}");
             if code == 6 && kib >= 80_000 {
-                assert!(said.contains("of memory, but"), "{name} in {kib} KiB: {said}");
+                assert!(
+                    said.contains("of memory, but"),
+                    "{name} in {kib} KiB: {said}"
+                );
             }
             code
         });

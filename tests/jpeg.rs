@@ -147,7 +147,10 @@ fn what_is_not_supported_is_named() {
         read(&bytes).unwrap_err().to_string()
     };
     for (wanted, change) in [
-        ("lossless", &(|f: &mut [u8]| f[1] = 0xc3) as &dyn Fn(&mut [u8])),
+        (
+            "lossless",
+            &(|f: &mut [u8]| f[1] = 0xc3) as &dyn Fn(&mut [u8]),
+        ),
         ("hierarchical", &|f| f[1] = 0xc5),
         ("12 bits", &|f| f[4] = 12),
         ("2 components", &|f| f[9] = 2),

@@ -1,6 +1,7 @@
 //! Equality with the authors' PyTorch code, stage by stage, on a directory of golden vectors:
 //! the project's own, or the one that `OWL2_GOLDEN_DIR` names. Nothing here knows a name of a
-//! checkpoint, case or picture; the manifest lists them, with the tolerances.
+//! checkpoint, case or picture; the manifest lists them, with the tolerances. A second set,
+//! `OWL2_FAMILY_GOLDEN_DIR` or the project's own, has the models that were made of mPLUG-Owl2.
 //!
 //! `cargo test --test parity -- --nocapture` prints the worst error of each stage.
 
@@ -16,6 +17,8 @@ mod machine;
 mod pictures;
 #[path = "parity/report.rs"]
 mod report;
+#[path = "parity/scores.rs"]
+mod scores;
 #[path = "parity/texts.rs"]
 mod texts;
 
@@ -128,4 +131,47 @@ fn sampling_gives_the_same_probabilities() {
         texts::check_sampling(&golden, &mut report);
         report.finish();
     }
+}
+
+/// Checks one part of the set of the model's relatives.
+fn check_family(check: impl Fn(&Golden, &mut Report)) {
+    let (golden, mut report) = (Golden::family(), Report::default());
+    check(&golden, &mut report);
+    report.finish();
+}
+
+#[test]
+fn parity_of_q_align() {
+    check_family(scores::check_qalign);
+}
+
+#[test]
+fn parity_of_deqa() {
+    check_family(scores::check_deqa);
+}
+
+#[test]
+fn parity_of_compare2score() {
+    check_family(scores::check_compare2score);
+}
+
+#[test]
+fn parity_of_q_instruct() {
+    check_family(scores::check_q_instruct);
+}
+
+#[test]
+fn parity_of_co_instruct() {
+    check_family(scores::check_co_instruct);
+}
+
+/// On a checkpoint of the first set, beside the second one or the project's own.
+#[test]
+fn parity_of_words() {
+    check_family(|family, report| {
+        let vectors = family.json(text(&family.manifest["words"]["file"]));
+        let beside = scores::beside(family.dir(), text(&vectors["checkpoint_dir"]));
+        let golden = beside.map_or_else(Golden::open, Golden::at);
+        scores::check_word_lists(family, &golden, report);
+    });
 }

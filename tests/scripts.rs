@@ -90,7 +90,10 @@ fn each_picture_of_a_folder_has_its_answer() {
     let each = ["--each", "photos", "gray.png"];
     let output = room.run(&[&flags[..], &each].concat());
     assert!(output.status.success());
-    assert_eq!(stderr(&output), "owl2: 1 file was left out: 1 without a picture\n");
+    assert_eq!(
+        stderr(&output),
+        "owl2: 1 file was left out: 1 without a picture\n"
+    );
     let answers = String::from_utf8(output.stdout).unwrap();
     let wanted = format!("photos/b.PNG: {gray}photos/more/c.png: {wide}gray.png: {gray}");
     assert_eq!(answers, wanted);
@@ -156,7 +159,9 @@ fn pictures_of_a_folder_are_told_by_content_and_the_rest_is_counted() {
     }
     std::os::unix::fs::symlink(".", room.path("phone/here")).unwrap();
     // Nobody writes to it: reading it would take for ever.
-    let made = Command::new("mkfifo").arg(room.path("phone/e.png")).status();
+    let made = Command::new("mkfifo")
+        .arg(room.path("phone/e.png"))
+        .status();
     assert!(made.unwrap().success());
 
     let flags = ["-m", "m.gguf", "-n", "2", "-p", "What?", "--each"];
@@ -174,7 +179,10 @@ fn pictures_of_a_folder_are_told_by_content_and_the_rest_is_counted() {
         assert!(said.contains(wanted), "{said}");
     }
     let answers = String::from_utf8(output.stdout).unwrap();
-    let names: Vec<&str> = answers.lines().filter_map(|line| line.split(':').next()).collect();
+    let names: Vec<&str> = answers
+        .lines()
+        .filter_map(|line| line.split(':').next())
+        .collect();
     assert_eq!(names, ["phone/a.jfif", "phone/b"]);
 
     for (name, wanted) in [
@@ -182,7 +190,11 @@ fn pictures_of_a_folder_are_told_by_content_and_the_rest_is_counted() {
         ("phone/e.png", "is a named pipe"),
         ("phone/c.avif", "`avifdec IN OUT.png` converts it"),
     ] {
-        room.fails(&["-m", "m.gguf", "-p", "x", "--image", name], 3, &[name, wanted]);
+        room.fails(
+            &["-m", "m.gguf", "-p", "x", "--image", name],
+            3,
+            &[name, wanted],
+        );
     }
     for name in ["a.jfif", "b", "nothing", "notes.txt", "d.mov"] {
         fs::remove_file(room.path("phone").join(name)).unwrap();

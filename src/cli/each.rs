@@ -53,8 +53,10 @@ pub(super) fn run(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<(
         progress::say(&format!("owl2: {notice}\n"));
     }
     match (n, n_failed, left_out.n_pictures) {
-        (0, ..) => Err(Error::input(format!("holds no pictures that can be read ({FORMATS})"))
-            .in_flag("--each")),
+        (0, ..) => Err(
+            Error::input(format!("holds no pictures that can be read ({FORMATS})"))
+                .in_flag("--each"),
+        ),
         (_, 0, 0) => Ok(()),
         (_, _, 0) => Err(Error::new(
             Kind::Partial,

@@ -10,7 +10,7 @@ use crate::cli::model_file::ModelFile;
 use crate::cli::progress;
 use crate::constrain::Constraint;
 use crate::error::{Error, Result};
-use crate::image::{Reading, Limits};
+use crate::image::{Limits, Reading};
 use crate::ops::Compute;
 use crate::request::{Assistant, Prompt, Request, Source};
 use crate::sampler::Sampling;

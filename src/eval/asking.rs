@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::report::{Answer, Divergence};
 use crate::error::Result;
-use crate::image::{self, Aspect, Reading, Limits};
+use crate::image::{self, Aspect, Limits, Reading};
 use crate::prompt::Segment;
 use crate::request::Assistant;
 use crate::session::{Input, Session};

@@ -233,7 +233,12 @@ mod tests {
         let picture = Picture::from_rgb(3, 2, rgb).unwrap();
         let means = |width, height| {
             let averaged = averaged(&picture, width, height).unwrap();
-            averaged.rgb.iter().step_by(CHANNELS).copied().collect::<Vec<u8>>()
+            averaged
+                .rgb
+                .iter()
+                .step_by(CHANNELS)
+                .copied()
+                .collect::<Vec<u8>>()
         };
         assert_eq!(means(3, 2), values);
         assert_eq!(means(1, 1), [25]);

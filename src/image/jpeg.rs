@@ -222,7 +222,12 @@ impl<'a> Decoder<'a> {
     }
 
     /// A picture whose coefficients are spread over several scans.
-    fn several_scans(mut self, first: Scan, frame: &Frame, mut output: Output<'_>) -> Result<Vec<u8>> {
+    fn several_scans(
+        mut self,
+        first: Scan,
+        frame: &Frame,
+        mut output: Output<'_>,
+    ) -> Result<Vec<u8>> {
         let mut coefficients = Coefficients::of_rows(frame, frame.mcus_down())?;
         let mut quants = vec![None; frame.components.len()];
         let mut received = Received::new(frame);
@@ -347,7 +352,11 @@ impl<'f> Output<'f> {
             colors: Colors::of(frame, tables),
             rgb: zeros(frame.width as u64 * frame.height as u64 * CHANNELS as u64)?,
             done: 0,
-            upsampled: frame.components.iter().map(row_bytes).collect::<Result<_>>()?,
+            upsampled: frame
+                .components
+                .iter()
+                .map(row_bytes)
+                .collect::<Result<_>>()?,
         })
     }
 

@@ -5,8 +5,8 @@ use std::io::Read;
 
 use flate2::read::ZlibDecoder;
 
-use super::sniff::Format;
 use super::decode::zeros;
+use super::sniff::Format;
 use super::{CHANNELS, Picture, jpeg};
 use crate::error::Result;
 
@@ -103,7 +103,10 @@ fn of_jpeg(bytes: &[u8]) -> Notes {
     const EXIF: &[u8] = b"Exif\0\0";
     const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
     let segments = jpeg::application_segments(bytes);
-    let exif: Vec<&[u8]> = segments.iter().filter_map(|s| s.strip_prefix(EXIF)).collect();
+    let exif: Vec<&[u8]> = segments
+        .iter()
+        .filter_map(|s| s.strip_prefix(EXIF))
+        .collect();
     // More than 64 kB of it is spread over several segments; some writers add another of their own.
     let alone = || exif.iter().find_map(|data| exif_number(data));
     Notes {
@@ -194,7 +197,9 @@ fn split_at_zero(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 fn inflated(bytes: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     // What was read before an error is as good as any.
-    let _ = ZlibDecoder::new(bytes).take(MAX_TEXT).read_to_end(&mut text);
+    let _ = ZlibDecoder::new(bytes)
+        .take(MAX_TEXT)
+        .read_to_end(&mut text);
     text
 }
 
@@ -284,7 +289,11 @@ mod tests {
                 false => bytes.to_vec(),
             }
         };
-        let mut data = if is_little { b"II*\0".to_vec() } else { b"MM\0*".to_vec() };
+        let mut data = if is_little {
+            b"II*\0".to_vec()
+        } else {
+            b"MM\0*".to_vec()
+        };
         data.extend(order(&8_u32.to_be_bytes()));
         data.extend(order(&1_u16.to_be_bytes()));
         data.extend(order(&0x112_u16.to_be_bytes()));
@@ -364,7 +373,10 @@ mod tests {
 
     #[test]
     fn a_profile_of_imagemagick_is_hexadecimal() {
-        let hex: String = b"Exif\0\0II".iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = b"Exif\0\0II"
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let text = format!("\nexif\n       8\n{}\n{}\n", &hex[..6], &hex[6..]);
         assert_eq!(raw_profile(text.as_bytes()), b"Exif\0\0II");
         assert_eq!(raw_profile(b"\nexif\n"), b"");

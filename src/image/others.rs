@@ -63,7 +63,10 @@ fn decode(
     decoder.set_limits(limits).map_err(failed)?;
     let layout = layout(format, task.bytes, color, decoder.original_color_type());
     let layout = layout.ok_or_else(|| {
-        damaged(format, format!("pixels of type {color:?} are not supported"))
+        damaged(
+            format,
+            format!("pixels of type {color:?} are not supported"),
+        )
     })?;
     let mut samples = zeros(samples)?;
     decoder.read_image(&mut samples).map_err(failed)?;
@@ -103,7 +106,10 @@ fn check_bmp(bytes: &[u8]) -> Result<()> {
     const FILE_HEADER: u64 = 14;
     let number = |at: usize, len: usize| {
         let bytes = bytes.get(at..at + len).unwrap_or_default();
-        bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |number, &byte| number << 8 | u64::from(byte))
     };
     let (offset, header) = (number(10, 4), number(14, 4));
     // Older headers do not say how many colours there are.
@@ -112,7 +118,10 @@ fn check_bmp(bytes: &[u8]) -> Result<()> {
         _ => 0,
     };
     match offset < FILE_HEADER + header + palette {
-        true => Err(damaged(Format::Bmp, "its pixels begin inside of its headers")),
+        true => Err(damaged(
+            Format::Bmp,
+            "its pixels begin inside of its headers",
+        )),
         false => Ok(()),
     }
 }
@@ -124,13 +133,19 @@ fn check_tiff(bytes: &[u8]) -> Result<()> {
     const DNG_VERSION: u32 = 0xc612;
     let refused = |why: &str| Err(damaged(Format::Tiff, why));
     if tiff_number(bytes, DNG_VERSION).is_some() {
-        return refused("it is DNG (camera file); `exiftool -b -PreviewImage IN > OUT.jpg` makes a JPEG file of it");
+        return refused(
+            "it is DNG (camera file); `exiftool -b -PreviewImage IN > OUT.jpg` makes a JPEG file of it",
+        );
     }
     if tiff_number(bytes, KIND).is_some_and(|kind| kind & 1 == 1) {
-        return refused("its first picture is a small one of another, as in camera files; `exiftool -b -PreviewImage IN > OUT.jpg` may have the large one");
+        return refused(
+            "its first picture is a small one of another, as in camera files; `exiftool -b -PreviewImage IN > OUT.jpg` may have the large one",
+        );
     }
     match tiff_number(bytes, COMPRESSION) {
-        Some(6 | 7) => refused("JPEG inside of TIFF is not supported; `magick 'IN[0]' OUT.png` converts it"),
+        Some(6 | 7) => {
+            refused("JPEG inside of TIFF is not supported; `magick 'IN[0]' OUT.png` converts it")
+        }
         _ => Ok(()),
     }
 }

@@ -158,10 +158,20 @@ mod tests {
         };
         let pixels = |reading| {
             let samples = vec![10, 20, 30, 255, 0, 0, 0, 0, 0, 50, 128, 128];
-            layout.picture(reading, 3, 1, samples).unwrap().rgb().to_vec()
+            layout
+                .picture(reading, 3, 1, samples)
+                .unwrap()
+                .rgb()
+                .to_vec()
         };
-        assert_eq!(pixels(Reading::Shown), [10, 20, 30, 255, 255, 255, 127, 177, 255]);
-        assert_eq!(pixels(Reading::Reference), [10, 20, 30, 0, 0, 0, 0, 99, 255]);
+        assert_eq!(
+            pixels(Reading::Shown),
+            [10, 20, 30, 255, 255, 255, 127, 177, 255]
+        );
+        assert_eq!(
+            pixels(Reading::Reference),
+            [10, 20, 30, 0, 0, 0, 0, 99, 255]
+        );
     }
 
     #[test]
@@ -179,7 +189,11 @@ mod tests {
                 [0, 3, 6].map(|i| picture.rgb()[i])
             };
             assert_eq!(pixels(Reading::Shown), [0x12, 0, 0xff]);
-            let wanted = if is_clipped { [255, 0x34, 255] } else { [0x12, 0, 0xff] };
+            let wanted = if is_clipped {
+                [255, 0x34, 255]
+            } else {
+                [0x12, 0, 0xff]
+            };
             assert_eq!(pixels(Reading::Reference), wanted);
         }
     }

@@ -80,12 +80,18 @@ const BEGINNINGS: &[(&[u8], Content)] = &[
     (b"II+\0", Content::Picture(Format::Tiff)),
     (b"MM\0+", Content::Picture(Format::Tiff)),
     (b"\xff\x0a", foreign("JPEG XL", "djxl IN OUT.png")),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", foreign("JPEG XL", "djxl IN OUT.png")),
+    (
+        b"\0\0\0\x0cJXL \r\n\x87\n",
+        foreign("JPEG XL", "djxl IN OUT.png"),
+    ),
     (b"\0\0\0\x0cjP  \r\n\x87\n", foreign("JPEG 2000", MAGICK)),
     (b"\xff\x4f\xff\x51", foreign("JPEG 2000", MAGICK)),
     (b"\xff\xd8", Content::Other("cut off in its first bytes")),
     (b"II\xbc\x01", foreign("JPEG XR", MAGICK)),
-    (b"8BPS", foreign("PSD (Photoshop)", "magick 'IN[0]' OUT.png")),
+    (
+        b"8BPS",
+        foreign("PSD (Photoshop)", "magick 'IN[0]' OUT.png"),
+    ),
     (b"gimp xcf ", foreign("XCF (GIMP)", MAGICK)),
     (b"%PDF", other("PDF", "pdftoppm -png IN OUT")),
     (b"%!PS", other("PostScript", MAGICK)),
@@ -100,13 +106,22 @@ const BEGINNINGS: &[(&[u8], Content)] = &[
     (b"FLIF", foreign("FLIF", MAGICK)),
     (b"BPG\xfb", foreign("BPG", "bpgdec -o OUT.png IN")),
     (b"farbfeld", foreign("farbfeld", MAGICK)),
-    (b"AT&TFORM", foreign("DjVu", "ddjvu -format=tiff IN OUT.tif")),
+    (
+        b"AT&TFORM",
+        foreign("DjVu", "ddjvu -format=tiff IN OUT.tif"),
+    ),
     (b"SIMPLE  =", foreign("FITS", MAGICK)),
     (b"\xd7\xcd\xc6\x9a", foreign("WMF", MAGICK)),
     (b"\x1a\x45\xdf\xa3", other("a Matroska video", VIDEO)),
-    (b"version https://git-lfs", Content::Other("a Git LFS pointer: run git lfs pull")),
+    (
+        b"version https://git-lfs",
+        Content::Other("a Git LFS pointer: run git lfs pull"),
+    ),
     (b"GGUF", Content::Other("a model file")),
-    (b"PK\x03\x04", Content::Other("a ZIP archive or office document")),
+    (
+        b"PK\x03\x04",
+        Content::Other("a ZIP archive or office document"),
+    ),
     (b"\x1f\x8b", Content::Other("compressed by gzip")),
     (b"7z\xbc\xaf\x27\x1c", Content::Other("a 7z archive")),
     (b"Rar!", Content::Other("a RAR archive")),
@@ -137,7 +152,11 @@ const EXTENSIONS: [&str; 14] = [
 /// Whether a file is named like a picture that can be decoded.
 pub(crate) fn is_named_like_a_picture(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|name| EXTENSIONS.iter().any(|known| name.eq_ignore_ascii_case(known)))
+    extension.is_some_and(|name| {
+        EXTENSIONS
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known))
+    })
 }
 
 /// What the file is that begins with `head`: [`HEAD`] bytes of it, or all.
@@ -166,7 +185,9 @@ fn riff(head: &[u8]) -> Content {
 
 /// Files of boxes, ISO/IEC 14496-12: the first box lists what the file agrees with.
 fn boxes(head: &[u8]) -> Content {
-    let len = head.first_chunk().map_or(0, |len| u32::from_be_bytes(*len) as usize);
+    let len = head
+        .first_chunk()
+        .map_or(0, |len| u32::from_be_bytes(*len) as usize);
     let list = head.get(8..len.min(head.len())).unwrap_or_default();
     let (brands, _) = list.as_chunks::<4>();
     let has = |wanted: &[&[u8; 4]]| brands.iter().any(|brand| wanted.contains(&brand));
@@ -199,7 +220,10 @@ fn is_portable_map(head: &[u8]) -> bool {
 fn text(head: &[u8]) -> Content {
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
-    let lower = text.get(..text.len().min(15)).unwrap_or_default().to_ascii_lowercase();
+    let lower = text
+        .get(..text.len().min(15))
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     if text.contains("<svg") && text.starts_with('<') {
         foreign("SVG", "rsvg-convert -o OUT.png IN")
     } else if lower.starts_with("<!doctype html") || lower.starts_with("<html") {
@@ -224,7 +248,10 @@ mod tests {
         assert_eq!(name(b"\0\0\0\x18ftypmif1\0\0\0\0mif1miaf"), "HEIF");
         assert_eq!(name(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf"), "AVIF");
         assert_eq!(name(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"), "a video");
-        assert_eq!(name(b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom"), "CR3 (Canon camera file)");
+        assert_eq!(
+            name(b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom"),
+            "CR3 (Canon camera file)"
+        );
         // A box that claims to be shorter or longer than it is.
         assert_eq!(name(b"\0\0\0\x01ftypheic"), "a video");
         assert_eq!(name(b"\xff\xff\xff\xffftypheic"), "HEIC");

@@ -22,6 +22,7 @@ use crate::ops::Compute;
 use crate::prompt::{Part, Segment, Template, tokenize, tokenize_raw};
 use crate::reuse::{Memory, PictureCache};
 use crate::sampler::Sampling;
+use crate::score::Rule;
 use crate::timing::{Stage, Timings};
 use crate::tokenizer::{Tokenizer, Vocabulary};
 
@@ -35,6 +36,7 @@ pub struct Assistant {
     pub(crate) tokenizer: Tokenizer,
     template: Option<Template>,
     sampling: Sampling,
+    score_rule: Option<Rule>,
     pub(super) identity: Identity,
     pictures: Mutex<PictureCache>,
     /// Made for the first request that has a constraint.
@@ -79,6 +81,7 @@ impl Assistant {
             tokenizer: Tokenizer::new(Vocabulary::read(gguf)?)?,
             template,
             sampling: Sampling::read(gguf)?,
+            score_rule: Rule::read(gguf)?,
             identity: Identity::new(gguf),
             pictures: Mutex::default(),
             #[cfg(feature = "constrain")]
@@ -102,6 +105,11 @@ impl Assistant {
         &self.model
     }
 
+    /// What turns text into tokens.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// The file's own prompt template; plain LLaMA files have none.
     pub fn template(&self) -> Option<Template> {
         self.template
@@ -110,6 +118,11 @@ impl Assistant {
     /// The file's own sampling, the defaults of a request that wants to choose at random.
     pub fn sampling(&self) -> &Sampling {
         &self.sampling
+    }
+
+    /// The rule by which its logits are scores; `None` where the file names none.
+    pub fn score_rule(&self) -> Option<Rule> {
+        self.score_rule
     }
 
     /// Answers `request`, giving `listener` the text as it comes.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::image::{self, Aspect, Reading, Limits, Picture};
+use crate::image::{self, Aspect, Limits, Picture, Reading};
 use crate::model::visual_config::VisualConfig;
 use crate::reuse::PictureKey;
 use crate::timing::{Stage, Timings};
@@ -50,9 +50,9 @@ impl Preparation<'_> {
         let limits = Limits::default();
         let picture = match source {
             Source::Pixels(pixels) => return Ok(pixels.clone()),
-            Source::File(path) => {
-                timings.measure(Stage::DecodeImage, || image::open(path, self.reading, &limits))
-            }
+            Source::File(path) => timings.measure(Stage::DecodeImage, || {
+                image::open(path, self.reading, &limits)
+            }),
             Source::Bytes(bytes) => timings.measure(Stage::DecodeImage, || {
                 image::decode(bytes, self.reading, &limits)
             }),

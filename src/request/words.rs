@@ -6,7 +6,7 @@ use super::assistant::{Assistant, check_context};
 use super::picture::Preparation;
 use super::{Pixels, Prompt, Source};
 use crate::error::{Error, Result};
-use crate::image::{Aspect, Exif};
+use crate::image::{Aspect, Reading};
 use crate::perplexity::statistics::log_sum_exp;
 use crate::prompt::Segment;
 use crate::reuse::{Memory, Position};
@@ -28,8 +28,8 @@ pub struct WordsRequest {
     pub first_piece: bool,
     /// What becomes of pictures that are not square; `None` is the file's own default.
     pub aspect: Option<Aspect>,
-    /// Whether pictures are turned as their EXIF data says.
-    pub exif: Exif,
+    /// What becomes of orientation, transparency and 16-bit samples of pictures.
+    pub reading: Reading,
 }
 
 impl WordsRequest {
@@ -41,7 +41,7 @@ impl WordsRequest {
             words: words.into_iter().map(Into::into).collect(),
             first_piece: false,
             aspect: None,
-            exif: Exif::default(),
+            reading: Reading::default(),
         }
     }
 }
@@ -214,7 +214,7 @@ impl Assistant {
         let preparation = Preparation {
             visual: self.visual()?,
             aspect: request.aspect,
-            exif: request.exif,
+            reading: request.reading,
         };
         let pixels = |source: &&Source| preparation.pixels(source, timings);
         slots.pictures.iter().map(pixels).collect()

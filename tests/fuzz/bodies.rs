@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 use owl2::chat::Conversation;
 use owl2::constrain::Constraint;
 use owl2::gguf::{Bytes, Gguf};
-use owl2::image::{Aspect, Reading, Limits, decode};
+use owl2::image::{Aspect, Limits, Reading, decode};
 use owl2::kernels::Isa;
 use owl2::request::{Assistant, Prompt, Request};
 use owl2::reuse::Memory;

@@ -1,6 +1,6 @@
 //! Source pictures: as the reference decoded them, and as our decoder does.
 
-use owl2::image::{Aspect, Reading, Limits, Picture, Preprocess, decode};
+use owl2::image::{Aspect, Limits, Picture, Preprocess, Reading, decode};
 use serde_json::Value;
 
 use crate::golden::{Golden, count, elements, members, text};

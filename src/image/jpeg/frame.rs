@@ -89,8 +89,13 @@ impl Frame {
             }
         };
         let components: Vec<Component> = specs.iter().map(component).collect();
-        if components.iter().any(|c| max_h % c.h != 0 || max_v % c.v != 0) {
-            return Err(bad("its sampling factors are no multiples, which is not supported"));
+        if components
+            .iter()
+            .any(|c| max_h % c.h != 0 || max_v % c.v != 0)
+        {
+            return Err(bad(
+                "its sampling factors are no multiples, which is not supported",
+            ));
         }
         Ok(Frame {
             width,
@@ -120,6 +125,9 @@ impl Frame {
 
     /// The ids of the components.
     pub fn ids(&self) -> Vec<u8> {
-        self.components.iter().map(|component| component.id).collect()
+        self.components
+            .iter()
+            .map(|component| component.id)
+            .collect()
     }
 }

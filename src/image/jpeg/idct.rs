@@ -82,9 +82,8 @@ fn pass<const SHIFT: u32>(rows: &mut Rows) {
         let (z3, z4) = (sum(3, 7), sum(1, 5));
         let odd_3 = (z3 * (F_1_175 - F_1_961)).wrapping_add(z4 * F_1_175);
         let odd_4 = (z3 * F_1_175).wrapping_add(z4 * (F_1_175 - F_0_390));
-        let pair = |a: usize, fa: i32, b: usize, fb: i32| {
-            (value(a) * fa).wrapping_add(value(b) * fb)
-        };
+        let pair =
+            |a: usize, fa: i32, b: usize, fb: i32| (value(a) * fa).wrapping_add(value(b) * fb);
         let odds = [
             pair(1, F_1_501 - F_0_899, 7, -F_0_899).wrapping_add(odd_4),
             pair(3, F_3_072 - F_2_562, 5, -F_2_562).wrapping_add(odd_3),

@@ -197,7 +197,11 @@ impl Refinement<'_, '_, '_> {
     fn refine(&mut self, k: usize) -> Result<()> {
         let coefficient = &mut self.block[usize::from(NATURAL_ORDER[k])];
         if self.bits.take(1, self.segments)? == 1 && *coefficient & self.bit == 0 {
-            let change = if *coefficient >= 0 { self.bit } else { -self.bit };
+            let change = if *coefficient >= 0 {
+                self.bit
+            } else {
+                -self.bit
+            };
             *coefficient = coefficient.wrapping_add(change);
         }
         Ok(())
