@@ -7,6 +7,7 @@
 //! Everything here works on files from anywhere: sizes are checked, and memory is asked for, before
 //! pixels are decoded. `docs/pictures.md` says what is read and what is refused.
 
+mod animation;
 mod aspect;
 mod decode;
 mod gif;
@@ -19,6 +20,7 @@ mod resize;
 mod samples;
 mod sniff;
 
+pub(crate) use animation::{is_animation, seconds};
 pub use aspect::Aspect;
 pub(crate) use decode::content;
 pub use decode::{Limits, Reading, decode, open};

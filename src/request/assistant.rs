@@ -13,7 +13,7 @@ use crate::capacity;
 use crate::constrain::{Grammars, Guide};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Identity};
-use crate::image::{Aspect, Reading};
+use crate::image::{Aspect, Picture, Reading};
 use crate::kernels::ARITHMETIC;
 use crate::model::Model;
 use crate::model::kv_cache::CacheType;
@@ -179,6 +179,37 @@ impl Assistant {
         };
         let threads = &self.model.compute().threads;
         threads.enter(|| preparation.pixels(source, &mut Timings::default()))
+    }
+
+    /// [`Assistant::pixels`] on this thread alone, while requests are computed on others.
+    ///
+    /// # Errors
+    /// As [`Assistant::pixels`].
+    pub fn pixels_beside(
+        &self,
+        source: &Source,
+        aspect: Option<Aspect>,
+        reading: Reading,
+    ) -> Result<Arc<Pixels>> {
+        let preparation = Preparation {
+            visual: self.visual()?,
+            aspect,
+            reading,
+        };
+        preparation.pixels(source, &mut Timings::default())
+    }
+
+    /// A picture that is decoded already, at the model's size.
+    ///
+    /// # Errors
+    /// As [`Assistant::pixels`].
+    pub fn picture_pixels(&self, picture: &Picture, aspect: Option<Aspect>) -> Result<Arc<Pixels>> {
+        let preparation = Preparation {
+            visual: self.visual()?,
+            aspect,
+            reading: Reading::default(),
+        };
+        preparation.preprocess(picture)
     }
 
     /// SHA-256 of what computed positions depend on besides the prompt: the model file, the

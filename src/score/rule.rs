@@ -199,6 +199,18 @@ impl Scoring {
         }
     }
 
+    /// The words that its levels are called by, in the order of [`Score::probabilities`].
+    pub fn levels(&self) -> Vec<&'static str> {
+        match self.rule {
+            Rule::QAlign | Rule::Deqa => LEVELS.map(|(word, _)| word).to_vec(),
+            Rule::QInstruct => {
+                let levels = self.q_instruct_levels().iter();
+                levels.map(|(words, _)| words[0]).collect()
+            }
+            Rule::Compare2Score => Vec::new(),
+        }
+    }
+
     /// The score that the logits of [`Scoring::words`] make.
     ///
     /// # Panics

@@ -161,7 +161,8 @@ impl<'m> Scorer<'m> {
         }
     }
 
-    fn aspect(&self) -> crate::image::Aspect {
+    /// What becomes of pictures that are not square.
+    pub fn aspect(&self) -> crate::image::Aspect {
         self.scoring.aspect.unwrap_or(self.scoring.rule.aspect())
     }
 }
