@@ -15,6 +15,7 @@ mod model_file;
 mod output;
 mod perplexity;
 mod progress;
+mod rows;
 mod score;
 mod setup;
 mod tokenize;

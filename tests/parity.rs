@@ -7,6 +7,8 @@
 
 #[path = "parity/checkpoints.rs"]
 mod checkpoints;
+#[path = "parity/evaluation.rs"]
+mod evaluation;
 #[path = "parity/golden.rs"]
 mod golden;
 #[path = "parity/layers.rs"]
@@ -165,13 +167,52 @@ fn parity_of_co_instruct() {
     check_family(scores::check_co_instruct);
 }
 
-/// On a checkpoint of the first set, beside the second one or the project's own.
-#[test]
-fn parity_of_words() {
+/// Checks what is made with a checkpoint of the first set: that beside the second, or the project's
+/// own.
+fn check_with_first(check: impl Fn(&Golden, &Golden, &mut Report)) {
     check_family(|family, report| {
         let vectors = family.json(text(&family.manifest["words"]["file"]));
         let beside = scores::beside(family.dir(), text(&vectors["checkpoint_dir"]));
         let golden = beside.map_or_else(Golden::open, Golden::at);
-        scores::check_word_lists(family, &golden, report);
+        check(family, &golden, report);
     });
+}
+
+#[test]
+fn parity_of_words() {
+    check_with_first(scores::check_word_lists);
+}
+
+#[test]
+fn parity_of_questions_in_tables() {
+    check_with_first(evaluation::check_questions);
+}
+
+#[test]
+fn parity_of_parsers() {
+    check_family(evaluation::check_parsers);
+}
+
+#[test]
+fn parity_of_open_answers() {
+    check_family(evaluation::check_vqa);
+}
+
+#[test]
+fn parity_of_agreement() {
+    check_family(evaluation::check_agreement);
+}
+
+#[test]
+fn parity_of_benchmarks() {
+    check_family(evaluation::check_tables);
+}
+
+#[test]
+fn parity_of_official_metrics() {
+    let (golden, mut report) = (Golden::open(), Report::default());
+    if golden.manifest["metrics"].is_string() {
+        evaluation::check_official(&golden, &mut report);
+        report.finish();
+    }
 }

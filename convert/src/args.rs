@@ -9,6 +9,7 @@ use owl2::gguf::DType;
 
 use crate::random::Shape;
 use crate::recipe::{Quant, TensorType};
+use crate::score_rule::ScoreRule;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -82,6 +83,11 @@ pub struct Args {
     )]
     pub lora: Option<PathBuf>,
 
+    /// By which rule its logits are scores: q-align, deqa, q-instruct, compare2score or none; the
+    /// file keeps it [default: as the names of checkpoint and base tell]
+    #[arg(long, value_name = "RULE", conflicts_with = "verify")]
+    pub score_rule: Option<ScoreRule>,
+
     /// Make up random weights of this shape instead of reading a checkpoint, for benchmarks
     #[arg(long, value_name = "SHAPE")]
     pub random: Option<Shape>,
@@ -150,6 +156,8 @@ mod tests {
             "owl2-convert --verify m.gguf --random 7b --seed 1",
             "owl2-convert --completions zsh",
             "owl2-convert --man",
+            "owl2-convert dir -o m.gguf --score-rule none",
+            "owl2-convert --random tiny -o m.gguf --score-rule compare2score",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         }
@@ -165,6 +173,7 @@ mod tests {
             "owl2-convert dir -o m.gguf --tensor-type q8_0",
             "owl2-convert dir -o m.gguf --threads 0",
             "owl2-convert dir -o m.gguf --man",
+            "owl2-convert dir -o m.gguf --score-rule best",
             "owl2-convert --completions tcsh",
         ] {
             assert!(parse(line).is_err(), "{line}");

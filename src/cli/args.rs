@@ -2,16 +2,16 @@
 
 mod ask;
 mod environment;
+mod eval;
 mod score;
 mod tools;
 
 use clap::{Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(super) use ask::AskArgs;
+pub(super) use eval::EvalArgs;
 pub(super) use score::{CompareArgs, ScoreArgs};
-pub(super) use tools::{
-    BenchArgs, CompletionsArgs, EvalArgs, InfoArgs, PerplexityArgs, TokenizeArgs,
-};
+pub(super) use tools::{BenchArgs, CompletionsArgs, InfoArgs, PerplexityArgs, TokenizeArgs};
 
 const HELP: &str = "\
 {about-with-newline}
@@ -58,7 +58,7 @@ pub(super) enum Command {
     Info(InfoArgs),
     /// Shows the tokens that a text becomes
     Tokenize(TokenizeArgs),
-    /// Asks questions with known answers and counts how many come out right
+    /// Asks questions with known answers and counts how many come out right, in many formats
     Eval(EvalArgs),
     /// Rates the quality or beauty of pictures and videos, or says how likely words are
     Score(ScoreArgs),

@@ -2,7 +2,6 @@
 
 mod chosen;
 mod done;
-mod sheet;
 pub(super) mod subjects;
 
 use std::collections::HashSet;
@@ -15,6 +14,7 @@ use crate::cli::args::ScoreArgs;
 use crate::cli::each::Pictures;
 use crate::cli::interrupt::{self, Hold};
 use crate::cli::model_file::ModelFile;
+use crate::cli::rows::Rows;
 use crate::cli::{print, progress};
 use crate::error::{Error, Kind, Result};
 use crate::harmless;
@@ -28,7 +28,6 @@ use crate::threads;
 
 use chosen::Chosen;
 use done::{Columns, Done, Value};
-use sheet::Sheet;
 use subjects::{Loader, Named};
 
 /// Subjects that are decoded while one is computed.
@@ -42,15 +41,21 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
     let assistant = model.assistant(Compute::new(n_threads)?)?;
     let mut rater = Rater::new(args, &assistant).map_err(|e| model.blame(e))?;
     let columns = rater.columns();
-    let mut sheet = match (&args.resume, &args.csv) {
-        (Some(path), _) => Some(Sheet::resume(path, &columns)?),
-        (None, Some(path)) => Some(Sheet::create(path, &columns)?),
-        (None, None) => None,
+    let (mut table, earlier) = match (&args.resume, &args.csv) {
+        (Some(path), _) => {
+            let (rows, earlier) = Rows::resume(path, columns.names())?;
+            (Some(rows), earlier)
+        }
+        (None, Some(path)) => {
+            let rows = Rows::create(path, columns.names());
+            (Some(rows.map_err(|e| e.in_flag("--csv"))?), Vec::new())
+        }
+        (None, None) => (None, Vec::new()),
     };
+    let earlier: Vec<Done> = earlier.into_iter().map(Done::of_row).collect();
 
     let (subjects, mut report) = subjects::named(args)?;
     let mut outcome = Outcome::new(args, columns);
-    let earlier = sheet.as_mut().map(Sheet::take_earlier).unwrap_or_default();
     let names: HashSet<&str> = earlier.iter().map(|done| done.name.as_str()).collect();
     let new = subjects.into_iter();
     let new: Vec<Named> = new
@@ -67,7 +72,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
         args,
         new,
         &mut rater,
-        &mut sheet,
+        &mut table,
         &mut outcome,
         &mut report,
     );
@@ -131,7 +136,7 @@ fn go_through(
     args: &ScoreArgs,
     subjects: Vec<Named>,
     rater: &mut Rater,
-    sheet: &mut Option<Sheet>,
+    table: &mut Option<Rows>,
     outcome: &mut Outcome,
     report: &mut Report,
 ) -> Result<bool> {
@@ -171,8 +176,8 @@ fn go_through(
                         value,
                         seconds,
                     };
-                    if let Some(sheet) = sheet {
-                        sheet.add(&done)?;
+                    if let Some(table) = table {
+                        table.add(&done.row())?;
                     }
                     outcome.add(done)?
                 }

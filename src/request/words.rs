@@ -118,30 +118,62 @@ impl Assistant {
         if words.is_empty() {
             return Err(Error::usage("names no word").in_flag("--words"));
         }
+        let n_pieces = words.iter().map(Vec::len).max().unwrap_or(1);
+        let n_more = match request.first_piece {
+            true => 0,
+            false => n_pieces - 1,
+        };
         self.model.compute().threads.enter(|| {
-            self.identity.check_unchanged()?;
-            let slots = Slots::new(self, request)?;
             let mut timings = Timings::default();
-            let pictures = self.slot_pixels(&slots, request, &mut timings)?;
-            let positions = slots.positions(&pictures);
-            let n_pieces = words.iter().map(Vec::len).max().unwrap_or(1);
-            let n_more = match request.first_piece {
-                true => 0,
-                false => n_pieces - 1,
-            };
-            check_context(positions.len().saturating_add(n_more))?;
-            memory.reserve(&self.model, positions.len() + n_more)?;
-            let n_reused = memory.keep(&positions);
-            self.read(memory, &slots, &pictures, &positions, &mut timings)?;
+            let (n_prompt, n_reused) = self.read(memory, request, n_more, &mut timings)?;
             let words = timings.measure(Stage::Decode, || {
-                self.rate(memory, request, words, positions.len())
+                self.rate(memory, request, words, n_prompt)
             })?;
             Ok(WordLogits {
                 words,
-                n_prompt: positions.len(),
+                n_prompt,
                 n_reused,
                 timings,
             })
+        })
+    }
+
+    /// The likeliest answer to the prompt of a request, of one token at least and up to
+    /// `max_tokens`, as evaluations ask for it. Its words are not looked at.
+    ///
+    /// # Errors
+    /// As [`Assistant::word_logits`].
+    #[cfg(feature = "cli")]
+    pub(crate) fn brief_answer<'m>(
+        &'m self,
+        memory: &mut Memory<'m>,
+        request: &WordsRequest,
+        max_tokens: usize,
+    ) -> Result<Vec<u32>> {
+        let eos_id = self.tokenizer.vocabulary().eos_id;
+        self.model.compute().threads.enter(|| {
+            let (n_prompt, _) = self.read(memory, request, max_tokens, &mut Timings::default())?;
+            let mut ids: Vec<u32> = Vec::new();
+            while ids.len() < max_tokens {
+                if let Some(&last) = ids.last() {
+                    if last == eos_id {
+                        break;
+                    }
+                    memory.step(last)?;
+                }
+                let is_barred = |id: u32| ids.is_empty() && id == eos_id;
+                let logits = (0..).zip(memory.logits_mut().iter());
+                let likeliest = logits.filter(|&(id, _)| !is_barred(id)).fold(
+                    (0, f32::NEG_INFINITY),
+                    |best, (id, &logit)| match logit > best.1 {
+                        true => (id, logit),
+                        false => best,
+                    },
+                );
+                ids.push(likeliest.0);
+            }
+            memory.truncate(n_prompt);
+            Ok(ids)
         })
     }
 
@@ -162,22 +194,28 @@ impl Assistant {
         }
     }
 
-    /// Computes what the memory does not hold of the prompt.
-    fn read(
-        &self,
-        memory: &mut Memory,
-        slots: &Slots,
-        pictures: &[Arc<Pixels>],
-        positions: &[Position],
+    /// Computes what the memory does not hold of the prompt of a request, with room for `n_more`
+    /// positions. Returns the positions of the prompt, and how many of them were held.
+    fn read<'m>(
+        &'m self,
+        memory: &mut Memory<'m>,
+        request: &WordsRequest,
+        n_more: usize,
         timings: &mut Timings,
-    ) -> Result<()> {
-        let n_held = memory.held().len();
-        let rows = self.rows(slots, pictures, n_held, timings)?;
+    ) -> Result<(usize, usize)> {
+        self.identity.check_unchanged()?;
+        let slots = Slots::new(self, request)?;
+        let pictures = self.slot_pixels(&slots, request, timings)?;
+        let positions = slots.positions(&pictures);
+        check_context(positions.len().saturating_add(n_more))?;
+        memory.reserve(&self.model, positions.len() + n_more)?;
+        let n_held = memory.keep(&positions);
+        let rows = self.rows(&slots, &pictures, n_held, timings)?;
         let inputs = slots.inputs(&rows, n_held, self.model.config().decoder.hidden_size);
         timings.measure(Stage::Prefill, || {
             memory.extend(&inputs, &positions[n_held..], &mut |_| true)
         })?;
-        Ok(())
+        Ok((positions.len(), n_held))
     }
 
     /// The decoder's inputs for each picture that does not lie in the first `n_held` positions.

@@ -90,14 +90,20 @@ impl Columns {
     pub fn names(&self) -> &[String] {
         &self.names
     }
-
-    /// Whether they are those of scores.
-    pub fn is_scores(&self) -> bool {
-        self.is_scores
-    }
 }
 
 impl Done {
+    /// What an earlier run rated.
+    pub fn of_row(row: Vec<String>) -> Self {
+        let name = row.first().cloned().unwrap_or_default();
+        Done {
+            path: Some(PathBuf::from(&name)),
+            name,
+            value: Value::Row(row),
+            seconds: 0.0,
+        }
+    }
+
     /// The cells of its row.
     pub fn row(&self) -> Vec<String> {
         let mut row = vec![self.name.clone()];

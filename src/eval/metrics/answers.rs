@@ -106,7 +106,7 @@ impl YesNo {
 
     /// By the rule of MME's own script: the whole answer, or its first four characters.
     pub fn of_beginning(answer: &str) -> Self {
-        let answer = super::stripped(answer).to_lowercase();
+        let answer = answer.to_lowercase();
         let beginning: String = answer.chars().take(4).collect();
         match () {
             () if answer == "yes" || beginning.contains("yes") => YesNo::Yes,

@@ -163,7 +163,8 @@ fn least_squares(start: [f64; N], x: &[f64], y: &[f64]) -> [f64; N] {
                 *scale = 1.0;
             }
         }
-        let scaled = |values: &[f64; N]| norm(&std::array::from_fn::<f64, N, _>(|i| scale[i] * values[i]));
+        let scaled =
+            |values: &[f64; N]| norm(&std::array::from_fn::<f64, N, _>(|i| scale[i] * values[i]));
         if step == 0 {
             bound = match scaled(&at) {
                 0.0 => FIRST_BOUND,
@@ -211,8 +212,7 @@ fn least_squares(start: [f64; N], x: &[f64], y: &[f64]) -> [f64; N] {
             if ratio >= 1e-4 {
                 (at, residual, length) = (next, next_residual, next_length);
             }
-            let is_flat =
-                actual.abs() <= TOLERANCE && predicted <= TOLERANCE && ratio * 0.5 <= 1.0;
+            let is_flat = actual.abs() <= TOLERANCE && predicted <= TOLERANCE && ratio * 0.5 <= 1.0;
             if is_flat || bound <= TOLERANCE * scaled(&at) || !bound.is_normal() {
                 return at;
             }
@@ -351,7 +351,10 @@ mod tests {
         let y: Vec<f64> = x.iter().map(|&x| curve.at(x)).collect();
         let found = Logistic::fit(&x, &y).unwrap();
         for (found, wanted) in found.0.iter().zip(curve.0) {
-            assert!((found.abs() - wanted).abs() < 1e-5, "{found}, wanted {wanted}");
+            assert!(
+                (found.abs() - wanted).abs() < 1e-5,
+                "{found}, wanted {wanted}"
+            );
         }
         let agreement = Agreement::after_fit(&x, &y).unwrap();
         assert!((agreement.plcc - 1.0).abs() < 1e-9);

@@ -27,7 +27,11 @@ impl Gap {
     /// The means over pairs of truth and prediction; not numbers of none.
     pub fn of(pairs: &[(Normal, Normal)]) -> Self {
         let over = |distance: fn(Normal, Normal) -> f64| {
-            mean(pairs.iter().map(|&(truth, predicted)| distance(truth, predicted)))
+            mean(
+                pairs
+                    .iter()
+                    .map(|&(truth, predicted)| distance(truth, predicted)),
+            )
         };
         Gap {
             kl: over(kl),

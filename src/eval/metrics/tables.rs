@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::mean;
 use super::answers::YesNo;
+use super::mean;
 
 /// Named numbers, in the order they are shown.
 pub type Scores = Vec<(String, f64)>;
@@ -92,7 +92,9 @@ pub fn mme(rows: &[Judged]) -> Scores {
         scores.insert(category, percent(&rows) + 100.0 * mean(both));
     }
     let sum = |categories: &[&str]| {
-        let known = categories.iter().filter_map(|category| scores.get(category));
+        let known = categories
+            .iter()
+            .filter_map(|category| scores.get(category));
         known.sum::<f64>()
     };
     let mut listed = vec![
@@ -165,7 +167,11 @@ pub fn hallusion_bench(rows: &[Judged]) -> Option<Vec<(String, Scores)>> {
     let all_right = |rows: &[&Judged], place: usize| {
         let mut groups: BTreeMap<_, bool> = BTreeMap::new();
         for row in rows {
-            let group = (row.l2_category.as_deref(), number(row, 3), number(row, place));
+            let group = (
+                row.l2_category.as_deref(),
+                number(row, 3),
+                number(row, place),
+            );
             *groups.entry(group).or_insert(true) &= row.is_right;
         }
         100.0 * mean(groups.values().map(|&right| f64::from(right)))

@@ -57,8 +57,7 @@ const CONTRACTIONS: &str = "\
 
 static COMMA_IN_NUMBER: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"\d,\d").expect("a valid expression"));
-static DIGIT: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"^\d$").expect("a valid expression"));
+static DIGIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\d$").expect("a valid expression"));
 
 /// Which periods stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,9 +72,8 @@ pub enum Periods {
 pub fn without_marks(text: &str, periods: Periods) -> String {
     let has_number = COMMA_IN_NUMBER.is_match(text);
     let mut parted = String::with_capacity(text.len());
-    let touches_space = |mark: &char| {
-        text.contains(&format!("{mark} ")) || text.contains(&format!(" {mark}"))
-    };
+    let touches_space =
+        |mark: &char| text.contains(&format!("{mark} ")) || text.contains(&format!(" {mark}"));
     let touches: Vec<char> = MARKS.into_iter().filter(touches_space).collect();
     for character in text.chars() {
         match MARKS.contains(&character) {
