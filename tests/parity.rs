@@ -61,10 +61,22 @@ fn load(golden: &Golden, entry: &Value) -> Result<Loaded> {
     })
 }
 
+/// Checks both sets.
+fn check_both(check: impl Fn(&Golden, &mut Report)) {
+    let mut report = Report::default();
+    for golden in [Golden::open(), Golden::family()] {
+        check(&golden, &mut report);
+    }
+    report.finish();
+}
+
 /// The set is whole: every file the manifest lists is there with its size and checksum.
 #[test]
 fn every_listed_file_is_as_the_manifest_says() {
-    let (golden, mut report) = (Golden::open(), Report::default());
+    check_both(check_files);
+}
+
+fn check_files(golden: &Golden, report: &mut Report) {
     for (file, entry) in members(&golden.manifest["files"]) {
         match std::fs::read(golden.path(file)) {
             Ok(bytes) => {
@@ -74,56 +86,61 @@ fn every_listed_file_is_as_the_manifest_says() {
             Err(error) => report.fail("file", file, &error.to_string()),
         }
     }
-    report.finish();
 }
 
 #[test]
 fn every_stage_of_every_case_agrees() {
-    let (golden, mut report) = (Golden::open(), Report::default());
+    check_both(check_cases);
+}
+
+fn check_cases(golden: &Golden, report: &mut Report) {
     for (name, entry) in golden.checkpoints() {
-        let loaded = load(&golden, entry);
+        let loaded = load(golden, entry);
         let Some(loaded) = report.ok("conversion", name, loaded) else {
             continue;
         };
         for (case, case_entry) in members(&entry["cases"]) {
-            layers::check_case(&golden, &mut report, &loaded, name, case, case_entry);
+            layers::check_case(golden, report, &loaded, name, case, case_entry);
         }
     }
-    report.finish();
 }
 
 #[test]
 fn pictures_decode_resize_and_normalise_alike() {
-    let (golden, mut report) = (Golden::open(), Report::default());
+    check_both(check_pictures);
+}
+
+fn check_pictures(golden: &Golden, report: &mut Report) {
     if golden.lists("images.json") {
-        pictures::check_decoding(&golden, &mut report);
+        pictures::check_decoding(golden, report);
     }
     if golden.lists("preprocess/resize_units.json") {
-        pictures::check_resizing(&golden, &mut report);
+        pictures::check_resizing(golden, report);
     }
     if golden.lists("preprocess/preprocess.json") {
-        pictures::check_pixels(&golden, &mut report, |name| {
+        pictures::check_pixels(golden, report, |name| {
             let entry = &golden.manifest["checkpoints"][name];
-            let checkpoint = checkpoints::open(&golden, entry).unwrap();
+            let checkpoint = checkpoints::open(golden, entry).unwrap();
             let visual = checkpoint.config().visual.clone();
             visual.expect("has an image branch").preprocess
         });
-        pictures::check_large_pixels(&golden, &mut report);
+        pictures::check_large_pixels(golden, report);
     }
-    report.finish();
 }
 
 #[test]
 fn texts_tokenize_and_decode_alike() {
-    let (golden, mut report) = (Golden::open(), Report::default());
-    texts::check_tokenizers(&golden, &mut report, |dir| {
+    check_both(check_texts);
+}
+
+fn check_texts(golden: &Golden, report: &mut Report) {
+    texts::check_tokenizers(golden, report, |dir| {
         let checkpoint = Checkpoint::open(&golden.path(dir)).unwrap();
         checkpoint.vocabulary().clone()
     });
     if golden.lists(texts::CONVERSATIONS) {
-        texts::check_conversations(&golden, &mut report);
+        texts::check_conversations(golden, report);
     }
-    report.finish();
 }
 
 #[test]

@@ -3,17 +3,15 @@
 #![cfg(feature = "cli")]
 
 #[path = "parity/checkpoints.rs"]
-#[allow(dead_code, reason = "the room with a converted model is another")]
+#[allow(dead_code, reason = "other tests open whole sets")]
 mod checkpoints;
 #[path = "parity/golden.rs"]
-#[allow(dead_code, reason = "the room with a converted model is another")]
+#[allow(dead_code, reason = "other tests open whole sets")]
 mod golden;
 #[path = "common/machine.rs"]
 mod machine;
 #[path = "common/room.rs"]
 mod room;
-#[path = "common/tiny.rs"]
-mod tiny;
 
 use std::fs;
 use std::path::Path;
@@ -28,8 +26,7 @@ use room::{Room, stderr};
 const NAMES: [&str; 4] = ["a.png", "b.png", "c.png", "d.png"];
 
 fn room() -> Room {
-    let room = Room::new();
-    fs::write(room.path("m.gguf"), tiny::file(&tiny::config(), 7)).unwrap();
+    let room = Room::with_model();
     fs::create_dir(room.path("photos")).unwrap();
     fs::create_dir(room.path("photos/inner")).unwrap();
     for (i, name) in NAMES.into_iter().enumerate() {
@@ -210,7 +207,7 @@ fn bad_files_are_reported_and_the_rest_go_on() {
 #[test]
 fn words_have_probabilities_with_and_without_pictures() {
     let room = room();
-    let flags = ["--words", "ab,c,d_e", "-p", "which", "--json"];
+    let flags = ["--words", "cat,a dog,d_e", "-p", "which", "--json"];
     let with_picture = score(&room, &[&flags[..], &["photos/a.png"]].concat(), 0);
     let alone = score(&room, &flags, 0);
     for line in [&with_picture[0], &alone[0]] {
@@ -221,13 +218,13 @@ fn words_have_probabilities_with_and_without_pictures() {
             (sum - 1.0).abs() < 1e-9 && probabilities.contains_key("d_e"),
             "{line}"
         );
-        assert!(object["log_probabilities"]["ab"].as_f64().unwrap() < 0.0);
+        assert!(object["log_probabilities"]["a dog"].as_f64().unwrap() < 0.0);
     }
     assert_ne!(with_picture, alone);
     // A word of two pieces is less likely than its first piece alone.
     let first = score(&room, &[&flags[..], &["--first-piece"]].concat(), 0);
-    let of_ab = |line: &str| json(line)["log_probabilities"]["ab"].as_f64().unwrap();
-    assert!(of_ab(&alone[0]) < of_ab(&first[0]));
+    let of_dog = |line: &str| json(line)["log_probabilities"]["a dog"].as_f64().unwrap();
+    assert!(of_dog(&alone[0]) < of_dog(&first[0]));
 }
 
 #[test]

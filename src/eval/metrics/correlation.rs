@@ -94,7 +94,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
 /// Parameters of [`Logistic`].
 const N: usize = 4;
 
-/// The curve `b2 + (b1 - b2) / (1 + exp(-(x - b3) / |b4|))`.
+/// The curve `b2 + (b1 - b2) / (1 + exp(-(x - b3) / b4))`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Logistic(pub [f64; N]);
 
@@ -109,13 +109,16 @@ impl Logistic {
     /// The curve with the least squares that Levenberg and Marquardt's method reaches from the
     /// scripts' start; none where it cannot start, as with scores that are no numbers or constant.
     pub fn fit(x: &[f64], y: &[f64]) -> Option<Self> {
-        let is_usable = x.len() >= N && x.iter().chain(y).all(|value| value.is_finite());
-        if !is_usable {
+        let is_constant = x.iter().all(|value| *value == x[0]);
+        let is_finite = x.iter().chain(y).all(|value| value.is_finite());
+        if x.len() < N || is_constant || !is_finite {
             return None;
         }
         let greatest = y.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let least = y.iter().copied().fold(f64::INFINITY, f64::min);
-        let start = [greatest, least, mean(x.iter().copied()), 0.5];
+        let middle = mean(x.iter().copied());
+        let deviation = mean(x.iter().map(|x| (x - middle).powi(2))).sqrt();
+        let start = [greatest, least, middle, deviation / 4.0];
         Some(Logistic(least_squares(start, x, y)))
     }
 
@@ -129,19 +132,14 @@ impl Logistic {
     fn slopes(&self, x: f64) -> [f64; N] {
         let [top, bottom, middle, width] = self.0;
         let rise = rise(x, middle, width);
-        let steep = (top - bottom) * rise * (1.0 - rise) / width.abs();
-        let slopes = [
-            rise,
-            1.0 - rise,
-            -steep,
-            -steep * (x - middle) / width.abs() * width.signum(),
-        ];
+        let steep = (top - bottom) * rise * (1.0 - rise) / width;
+        let slopes = [rise, 1.0 - rise, -steep, -steep * (x - middle) / width];
         slopes.map(|slope| if slope.is_finite() { slope } else { 0.0 })
     }
 }
 
 fn rise(x: f64, middle: f64, width: f64) -> f64 {
-    1.0 / (1.0 + (-(x - middle) / width.abs()).exp())
+    1.0 / (1.0 + (-(x - middle) / width).exp())
 }
 
 /// Levenberg and Marquardt's method with Moré's bound on the length of scaled steps.
@@ -367,8 +365,7 @@ mod tests {
         assert!(kendall(&[1.0], &[1.0]).is_nan());
         assert_eq!(Logistic::fit(&[1.0, 2.0], &[1.0, 2.0]), None);
         assert_eq!(Logistic::fit(&[1.0, f64::NAN, 2.0, 3.0], &[1.0; 4]), None);
-        // A constant list has a fit that says nothing.
-        assert!(Logistic::fit(&[1.0; 5], &[1.0, 2.0, 3.0, 4.0, 5.0]).is_some());
+        assert_eq!(Logistic::fit(&[1.0; 5], &[1.0, 2.0, 3.0, 4.0, 5.0]), None);
     }
 
     #[test]
