@@ -289,8 +289,21 @@ pub fn check_deqa(golden: &Golden, report: &mut Report) {
     let rater = Rater::open(golden, text(&vectors["checkpoint"]));
     rater.check_prompt(report, file, text(&vectors["prompt"]), &vectors["ids"]);
     let mut scorer = rater.scorer(Scoring::new(Rule::Deqa));
+    let ids = integers(&vectors["ids"]);
+    let n_before = ids.iter().position(|&id| id < 0);
     for (name, wanted) in members(&vectors["pictures"]) {
         check_score(report, name, wanted, &mut scorer, &rater.picture(name));
+        // What comes before the picture is computed for the first alone.
+        let other = members(&vectors["pictures"])
+            .map(|(other, _)| other)
+            .find(|other| *other != name);
+        let score = scorer.score(&rater.picture(other.unwrap_or(name))).unwrap();
+        report.equal(
+            "positions in common",
+            name,
+            &Some(score.n_reused),
+            &n_before,
+        );
     }
     let scripts = scoring(Rule::Deqa, "quality", Form::Scripts);
     let metas = elements(&vectors["metas"]).zip(elements(&vectors["script_predictions"]));
