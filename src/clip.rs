@@ -114,9 +114,9 @@ mod tests {
     #[test]
     fn impossible_rates_choose_nothing() {
         for fps in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert_eq!(one_a_second(100, fps), []);
+            assert!(one_a_second(100, fps).is_empty());
         }
-        assert_eq!(one_a_second(0, 25.0), []);
+        assert!(one_a_second(0, 25.0).is_empty());
         assert_eq!(one_a_second(50, 25.0), [0, 25]);
         assert_eq!(one_a_second(3, 0.5), [0, 0, 1, 1, 2, 2]);
         assert!(one_a_second(3, 1e-300).len() <= MAX_SECONDS);

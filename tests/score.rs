@@ -199,6 +199,8 @@ fn bad_files_are_reported_and_the_rest_go_on() {
         &["--words", "a", "-p", "a", "--best", "1", "photos"],
         &["--words", "a,,b", "-p", "a", "photos"],
         &["--rule", "nothing", "photos"],
+        &["--rule", "deqa", "--boost", "photos"],
+        &["--rule", "deqa", "--anchors", "photos", "photos"],
     ] {
         score(&room, flags, 2);
     }
@@ -328,4 +330,45 @@ fn comparison_needs_five_anchors_and_prefers_one_of_two() {
     assert!(!compare(&[&pair[..], &["-n", "3"]].concat(), 0).is_empty());
     compare(&[&rule[..], &pair, &["photos/b.png"]].concat(), 2);
     compare(&["photos/a.png"], 2);
+}
+
+/// What was done before Ctrl-C is in the table, whole, and the rest can be done later.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_keeps_what_is_done() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+
+    const N: usize = 4000;
+    let room = room();
+    for i in 0..N {
+        let name = room.path(&format!("photos/inner/{i}.png"));
+        fs::hard_link(room.path("photos/a.png"), name).unwrap();
+    }
+    let args = [
+        "score", "-m", "m.gguf", "-t", "1", "--rule", "q-align", "-r",
+    ];
+    let mut program = room
+        .command(&[&args[..], &["--csv", "t.csv", "photos"]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    let mut lines = BufReader::new(program.stdout.take().unwrap());
+    lines.read_line(&mut first).unwrap();
+    let id = nix::unistd::Pid::from_raw(program.id().try_into().unwrap());
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).unwrap();
+    std::io::copy(&mut lines, &mut std::io::sink()).unwrap();
+    assert_eq!(program.wait().unwrap().code(), Some(130));
+    let table = fs::read_to_string(room.path("t.csv")).unwrap();
+    let n_done = table.lines().count() - 1;
+    assert!((1..N).contains(&n_done), "{n_done}");
+    assert!(table.ends_with('\n'));
+    let lines = score(
+        &room,
+        &["--rule", "q-align", "-r", "--resume", "t.csv", "photos"],
+        0,
+    );
+    assert_eq!(lines.len(), N + NAMES.len() + 1 - n_done);
 }

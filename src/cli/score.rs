@@ -79,7 +79,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
     let is_interrupted = hold.end();
     progress::clear();
     if went? {
-        outcome.finish()?;
+        outcome.finish(is_interrupted)?;
     }
     if let Some(notice) = report.left_out {
         progress::say(&format!("owl2: {notice}\n"));
@@ -181,7 +181,7 @@ fn go_through(
                     }
                     outcome.add(done)?
                 }
-                Err(error) if !matches!(error.kind(), Kind::Input | Kind::Io) => return Err(error),
+                Err(error) if !is_of_one(error.kind()) => return Err(error),
                 Err(error) => {
                     report.n_failed += 1;
                     progress::clear();
@@ -195,6 +195,11 @@ fn go_through(
         }
         Ok(true)
     })
+}
+
+/// Whether another subject may do better: one may be damaged, or too large for the memory.
+fn is_of_one(kind: Kind) -> bool {
+    matches!(kind, Kind::Input | Kind::Io | Kind::Capacity)
 }
 
 /// What the program is busy with.
@@ -216,11 +221,13 @@ fn busy(n_done: usize, n_all: usize, took: Duration) -> String {
 /// What rates subjects.
 enum Rater<'m> {
     Score(Box<Scorer<'m>>),
-    Words {
-        assistant: &'m Assistant,
-        memory: Memory<'m>,
-        request: Box<WordsRequest>,
-    },
+    Words(Box<Words<'m>>),
+}
+
+struct Words<'m> {
+    assistant: &'m Assistant,
+    memory: Memory<'m>,
+    request: WordsRequest,
 }
 
 impl<'m> Rater<'m> {
@@ -236,11 +243,11 @@ impl<'m> Rater<'m> {
                 reading,
                 ..WordsRequest::new(prompt(args)?, args.words.clone())
             };
-            return Ok(Rater::Words {
+            return Ok(Rater::Words(Box::new(Words {
                 assistant,
                 memory: Memory::new(),
-                request: Box::new(request),
-            });
+                request,
+            })));
         }
         let rule = args.rule.or(assistant.score_rule()).ok_or_else(|| {
             let names = Rule::ALL.map(Rule::name).join(", ");
@@ -250,6 +257,15 @@ impl<'m> Rater<'m> {
             ))
             .in_flag("--rule")
         })?;
+        for (flag, is_given, of) in [
+            ("--boost", args.boost, Rule::QInstruct),
+            ("--anchors", args.anchors.is_some(), Rule::Compare2Score),
+        ] {
+            if is_given && rule != of {
+                let message = format!("is for the rule {of}, but this is {rule}");
+                return Err(Error::usage(message).in_flag(flag));
+            }
+        }
         let scoring = Scoring {
             rule,
             task: args.task,
@@ -269,17 +285,14 @@ impl<'m> Rater<'m> {
     fn rate(&mut self, subject: &Subject) -> Result<Value> {
         match self {
             Rater::Score(scorer) => scorer.score(subject).map(Value::Score),
-            Rater::Words {
-                assistant,
-                memory,
-                request,
-            } => {
-                request.slots = match subject {
+            Rater::Words(words) => {
+                words.request.slots = match subject {
                     Subject::Picture(picture) => vec![vec![picture.clone()]],
                     Subject::Clip(frames) if frames.is_empty() => Vec::new(),
                     Subject::Clip(frames) => vec![frames.clone()],
                 };
-                let logits = assistant.word_logits_from(memory, request)?;
+                let (memory, request) = (&mut words.memory, &words.request);
+                let logits = words.assistant.word_logits_from(memory, request)?;
                 Ok(Value::Words(logits))
             }
         }
@@ -289,21 +302,21 @@ impl<'m> Rater<'m> {
     fn columns(&self) -> Columns {
         match self {
             Rater::Score(scorer) => Columns::of_scores(scorer.scoring()),
-            Rater::Words { request, .. } => Columns::of_words(&request.words),
+            Rater::Words(words) => Columns::of_words(&words.request.words),
         }
     }
 
     fn aspect(&self) -> Option<crate::image::Aspect> {
         match self {
             Rater::Score(scorer) => Some(scorer.aspect()),
-            Rater::Words { request, .. } => request.aspect,
+            Rater::Words(words) => words.request.aspect,
         }
     }
 
     fn reading(&self) -> Reading {
         match self {
             Rater::Score(scorer) => scorer.scoring().reading,
-            Rater::Words { request, .. } => request.reading,
+            Rater::Words(words) => words.request.reading,
         }
     }
 }
@@ -380,13 +393,17 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// Prints what waited for the end, and copies what is to be copied.
-    fn finish(&self) -> Result<()> {
+    /// Prints what waited for the end, and copies what is to be copied, unless better ones may have
+    /// been missed.
+    fn finish(&self, is_interrupted: bool) -> Result<()> {
         for done in self.chosen.listed() {
             if !self.print(done)? {
                 break;
             }
         }
-        self.chosen.keep(self.args)
+        match is_interrupted {
+            true => Ok(()),
+            false => self.chosen.keep(self.args),
+        }
     }
 }

@@ -31,8 +31,8 @@ pub struct Choice {
 /// the row that is no question.
 pub fn read(path: &Path, limit: usize) -> Result<Vec<Choice>> {
     let table = Table::read(path, NO_HEADER, limit)?;
-    let mut choices = Vec::with_capacity(table.len());
-    for row in 0..table.len() {
+    let mut choices = Vec::with_capacity(table.n_rows());
+    for row in 0..table.n_rows() {
         let cells = (0..N_COLUMNS).map(|column| table.raw(row, column));
         let cells: Vec<String> = cells.collect::<Result<_>>()?;
         let [question, a, b, c, d, right] = <[String; N_COLUMNS]>::try_from(cells)

@@ -138,7 +138,7 @@ impl Table {
     }
 
     /// How many rows there are.
-    pub fn len(&self) -> usize {
+    pub fn n_rows(&self) -> usize {
         self.rows.len()
     }
 
@@ -206,7 +206,7 @@ impl Table {
     /// As [`Table::cell`].
     pub fn rows_by(&self, column: &str) -> Result<HashMap<String, usize>> {
         let mut rows = HashMap::new();
-        for row in 0..self.len() {
+        for row in 0..self.n_rows() {
             if let Some(cell) = self.cell(row, column)? {
                 rows.entry(cell).or_insert(row);
             }
@@ -336,7 +336,7 @@ mod tests {
 
     fn column(text: &str) -> Vec<Option<String>> {
         let table = table(&format!("\u{feff}x\ty\n{text}")).unwrap();
-        (0..table.len())
+        (0..table.n_rows())
             .map(|row| table.cell(row, "x").unwrap())
             .collect()
     }

@@ -18,6 +18,7 @@ const N_ITEMS: usize = N_ANCHORS + 1;
 
 /// Preferences for the anchor of the row over that of the column, as the authors publish them; the
 /// worst anchor comes first.
+#[allow(clippy::excessive_precision, reason = "as they are published")]
 pub const ANCHOR_MATRIX: [[f32; N_ANCHORS]; N_ANCHORS] = [
     [0.5, 0.25912809, 3.3130276e-4, 1.6087297e-6, 1.1803027e-9],
     [0.74087191, 0.5, 0.24985345, 0.099954158, 1.8675303e-8],

@@ -41,8 +41,8 @@ fn items(table: &Table, path: &Path, image_root: &Path) -> Result<Vec<Item>> {
     }
     let rows = table.rows_by("index")?;
     let wanted = wanted(table, &name(path))?;
-    let mut items = Vec::with_capacity(table.len());
-    for row in 0..table.len() {
+    let mut items = Vec::with_capacity(table.n_rows());
+    for row in 0..table.n_rows() {
         let cell = |column: &str| table.cell(row, column);
         let index = cell("index")?.unwrap_or_else(|| row.to_string());
         let image = cell("image_path")?.unwrap_or_default();
@@ -108,11 +108,11 @@ fn wanted(table: &Table, name: &str) -> Result<Wanted> {
         return Ok(Wanted::Letter);
     }
     let mut is_yes_no = true;
-    for row in 0..table.len() {
+    for row in 0..table.n_rows() {
         let answer = table.cell(row, "answer")?.unwrap_or_default();
         is_yes_no &= ["yes", "no"].contains(&answer.to_lowercase().as_str());
     }
-    Ok(match is_yes_no || YES_NO.iter().any(|name| is(name)) {
+    Ok(match is_yes_no || YES_NO.iter().any(is) {
         true => Wanted::YesNo,
         false => Wanted::Phrase,
     })
