@@ -13,10 +13,10 @@ use owl2::model::Model;
 use owl2::ops::Compute;
 use owl2::session::{Input, Session};
 use owl2::{Result, threads};
+use owl2_convert::pack;
 use owl2_convert::progress::Progress;
 use owl2_convert::random::Shape;
 use owl2_convert::recipe::{Quant, Recipe};
-use owl2_convert::{mapping, pack};
 use tempfile::NamedTempFile;
 
 /// Names a model file to measure.
@@ -38,7 +38,7 @@ fn open() -> Result<Gguf> {
         return Gguf::open(Path::new(&path));
     }
     let input = Shape::Tiny.input(1);
-    let mapped = mapping::map(&input.config, input.tensors.as_ref())?;
+    let mapped = input.map()?.tensors;
     let recipe = Recipe {
         quant: Quant::Q4_K,
         ..Recipe::default()

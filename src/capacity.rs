@@ -13,29 +13,33 @@ use crate::model::layout::{self, Part, TensorKind};
 use crate::session::Session;
 use crate::sysctl;
 
-/// Fails where a session with room for `n_positions` would not fit the memory, with the figures
-/// and what would.
+/// Fails where a session with room for `n_positions` would not fit the memory together with
+/// `beside` bytes of the model's buffers for a picture, with the figures and what would.
 ///
 /// # Errors
 /// [`Kind::Capacity`](crate::Kind::Capacity).
-pub fn check(model: &Model, n_positions: usize) -> Result<()> {
-    let bytes = Session::bytes(model, n_positions);
+pub fn check(model: &Model, n_positions: usize, beside: u64) -> Result<()> {
+    check_beside(beside)?;
+    let bytes = Session::bytes(model, n_positions).saturating_add(beside);
     let available = available(Path::new("/"));
-    let is_granted =
-        usize::try_from(bytes).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
-    if is_granted && available.is_none_or(|available| bytes <= available) {
+    if is_granted(bytes) && available.is_none_or(|available| bytes <= available) {
         return Ok(());
     }
+    let picture = match beside {
+        0 => String::new(),
+        n => format!(", {} of it for pictures,", human_bytes(n)),
+    };
     let mut message = format!(
-        "a context of {n_positions} positions takes {} of memory beside the model's {}, ",
+        "a context of {n_positions} positions takes {} of memory{picture} beside the model's {}, ",
         human_bytes(bytes),
         human_bytes(model.file_bytes()),
     );
     match available {
         Some(available) => {
             message += &format!("but {} are available; ", human_bytes(available));
-            // Pictures, threads and the allocator need some too.
-            message += &match longest_context(model, n_positions, available / 4 * 3) {
+            // Decoding, threads and the allocator need some too.
+            let room = (available / 4 * 3).saturating_sub(beside);
+            message += &match longest_context(model, n_positions, room) {
                 0 => "close other programs".to_owned(),
                 n => format!("set --ctx-size to {n} or less"),
             };
@@ -43,6 +47,32 @@ pub fn check(model: &Model, n_positions: usize) -> Result<()> {
         None => message += "which the system refuses; set --ctx-size to less",
     }
     Err(Error::capacity(message + &smaller_files(model)))
+}
+
+/// Fails where `bytes` of a model's buffers for a picture do not fit the memory.
+///
+/// # Errors
+/// [`Kind::Capacity`](crate::Kind::Capacity).
+pub fn check_beside(bytes: u64) -> Result<()> {
+    let available = available(Path::new("/"));
+    match available {
+        Some(available) if bytes > available => Err(Error::capacity(format!(
+            "the model takes {} of memory for a picture, but {} are available; close other \
+             programs, or ask without a picture",
+            human_bytes(bytes),
+            human_bytes(available)
+        ))),
+        None if !is_granted(bytes) => Err(Error::capacity(format!(
+            "the model takes {} of memory for a picture, which the system refuses",
+            human_bytes(bytes)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the allocator would give so much in one piece.
+fn is_granted(bytes: u64) -> bool {
+    usize::try_from(bytes).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok())
 }
 
 /// The context of a request that names none: what the model was trained with, or as much of it as
@@ -64,6 +94,7 @@ fn default_context_on(root: &Path, model: &Model) -> usize {
     let Some(room) = limits.into_iter().flatten().min() else {
         return trained;
     };
+    let room = room.saturating_sub(model.picture_bytes());
     if Session::bytes(model, trained) <= room {
         return trained;
     }
@@ -357,9 +388,12 @@ mod tests {
             write_below(root.path(), "proc/meminfo", &meminfo);
             default_context_on(root.path(), &model)
         };
-        assert_eq!(context(model.file_bytes() + whole + 1024), trained);
+        // What encoding a picture takes is kept free.
+        let beside = model.file_bytes() + model.picture_bytes();
+        assert_eq!(context(beside + whole + 1024), trained);
+        assert!(context(model.file_bytes() + whole + 1024) < trained);
         assert_eq!(context_notice(&model, trained), None);
-        let shorter = context(model.file_bytes() + whole * 3 / 4);
+        let shorter = context(beside + whole * 3 / 4);
         assert!(shorter.is_multiple_of(256) && (256..trained).contains(&shorter));
         assert!(Session::bytes(&model, shorter) <= whole * 3 / 4);
         let notice = context_notice(&model, shorter).unwrap();

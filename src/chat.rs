@@ -21,7 +21,8 @@ use crate::reuse::Memory;
 pub struct Picture {
     /// Its file.
     pub path: PathBuf,
-    pixels: Arc<Pixels>,
+    /// None where its turn was left out before the file was read.
+    pixels: Option<Arc<Pixels>>,
 }
 
 /// A question and its answer.
@@ -94,9 +95,14 @@ impl<'m> Conversation<'m> {
     fn picture(&self, path: &Path) -> Result<Picture> {
         let source = Source::File(path.to_owned());
         let (aspect, reading) = (self.settings.aspect, self.settings.reading);
+        let pixels = self.assistant.pixels(&source, aspect, reading)?;
+        // A picture that is there already is held once, whatever its file is called.
+        let of_turns = self.turns.iter().flat_map(|turn| &turn.pictures);
+        let mut held = of_turns.chain(&self.attached);
+        let same = held.find_map(|other| other.pixels.as_ref().filter(|held| **held == pixels));
         Ok(Picture {
             path: path.to_owned(),
-            pixels: self.assistant.pixels(&source, aspect, reading)?,
+            pixels: Some(same.cloned().unwrap_or(pixels)),
         })
     }
 
@@ -136,6 +142,11 @@ impl<'m> Conversation<'m> {
         if self.turns.is_empty() {
             return Err(Error::input("nothing was asked yet"));
         }
+        if self.turns.last().is_some_and(|turn| turn.is_left_out) {
+            return Err(Error::input(
+                "the last question has more pictures than the context holds",
+            ));
+        }
         self.n_again += 1;
         self.answer(listener)
     }
@@ -174,8 +185,12 @@ impl<'m> Conversation<'m> {
             messages.push(turn.message()?);
             let answer = if index < n_answered { &turn.answer } else { "" };
             messages.push(Message::assistant(answer));
-            let of_turn = turn.pictures.iter();
-            pictures.extend(of_turn.map(|picture| Source::Pixels(picture.pixels.clone())));
+            for picture in &turn.pictures {
+                let pixels = picture.pixels.clone().ok_or_else(|| {
+                    Error::input("the picture was not read").in_file(&picture.path)
+                })?;
+                pictures.push(Source::Pixels(pixels));
+            }
         }
         let mut request = Request {
             prompt: Prompt::Turns {
@@ -190,23 +205,73 @@ impl<'m> Conversation<'m> {
         Ok(request)
     }
 
-    /// Leaves out old turns until the prompt and an answer fit the context.
+    /// Leaves out old turns until the prompt and an answer fit the context. However many turns there
+    /// are, only those that may fit are tokenized.
     fn fit(&mut self) -> Result<()> {
         let context = self.assistant.context(self.settings.context)?;
         let longest = DEFAULT_MAX_TOKENS.min(context / 4);
         let answer = self.settings.max_tokens.unwrap_or(longest);
-        if self.n_positions()?.saturating_add(answer) <= context {
+        let order = self.keeping_order();
+        let fits_all = self.n_fitting(&order, context.saturating_sub(answer))? == order.len();
+        if fits_all && self.n_positions()?.saturating_add(answer) <= context {
             return Ok(());
         }
         // What follows a turn that is left out is computed anew, so room is made for a while.
         let wanted = context / 4 * 3;
-        while self.n_positions()?.saturating_add(answer) > wanted {
-            let Some(turn) = self.next_to_leave_out() else {
+        let n_fitting = self.n_fitting(&order, wanted.saturating_sub(answer))?;
+        // The last turn stays, whatever its length.
+        for &index in order.iter().skip(n_fitting.max(1)) {
+            self.turns[index].is_left_out = true;
+        }
+        // Turns were counted one by one, and may take a little more together.
+        for &index in order.iter().take(n_fitting).skip(1).rev() {
+            if self.n_positions()?.saturating_add(answer) <= wanted {
                 break;
-            };
-            turn.is_left_out = true;
+            }
+            self.turns[index].is_left_out = true;
         }
         Ok(())
+    }
+
+    /// The turns that are read, those first that are left out last: the last one, which is always
+    /// read, then those with pictures, and of these the newest first.
+    fn keeping_order(&self) -> Vec<usize> {
+        let Some(last) = self.turns.len().checked_sub(1) else {
+            return Vec::new();
+        };
+        let read = |index: &usize| !self.turns[*index].is_left_out;
+        let has_pictures = |index: &usize| !self.turns[*index].pictures.is_empty();
+        let (with, without): (Vec<_>, Vec<_>) =
+            (0..last).rev().filter(read).partition(has_pictures);
+        [vec![last], with, without].concat()
+    }
+
+    /// How many of the turns in `order` fit `room` positions.
+    fn n_fitting(&self, order: &[usize], room: usize) -> Result<usize> {
+        let prompt = |messages, system: Option<String>| Prompt::Turns {
+            messages,
+            system,
+            template: self.template,
+        };
+        let beginning = prompt(Vec::new(), self.system.clone());
+        let mut n_positions = self.assistant.n_positions(&beginning, 0)?;
+        let n_bos = usize::from(self.assistant.tokenizer.vocabulary().add_bos);
+        for (n_fitting, &index) in order.iter().enumerate() {
+            let turn = &self.turns[index];
+            let left = room.saturating_sub(n_positions);
+            if self.assistant.is_beyond(turn.n_bytes(), left) {
+                return Ok(n_fitting);
+            }
+            let messages = vec![turn.message()?, Message::assistant(&turn.answer)];
+            // Without a system text of its own, and without <s>.
+            let alone = prompt(messages, Some(String::new()));
+            let n_alone = self.assistant.n_positions(&alone, turn.pictures.len())?;
+            n_positions += n_alone.saturating_sub(n_bos);
+            if n_positions > room {
+                return Ok(n_fitting);
+            }
+        }
+        Ok(order.len())
     }
 
     /// Positions of the prompt.
@@ -214,16 +279,6 @@ impl<'m> Conversation<'m> {
         let request = self.request()?;
         self.assistant
             .n_positions(&request.prompt, request.pictures.len())
-    }
-
-    /// The oldest turn without pictures, else the oldest with; never the last one.
-    fn next_to_leave_out(&mut self) -> Option<&mut Turn> {
-        let (_, earlier) = self.turns.split_last_mut()?;
-        let has =
-            |turn: &Turn, pictures: bool| !turn.is_left_out && turn.pictures.is_empty() != pictures;
-        let index = (earlier.iter().position(|turn| has(turn, false)))
-            .or_else(|| earlier.iter().position(|turn| has(turn, true)))?;
-        earlier.get_mut(index)
     }
 }
 
@@ -233,6 +288,11 @@ fn is_nothing(answer: &Answer) -> bool {
 }
 
 impl Turn {
+    /// Bytes of its texts.
+    fn n_bytes(&self) -> usize {
+        self.question.len() + self.answer.len()
+    }
+
     /// The question with a slot for each picture.
     fn message(&self) -> Result<Message> {
         if self.pictures.is_empty() && self.question.contains(IMAGE_MARKER) {

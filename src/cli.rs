@@ -69,9 +69,9 @@ fn print(text: &str) -> Result<bool> {
     }
 }
 
-/// Serialises `value` for standard output, with a newline.
-fn print_json(value: &serde_json::Value) -> Result<()> {
+/// Serialises `value` for standard output, with a newline; as [`print`].
+fn print_json(value: &serde_json::Value) -> Result<bool> {
     let text = serde_json::to_string_pretty(value)
         .map_err(|e| Error::new(Kind::Io, format!("cannot write JSON: {e}")))?;
-    print(&(text + "\n")).map(drop)
+    print(&(text + "\n"))
 }

@@ -3,13 +3,18 @@
 //! Before a token is chosen, every token that could not lead to such an answer is ruled out; the
 //! grammar engine (`llguidance`) walks the vocabulary for that. What a token stands for is taken
 //! from the model's own vocabulary. An answer that is cut off by its greatest length or the
-//! context is only the beginning of what was asked for: [`StopReason`](crate::request::StopReason)
-//! tells.
+//! context may be only the beginning of what was asked for:
+//! [`Answer::is_fulfilled`](crate::request::Answer::is_fulfilled) tells.
+//!
+//! Constraints come from anywhere, so they have bounds, and their grammars are compiled apart from
+//! everything else and with a deadline.
+
+mod bounds;
+mod compile;
 
 use std::fmt;
 use std::sync::Arc;
 
-use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{
     InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv,
 };
@@ -17,8 +22,15 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::tokenizer::vocabulary::PieceType;
 use crate::tokenizer::{SPACE, Tokenizer};
+use compile::Compiler;
+
+/// Bytes of a schema's text at most.
+pub const MAX_SCHEMA_BYTES: usize = bounds::MAX_BYTES;
+/// States of the engine's lexer at most, of one or two kilobytes each.
+const MAX_LEXER_STATES: usize = 50_000;
 
 /// The longest token, and the bytes of all together, that `toktrie` has room for.
 const MAX_TOKEN_BYTES: usize = 1 << 10;
@@ -35,7 +47,7 @@ pub enum Constraint {
 
 /// What the engine needs to know of a vocabulary; made once a model.
 pub(crate) struct Grammars {
-    factory: ParserFactory,
+    compiler: Compiler,
     /// Whether an answer begins with a space that its text does not have.
     has_space_prefix: bool,
 }
@@ -47,21 +59,33 @@ impl Constraint {
     /// One of `choices`.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::Kind::Usage) where there are none, or an empty one.
+    /// [`Kind::Usage`](crate::Kind::Usage) where there are none, an empty one, or more than the
+    /// engine should have.
     pub fn choices(choices: Vec<String>) -> Result<Self> {
         if choices.is_empty() || choices.iter().any(String::is_empty) {
             return Err(Error::usage("wants texts that are not empty").in_flag("--choices"));
         }
+        bounds::check_choices(&choices).map_err(|e| e.in_flag("--choices"))?;
         Ok(Constraint::Choices(choices))
     }
 
     /// JSON as the text of a schema describes it.
     ///
     /// # Errors
-    /// [`Kind::Input`](crate::Kind::Input) where it is no JSON object.
+    /// [`Kind::Input`](crate::Kind::Input) where it is no JSON object, or is larger or asks for more
+    /// than the engine should have.
     pub fn json_schema(text: &str) -> Result<Self> {
-        match serde_json::from_str(text) {
-            Ok(schema @ Value::Object(_)) => Ok(Constraint::JsonSchema(schema)),
+        if text.len() > MAX_SCHEMA_BYTES {
+            return Err(Error::input(format!(
+                "has {} bytes, wanted at most {MAX_SCHEMA_BYTES}; ask for less at once",
+                text.len()
+            )));
+        }
+        match serde_json::from_str(files::without_mark(text)) {
+            Ok(schema @ Value::Object(_)) => {
+                bounds::check_schema(&schema)?;
+                Ok(Constraint::JsonSchema(schema))
+            }
             Ok(_) => Err(Error::input("is no JSON object, as a schema is")),
             Err(e) => Err(Error::input(format!("is no JSON: {e}")).caused_by(e)),
         }
@@ -117,9 +141,11 @@ impl Grammars {
         let mut factory = ParserFactory::new(&tokens, InferenceCapabilities::default(), &no_slices)
             .map_err(|e| Error::model(format!("its vocabulary cannot be constrained: {e}")))?;
         factory.quiet();
-        factory.limits_mut().verbose_errors = false;
+        let limits = factory.limits_mut();
+        limits.verbose_errors = false;
+        limits.max_lexer_states = MAX_LEXER_STATES;
         Ok(Grammars {
-            factory,
+            compiler: Compiler::new(factory),
             has_space_prefix: tokenizer.vocabulary().add_space_prefix,
         })
     }
@@ -127,17 +153,20 @@ impl Grammars {
     /// The guide of an answer.
     ///
     /// # Errors
-    /// [`Kind::Input`](crate::Kind::Input) where the engine cannot follow the constraint.
+    /// [`Kind::Input`](crate::Kind::Input) where the engine cannot follow the constraint, and
+    /// [`Kind::Capacity`](crate::Kind::Capacity) where it is still busy with another one.
     pub fn guide(&self, constraint: &Constraint) -> Result<Guide> {
-        let grammar = TopLevelGrammar::from_lark(constraint.grammar(self.has_space_prefix));
-        let matcher = Matcher::new(self.factory.create_parser(grammar));
-        match matcher.get_error() {
-            Some(reason) => {
-                Err(Error::input(format!("cannot be followed: {reason}"))
-                    .in_flag(constraint.flag()))
-            }
-            None => Ok(Guide(matcher)),
-        }
+        let checked = match constraint {
+            Constraint::Choices(choices) => bounds::check_choices(choices),
+            Constraint::JsonSchema(schema) => bounds::check_schema(schema),
+        };
+        checked
+            .and_then(|()| {
+                let grammar = || constraint.grammar(self.has_space_prefix);
+                self.compiler.matcher(constraint, grammar)
+            })
+            .map(Guide)
+            .map_err(|e| e.in_flag(constraint.flag()))
     }
 }
 
@@ -171,9 +200,15 @@ impl Guide {
         self.0.consume_token(id).map_err(failed)?;
         Ok(self.0.is_stopped())
     }
+
+    /// Whether the tokens taken so far are all that was asked for.
+    pub fn is_fulfilled(&mut self) -> bool {
+        self.0.is_accepting().unwrap_or(false)
+    }
 }
 
 fn failed(reason: impl fmt::Display) -> Error {
+    let reason = compile::short(&reason.to_string());
     Error::input(format!(
         "the answer cannot be held to its constraint: {reason}"
     ))

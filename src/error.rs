@@ -10,6 +10,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The longest message that is shown, in bytes: some thirty lines.
 const MAX_MESSAGE_BYTES: usize = 4000;
+/// The longest name of a file that is shown.
+const MAX_FILE_BYTES: usize = 500;
 /// The longest name of a tensor, key or flag that is shown.
 const MAX_NAME_BYTES: usize = 200;
 
@@ -27,6 +29,8 @@ pub enum Kind {
     Io,
     /// More memory or context would be needed than there is.
     Capacity,
+    /// An answer was cut before it was what its constraint asks for.
+    Unfinished,
     /// Some of several inputs failed; each was reported where it came up.
     Partial,
     /// The program itself is wrong.
@@ -45,6 +49,7 @@ impl Kind {
             Kind::Model => 4,
             Kind::Io => 5,
             Kind::Capacity => 6,
+            Kind::Unfinished => 7,
             Kind::Bug => 101,
             Kind::Interrupted => 130,
         }
@@ -172,6 +177,11 @@ impl Error {
         self.0.kind
     }
 
+    /// The file it is about, if one is known.
+    pub fn file(&self) -> Option<&str> {
+        self.0.file.as_deref()
+    }
+
     /// The tensor, key or flag it is about, if one is known.
     pub fn subject(&self) -> Option<&Subject> {
         self.0.subject.as_ref()
@@ -183,7 +193,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.0.file {
-            write!(f, "{}: ", harmless::line(file))?;
+            let file = harmless::line(file);
+            write!(f, "{}: ", harmless::shortened(&file, MAX_FILE_BYTES))?;
         }
         if let Some(subject) = &self.0.subject {
             write!(f, "{subject}: ")?;

@@ -88,6 +88,8 @@ impl Evaluation<'_> {
             if let Some(given) = given {
                 report.reference_ids.count(answer.ids == given.ids());
             }
+            let eos_id = self.assistant.tokenizer.vocabulary().eos_id;
+            report.n_cut += usize::from(answer.ids.last() != Some(&eos_id));
             compare_answer(&mut report, index, question, answer);
             answered(&report);
         }

@@ -7,6 +7,8 @@
 pub mod dtype;
 pub mod header;
 pub mod identity;
+pub mod kind;
+pub mod lfs;
 pub mod map;
 pub mod names;
 pub mod write;
@@ -79,6 +81,24 @@ impl Gguf {
     /// The tensor called `name`.
     pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
         self.index.get(name).map(|&i| &self.header.tensors[i])
+    }
+
+    /// Fails where a tensor is of a type that this library does not read, which is none of
+    /// [`Gguf::tensors`].
+    ///
+    /// # Errors
+    /// [`Kind::Model`](crate::Kind::Model), naming the first such tensor and its type.
+    pub fn check_types(&self) -> Result<()> {
+        let Some(first) = self.header.unreadable.first() else {
+            return Ok(());
+        };
+        Err(Error::model(format!(
+            "is {}, which is not supported; supported are {}: take a file of one of these \
+             (Q4_0 and Q4_K_S files may hold some of another type, Q8_0 files do not)",
+            dtype::ggml_name(first.number),
+            DType::ALL.map(DType::name).join(", ")
+        ))
+        .in_tensor(&first.name))
     }
 
     /// The bytes of `tensor`, which must be one of this file's.

@@ -22,10 +22,12 @@ mod sniff;
 
 pub(crate) use animation::{is_animation, seconds};
 pub use aspect::Aspect;
+#[cfg(feature = "cli")]
 pub(crate) use decode::content;
 pub use decode::{Limits, Reading, decode, open};
 pub use preprocess::Preprocess;
-pub(crate) use sniff::{Content, FORMATS, is_named_like_a_picture};
+#[cfg(feature = "cli")]
+pub(crate) use sniff::{Content, FORMATS};
 
 use crate::error::{Error, Result};
 use resize::{Axis, resize};

@@ -77,6 +77,18 @@ impl Model {
         self.file_bytes
     }
 
+    /// Bytes of the buffers that encoding one picture takes, its pixels included; 0 without an
+    /// image branch.
+    pub fn picture_bytes(&self) -> u64 {
+        let Some(visual) = &self.config.visual else {
+            return 0;
+        };
+        let size = visual.vit.image_size as u64;
+        let pixels = 3 * size * size * size_of::<f32>() as u64;
+        let abstractor = Abstractor::bytes(visual, self.config.decoder.hidden_size);
+        pixels + Vit::bytes(&visual.vit).max(abstractor)
+    }
+
     /// What it computes on.
     pub fn compute(&self) -> &Compute {
         &self.compute

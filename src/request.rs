@@ -153,6 +153,9 @@ pub struct Answer {
     pub n_drafted: usize,
     /// Drafted tokens that the model chose.
     pub n_accepted: usize,
+    /// Whether the text is what the request's constraint asks for, and not only the beginning of
+    /// it; true without a constraint.
+    pub is_fulfilled: bool,
     /// Why it ended.
     pub stop: StopReason,
     /// How long it took; [`Stage::Load`](crate::timing::Stage::Load) is that of the file, whichever request it is.
@@ -175,6 +178,11 @@ pub enum StopReason {
 }
 
 impl StopReason {
+    /// Whether the model had more to say, and nobody wanted it to stop.
+    pub fn is_cut(self) -> bool {
+        matches!(self, StopReason::MaxTokens | StopReason::ContextFull)
+    }
+
     /// Its name in JSON.
     pub fn name(self) -> &'static str {
         match self {

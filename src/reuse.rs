@@ -94,15 +94,25 @@ impl<'m> Memory<'m> {
     /// # Errors
     /// [`Kind::Capacity`](crate::Kind::Capacity) where the system would not give the memory.
     pub fn reserve(&mut self, model: &'m Model, n_positions: usize) -> Result<()> {
+        self.reserve_beside(model, n_positions, 0)
+    }
+
+    /// [`Memory::reserve`], where `beside` bytes are needed for the model's work on pictures.
+    pub(crate) fn reserve_beside(
+        &mut self,
+        model: &'m Model,
+        n_positions: usize,
+        beside: u64,
+    ) -> Result<()> {
         if self.session.as_ref().is_some_and(|session| {
             session.capacity() >= n_positions && std::ptr::eq(session.model(), model)
         }) {
-            return Ok(());
+            return capacity::check_beside(beside);
         }
         let n_positions = n_positions.max(self.room);
         self.truncate(0);
         self.session = None;
-        capacity::check(model, n_positions)?;
+        capacity::check(model, n_positions, beside)?;
         self.session = Some(Session::new(model, n_positions));
         self.held.reserve(n_positions);
         Ok(())

@@ -17,6 +17,12 @@ use crate::sysctl;
 pub use per_worker::PerWorker;
 use turns::Turns;
 
+/// More workers than any machine for this has processors.
+pub const MAX_THREADS: usize = 1024;
+/// Workers for each processor at most, for a program that does as it is told. Those that wait look
+/// for work all the time, so more of them keep one another from doing any.
+const MAX_PER_PROCESSOR: usize = 4;
+
 /// The workers of a model: the thread that asks, and threads of its own that help it. Several
 /// threads may ask; they take turns in the order in which they came.
 #[derive(Debug)]
@@ -41,9 +47,14 @@ impl Threads {
     /// first worker. [`default_count`] is a good choice.
     ///
     /// # Errors
-    /// [`Kind::Io`] where the system will not start them.
+    /// [`Kind::Usage`] for more than [`MAX_THREADS`], [`Kind::Io`] where the system will not start
+    /// them.
     pub fn new(count: NonZeroUsize) -> Result<Self> {
         let count = count.get();
+        if count > MAX_THREADS {
+            let message = format!("is {count}, wanted at most {MAX_THREADS}");
+            return Err(Error::usage(message).in_flag("--threads"));
+        }
         let gang = Arc::new(Gang::default());
         let pool = match count - 1 {
             0 => None,
@@ -174,6 +185,13 @@ pub fn default_count() -> NonZeroUsize {
     let allowed = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let best = physical_cores(Path::new("/sys/devices/system/cpu")).or_else(performance_cores);
     best.map_or(allowed, |cores| cores.min(allowed))
+}
+
+/// The most workers that a person may ask for on this machine.
+pub fn max_count() -> NonZeroUsize {
+    let allowed = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let most = allowed.get().saturating_mul(MAX_PER_PROCESSOR);
+    NonZeroUsize::new(most.min(MAX_THREADS)).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// The cores of the fastest kind as macOS counts them (level 0, says Apple's "Determining system

@@ -1,19 +1,25 @@
 //! Text to token ids and back, exactly as SentencePiece and transformers' `LlamaTokenizer` do it.
 //!
-//! Text is of two kinds. *Trusted* text is written by a program: `<s>`, `</s>` and `<unk>` in it
-//! are control tokens, as in the reference. *Plain* text comes from people: whatever it says, no
-//! control token can come out of it.
+//! Text is of two kinds. *Trusted* text is written by a program: `<s>`, `</s>`, `<unk>` and the
+//! vocabulary's other control tokens count wherever they are spelled. *Plain* text comes from
+//! people: whatever it says, no control token can come out of it. Tokens that a fine-tune added
+//! which are no control tokens, such as `<loc>`, are found in both.
 //!
 //! ```text
 //!   spans: text, control token, ...   adjacent text is one run
-//!     -> a space in front of the run (the dummy prefix), U+2581 for spaces
-//!       -> merge::Merger: pieces by score, bytes for what has no piece
+//!     -> added tokens in it, and the stretches of text between them
+//!       -> a space in front of a stretch (the dummy prefix), U+2581 for spaces
+//!         -> merge::Merger: pieces by score, bytes for what has no piece
 //! ```
+//!
+//! Text after a control token is encoded as transformers 4.31 does, which the reference uses; text
+//! after an added token as later ones do, since 4.31 makes `<unk>` of some.
 //!
 //! Pieces that a vocabulary marks as unused are never made, not even on the way to others.
 
 mod decode;
 mod merge;
+mod spellings;
 pub mod vocabulary;
 
 use std::collections::HashMap;
@@ -23,8 +29,10 @@ pub use vocabulary::Vocabulary;
 
 use crate::error::{Error, Result};
 use crate::gguf::names::tokenizer as key;
+use crate::prompt::IMAGE_MARKER;
 use decode::RunDecoder;
 use merge::Merger;
+use spellings::Spellings;
 use vocabulary::PieceType;
 
 /// What stands for a space in pieces.
@@ -35,8 +43,16 @@ pub(crate) const SPACE: char = '\u{2581}';
 pub enum Span<'a> {
     /// Plain text.
     Text(&'a str),
-    /// A control token.
+    /// A control token, or one that was added.
     Special(u32),
+}
+
+/// What a stretch of text comes after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    Nothing,
+    Control,
+    Added,
 }
 
 /// Encodes and decodes with one vocabulary.
@@ -49,8 +65,14 @@ pub struct Tokenizer {
     byte_ids: Option<Box<[u32; 256]>>,
     /// Bytes of the longest piece that text can become.
     max_piece_len: usize,
+    /// Bytes of the longest piece of any kind.
+    longest_spelling: usize,
     /// Lengths in bytes that user-defined pieces have, longest first.
     user_defined_lens: Vec<usize>,
+    /// Added tokens that plain text can become.
+    added: Spellings,
+    /// These and every control token.
+    trusted: Spellings,
 }
 
 impl Tokenizer {
@@ -73,13 +95,26 @@ impl Tokenizer {
                 ids.entry(piece.text.as_str().into()).or_insert(id);
             }
         }
+        let spellings = vocabulary.pieces.iter().map(|piece| piece.text.len());
+        let longest_spelling = spellings.max().unwrap_or(0);
         user_defined_lens.sort_unstable_by(|a, b| b.cmp(a));
         user_defined_lens.dedup();
+        let type_of = |id: u32| vocabulary.pieces[id as usize].piece_type;
+        let added = vocabulary.added.iter().map(|token| token.id);
+        let added = added.filter(|&id| type_of(id) == PieceType::UserDefined);
+        let others = (0..vocabulary.pieces.len() as u32)
+            .filter(|&id| type_of(id) == PieceType::Control)
+            .chain(added.clone());
+        // Those with a meaning of their own come first: of equal spellings the first counts.
+        let trusted = special_ids(&vocabulary).into_iter().chain(others);
         Ok(Tokenizer {
+            added: Spellings::new(&vocabulary, added)?,
+            trusted: Spellings::new(&vocabulary, trusted)?,
             byte_ids: byte_ids(&vocabulary)?,
             vocabulary,
             ids,
             max_piece_len,
+            longest_spelling,
             user_defined_lens,
         })
     }
@@ -99,28 +134,16 @@ impl Tokenizer {
         self.encode_spans(self.spans(text), self.vocabulary.add_bos)
     }
 
-    /// Trusted text, cut at the spellings of `<s>`, `</s>` and `<unk>`.
+    /// Trusted text, cut at the spellings of control tokens and added ones.
     pub fn spans<'a>(&self, text: &'a str) -> Vec<Span<'a>> {
-        let specials = self
-            .special_ids()
-            .map(|id| (id, self.vocabulary.pieces[id as usize].text.as_str()));
         let mut spans = Vec::new();
-        let (mut start, mut at) = (0, 0);
-        while at < text.len() {
-            let found = specials
-                .iter()
-                .filter(|(_, spelling)| !spelling.is_empty() && text[at..].starts_with(spelling))
-                .max_by_key(|(_, spelling)| spelling.len());
-            let Some((id, spelling)) = found else {
-                at = text.ceil_char_boundary(at + 1);
-                continue;
-            };
-            if start < at {
-                spans.push(Span::Text(&text[start..at]));
+        let mut start = 0;
+        for found in self.trusted.find(text) {
+            if start < found.range.start {
+                spans.push(Span::Text(&text[start..found.range.start]));
             }
-            spans.push(Span::Special(*id));
-            at += spelling.len();
-            start = at;
+            spans.push(Span::Special(found.id));
+            start = found.range.end;
         }
         if start < text.len() {
             spans.push(Span::Text(&text[start..]));
@@ -139,34 +162,59 @@ impl Tokenizer {
             ids.push(self.vocabulary.bos_id);
         }
         let mut run = String::new();
-        let mut is_first = true;
+        let mut after = After::Nothing;
         for span in spans {
             match span {
                 Span::Text(text) => run.push_str(text),
                 Span::Special(id) => {
-                    self.encode_run(&run, is_first, &mut ids);
+                    self.encode_run(&run, after, &mut ids);
                     run.clear();
-                    is_first = false;
+                    after = match self.vocabulary.added_token(id) {
+                        Some(_) => After::Added,
+                        None => After::Control,
+                    };
                     ids.push(id);
                 }
             }
         }
-        self.encode_run(&run, is_first, &mut ids);
+        self.encode_run(&run, after, &mut ids);
         ids
     }
 
-    /// Appends the ids of a stretch of text between control tokens.
-    fn encode_run(&self, run: &str, is_first: bool, ids: &mut Vec<u32>) {
-        if run.is_empty() {
+    /// Appends the ids of the text between control tokens.
+    fn encode_run(&self, run: &str, mut after: After, ids: &mut Vec<u32>) {
+        let mut start = 0;
+        for found in self.added.find(run) {
+            self.encode_stretch(&run[start..found.range.start], after, ids);
+            ids.push(found.id);
+            after = After::Added;
+            start = found.range.end;
+        }
+        self.encode_stretch(&run[start..], after, ids);
+    }
+
+    /// Appends the ids of a stretch of text in which no token is spelled.
+    fn encode_stretch(&self, text: &str, after: After, ids: &mut Vec<u32>) {
+        if text.is_empty() {
             return;
         }
-        let prefix = self.vocabulary.add_space_prefix.then_some(SPACE);
-        let escaped = run.chars().map(|c| if c == ' ' { SPACE } else { c });
-        let text: String = prefix.into_iter().chain(escaped).collect();
+        let Vocabulary {
+            add_space_prefix,
+            legacy,
+            ..
+        } = self.vocabulary;
+        let starts_with_space = text.starts_with([' ', SPACE]);
+        let has_prefix = add_space_prefix
+            && match after {
+                After::Nothing | After::Control => true,
+                After::Added => legacy && !starts_with_space,
+            };
+        let prefix = has_prefix.then_some(SPACE);
+        let escaped = text.chars().map(|c| if c == ' ' { SPACE } else { c });
+        let escaped: String = prefix.into_iter().chain(escaped).collect();
         let first = ids.len();
-        Merger::new(self, &text).encode(ids);
-        let starts_with_space = run.starts_with([' ', SPACE]);
-        if prefix.is_some() && !self.vocabulary.legacy && !is_first && !starts_with_space {
+        Merger::new(self, &escaped).encode(ids);
+        if has_prefix && !legacy && after == After::Control && !starts_with_space {
             self.drop_prefix(first, ids);
         }
     }
@@ -195,7 +243,7 @@ impl Tokenizer {
         text
     }
 
-    /// Text of `ids`, with `<s>`, `</s>` and `<unk>` spelled out as transformers does: glued on, but
+    /// Text of `ids`, with control tokens spelled out as transformers does: glued on, but
     /// with a space before the run that they end.
     pub fn decode_with_specials(&self, ids: &[u32]) -> String {
         let mut text = String::new();
@@ -225,14 +273,23 @@ impl Tokenizer {
         TextStream::new(self)
     }
 
-    /// Whether `id` is `<s>`, `</s>` or `<unk>`.
-    pub fn is_special(&self, id: u32) -> bool {
-        self.special_ids().contains(&id)
+    /// The fewest ids, pictures included, that a text of so many bytes can become.
+    pub(crate) fn fewest_ids(&self, n_bytes: usize) -> usize {
+        let mut added = self.vocabulary.added.iter();
+        let takes_spaces = added.any(|token| token.strips_left || token.strips_right);
+        // Without pieces for bytes, one <unk> stands for any text; a token that takes away spaces
+        // takes any number.
+        match self.byte_ids {
+            Some(_) if !takes_spaces => n_bytes / self.longest_spelling.max(IMAGE_MARKER.len()),
+            _ => 0,
+        }
     }
 
-    fn special_ids(&self) -> [u32; 3] {
-        let vocabulary = &self.vocabulary;
-        [vocabulary.bos_id, vocabulary.eos_id, vocabulary.unk_id]
+    /// Whether `id` is `<s>`, `</s>`, `<unk>` or another control token.
+    pub fn is_special(&self, id: u32) -> bool {
+        let piece = self.vocabulary.pieces.get(id as usize);
+        piece.is_some_and(|piece| piece.piece_type == PieceType::Control)
+            || special_ids(&self.vocabulary).contains(&id)
     }
 
     /// Whether text can become a piece that is spelled `text`.
@@ -264,6 +321,10 @@ impl Tokenizer {
     }
 }
 
+fn special_ids(vocabulary: &Vocabulary) -> [u32; 3] {
+    [vocabulary.bos_id, vocabulary.eos_id, vocabulary.unk_id]
+}
+
 /// The piece of each byte; `None` unless there is one for all of them.
 fn byte_ids(vocabulary: &Vocabulary) -> Result<Option<Box<[u32; 256]>>> {
     let mut ids = [None; 256];
@@ -286,7 +347,7 @@ fn byte_ids(vocabulary: &Vocabulary) -> Result<Option<Box<[u32; 256]>>> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::vocabulary::Piece;
+    use super::vocabulary::{AddedToken, Piece};
     use super::*;
     use crate::error::Kind;
 
@@ -320,6 +381,7 @@ pub(crate) mod tests {
             add_bos: true,
             add_space_prefix: true,
             legacy: true,
+            added: Vec::new(),
         }
     }
 
@@ -407,6 +469,46 @@ pub(crate) mod tests {
             "tokenizer.ggml.tokens",
         );
         refused(|v| v.pieces.clear(), "0 tokens");
+        refused(
+            |v| {
+                v.pieces[260].piece_type = PieceType::Control;
+                v.pieces[260].text = "x".repeat(1 << 20);
+            },
+            "searched for",
+        );
+    }
+
+    #[test]
+    fn no_text_becomes_fewer_ids_than_its_bytes_allow() {
+        let with_bytes = tokenizer(small());
+        for text in [
+            "",
+            "ab",
+            " ab ab",
+            "</s></s>",
+            "▁ab▁ab",
+            "xyzxyzxyz",
+            "<0x00><0x00>",
+        ] {
+            let n_ids = with_bytes.encode_trusted(text).len() - 1;
+            assert!(with_bytes.fewest_ids(text.len()) <= n_ids, "{text}");
+        }
+        assert!(with_bytes.fewest_ids(1000) > 100);
+        let mut vocabulary = small();
+        vocabulary.pieces[5].piece_type = PieceType::Unused;
+        assert_eq!(tokenizer(vocabulary).fewest_ids(1000), 0);
+
+        let mut vocabulary = small();
+        vocabulary.pieces[261].piece_type = PieceType::UserDefined;
+        vocabulary.added.push(AddedToken {
+            id: 261,
+            strips_right: true,
+            ..AddedToken::default()
+        });
+        let tokenizer = tokenizer(vocabulary);
+        let text = format!("b{}", " ".repeat(1000));
+        assert_eq!(tokenizer.encode(&text), [1, 261]);
+        assert!(tokenizer.fewest_ids(text.len()) <= 1);
     }
 
     #[test]

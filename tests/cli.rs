@@ -43,7 +43,7 @@ fn answers_are_those_of_the_reference() {
 fn check_case(golden: &Golden, room: &Room, at: &str, entry: &Value, images: &[&str]) {
     let wanted = golden.tensors(text(&entry["file"])).i64s("gen_ids");
     let n = wanted.len().to_string();
-    let mut args = vec!["-m", "m.gguf", "-n", &n, "--no-exif", "--json"];
+    let mut args = vec!["-m", "m.gguf", "-n", &n, "--reference-pixels", "--json"];
     args.extend(["--aspect", entry["aspect"].as_str().unwrap_or("crop")]);
     let pictures: Vec<String> = images
         .iter()
@@ -199,6 +199,16 @@ fn exif_and_aspect_change_what_is_seen() {
         answer(&turned),
         answer(&[&turned[..], &["--no-exif"]].concat())
     );
+    // What both are about is turned in the same way.
+    assert_eq!(
+        answer(&[&turned[..], &["--no-exif"]].concat()),
+        answer(&[&turned[..], &["--reference-pixels"]].concat())
+    );
+    let alpha = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/image/rgba.png");
+    assert_ne!(
+        answer(&["--image", alpha]),
+        answer(&["--image", alpha, "--reference-pixels"])
+    );
     let wide = ["--image", "wide_rgb.png", "--aspect"];
     let squashed = answer(&[&wide[..], &["squash"]].concat());
     assert_ne!(squashed, answer(&[&wide[..], &["pad"]].concat()));
@@ -351,4 +361,62 @@ fn an_interrupt_ends_it_at_once() {
         .unwrap();
     assert!(kill.success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn texts_may_begin_with_a_dash_and_numbers_below_zero_are_refused_by_name() {
+    let room = Room::with_model();
+    let ask = ["-m", "m.gguf", "-n", "2"];
+    for more in [
+        &["-p", "-What is it?"][..],
+        &["-p", "--what"],
+        &["-p", "x", "--system", "-Be brief."],
+        &["-p", "x", "--stop", "-"],
+        &["-p", "x", "--choices", "-1,-2", "-n", "9"],
+    ] {
+        let args = match more.contains(&"-n") {
+            true => [&ask[..2], more].concat(),
+            false => [&ask[..], more].concat(),
+        };
+        room.stdout(&args);
+    }
+    for (flag, command) in [
+        ("--max-tokens", None),
+        ("--seed", None),
+        ("--threads", None),
+        ("--ctx-size", None),
+        ("--top-k", None),
+        ("--temp", None),
+        ("--limit", Some("eval")),
+        ("--window", Some("perplexity")),
+        ("--pp", Some("bench")),
+    ] {
+        let args = match command {
+            None => vec!["-m", "m.gguf", "-p", "x", flag, "-1"],
+            Some("eval") => vec!["eval", "-m", "m.gguf", "--questions", "q", flag, "-1"],
+            Some(command) => vec![command, "-m", "m.gguf", flag, "-1"],
+        };
+        room.fails(&args, 2, &[flag]);
+    }
+}
+
+#[test]
+fn an_address_of_a_file_names_a_picture() {
+    let room = Room::with_model();
+    std::fs::copy(room.path("gray.png"), room.path("my cat.png")).unwrap();
+    let address = format!("file://{}", room.path("my cat.png").display()).replace(' ', "%20");
+    let answer = |image: &str| {
+        let args = ["-m", "m.gguf", "-n", "4", "-p", "What?", "--image", image];
+        room.stdout(&args)
+    };
+    assert_eq!(answer(&address), answer("gray.png"));
+    let args = [
+        "-m",
+        "m.gguf",
+        "-p",
+        "x",
+        "--image",
+        "file:///no%20where.png",
+    ];
+    room.fails(&args, 5, &["/no where.png"]);
 }

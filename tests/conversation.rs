@@ -136,3 +136,92 @@ fn answering_again_needs_a_question() {
     let answers = [(); 4].map(|()| again(&mut conversation).unwrap().ids);
     assert!(answers.iter().any(|ids| *ids != answers[0]));
 }
+
+/// A saved conversation with a question and answer for each list of pictures.
+fn saved(turns: &[Vec<PathBuf>]) -> String {
+    let messages = turns.iter().enumerate().flat_map(|(number, images)| {
+        [
+            serde_json::json!({ "role": "user", "text": format!("question {number}"), "images": images }),
+            serde_json::json!({ "role": "assistant", "text": "an answer" }),
+        ]
+    });
+    serde_json::json!({ "messages": messages.collect::<Vec<_>>() }).to_string()
+}
+
+#[test]
+fn of_a_long_chat_only_what_may_fit_is_read() {
+    let assistant = assistant();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("chat.json");
+    let mut conversation = conversation(&assistant, 300);
+    std::fs::write(&file, saved(&vec![Vec::new(); 20_000])).unwrap();
+    conversation
+        .load(&file, &mut || panic!("no picture"))
+        .unwrap();
+    let answer = ask(&mut conversation, "and now").unwrap();
+    // As much is left as fits, and that is the end of the conversation.
+    assert!((150..290).contains(&answer.n_prompt), "{}", answer.n_prompt);
+    let gone = left_out(&conversation);
+    assert_eq!(gone, (0..gone.len()).collect::<Vec<_>>());
+    assert!(gone.len() > 19_950);
+
+    // A turn that is longer than any context is not tokenized either.
+    let long = "word ".repeat(1 << 20);
+    let text = saved(&vec![Vec::new(); 3]).replace("question 1", &long);
+    std::fs::write(&file, text).unwrap();
+    conversation.load(&file, &mut || true).unwrap();
+    ask(&mut conversation, "and now").unwrap();
+    assert_eq!(left_out(&conversation), [0, 1]);
+}
+
+#[test]
+fn a_picture_that_is_named_often_is_read_once_and_those_beyond_the_context_never() {
+    let assistant = assistant();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("chat.json");
+    let mut conversation = conversation(&assistant, 300);
+    let mut turns = vec![vec![PathBuf::from("nowhere.png")], vec![picture(); 5000]];
+    turns.extend(vec![vec![picture()]; 10]);
+    std::fs::write(&file, saved(&turns)).unwrap();
+    let mut n_read = 0;
+    let mut count = || {
+        n_read += 1;
+        true
+    };
+    // The first picture does not exist, so loading all of them fails.
+    let error = conversation.load(&file, &mut count).unwrap_err();
+    assert!(error.to_string().contains("nowhere.png"), "{error}");
+    let rest = saved(&turns[1..]);
+    std::fs::write(&file, rest).unwrap();
+    n_read = 0;
+    conversation
+        .load(&file, &mut || {
+            n_read += 1;
+            true
+        })
+        .unwrap();
+    assert_eq!(n_read, 1);
+    assert_eq!(left_out(&conversation), [0]);
+    ask(&mut conversation, "and now").unwrap();
+
+    // What is saved names them all, read or not.
+    conversation.save(&file).unwrap();
+    let before = conversation.turns().len();
+    conversation.load(&file, &mut || true).unwrap();
+    assert_eq!(conversation.turns().len(), before);
+    assert_eq!(conversation.turns()[0].pictures.len(), 5000);
+}
+
+#[test]
+fn loading_can_be_stopped_and_leaves_everything_as_it_was() {
+    let assistant = assistant();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("chat.json");
+    let mut conversation = conversation(&assistant, 300);
+    ask(&mut conversation, "one").unwrap();
+    let before = conversation.turns().to_vec();
+    std::fs::write(&file, saved(&[vec![picture()]])).unwrap();
+    let error = conversation.load(&file, &mut || false).unwrap_err();
+    assert_eq!(error.kind(), Kind::Interrupted);
+    assert_eq!(conversation.turns(), before);
+}

@@ -135,6 +135,16 @@ fn vocabularies() {
 }
 
 #[test]
+fn vocabularies_of_the_tokenizers_package() {
+    survives("tokenizer_json", 200);
+}
+
+#[test]
+fn files_of_questions() {
+    survives("questions", 200);
+}
+
+#[test]
 fn texts() {
     survives("text", 400);
 }

@@ -270,18 +270,6 @@ const CONTAINER_CASES: &[ContainerCase] = &[
         "multiple of the 32",
     ),
     (
-        "type that does not exist",
-        |f| f.tensors[0].ggml_type = 40,
-        Some("first"),
-        "type 40",
-    ),
-    (
-        "type that ggml removed",
-        |f| f.tensors[0].ggml_type = 4,
-        Some("first"),
-        "type 4",
-    ),
-    (
         "offset off the alignment",
         |f| f.tensors[1].offset = 33,
         Some("second"),

@@ -146,7 +146,16 @@ fn states_and_schemas(room: &Room) {
             "--json-schema",
             finding,
         ];
-        limited::refuses(PROGRAM, &room.path(""), &args, &[0, 2, 3], finding);
+        // One token may be too few for an answer as the schema describes it.
+        let output = limited::run(":", PROGRAM, &room.path(""), &args);
+        let (code, said) = (output.status.code(), stderr(&output));
+        let wanted = match code {
+            Some(0) => "",
+            Some(7) => "the answer was cut",
+            _ => finding,
+        };
+        assert!(matches!(code, Some(0 | 2 | 3 | 7)), "{code:?}: {said}");
+        assert!(said.contains(wanted), "{said}");
     }
     for finding in findings("state_file") {
         fs::copy(finding, room.path("state")).unwrap();

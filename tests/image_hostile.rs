@@ -8,7 +8,13 @@ use owl2::{Error, Kind};
 use proptest::prelude::*;
 
 /// One small file of each format and decoder path, of `fixtures/image`.
-const SEEDS: [&str; 16] = [
+const SEEDS: [&str; 22] = [
+    "../jpeg/alone_restarts_2x1.jpg",
+    "../jpeg/arithmetic_2x2.jpg",
+    "../jpeg/arithmetic_progressive_1x1.jpg",
+    "../jpeg/progressive_1x2.jpg",
+    "../jpeg/refined_2x2.jpg",
+    "../jpeg/restarts_1x1.jpg",
     "animated.webp",
     "baseline_420.jpg",
     "cmyk_progressive.jpg",

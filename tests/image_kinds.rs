@@ -95,7 +95,9 @@ fn webp(chunks: &[(&[u8; 4], Vec<u8>)]) -> Vec<u8> {
     );
     let plain = std::fs::read(path).unwrap();
     let mut bytes = b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0".to_vec();
-    bytes.extend([0b1100, 0, 0, 0, 12, 0, 0, 8, 0, 0]);
+    let has = |wanted: &[u8; 4]| chunks.iter().any(|(name, _)| *name == wanted);
+    let flags = u8::from(has(b"EXIF")) << 3 | u8::from(has(b"XMP ")) << 2;
+    bytes.extend([flags, 0, 0, 0, 12, 0, 0, 8, 0, 0]);
     bytes.extend(&plain[12..]);
     for (name, data) in chunks {
         bytes.extend(*name);

@@ -155,7 +155,7 @@ fn what_is_not_supported_is_named() {
         ("12 bits", &|f| f[4] = 12),
         ("2 components", &|f| f[9] = 2),
         ("sampling factor", &|f| f[11] = 0x51),
-        ("multiples", &|f| f[11] = 0x32),
+        ("multiples", &|f| (f[11], f[14]) = (0x31, 0x21)),
         ("no pixels", &|f| f[5..7].fill(0)),
     ] {
         let message = with_frame(change);

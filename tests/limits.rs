@@ -11,6 +11,8 @@ mod golden;
 mod machine;
 #[path = "common/room.rs"]
 mod room;
+#[path = "common/tiny.rs"]
+mod tiny;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -106,6 +108,37 @@ fn a_file_beyond_the_address_space_is_refused() {
     }
 }
 
+/// A model that is small as a file and takes 400 MB for the pixels of a picture alone.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_picture_beyond_the_memory_is_refused_before_it_is_encoded() {
+    let room = Room::with_model();
+    let mut config = tiny::config();
+    let visual = config.visual.as_mut().unwrap();
+    visual.vit.image_size = 4096;
+    visual.vit.patch_size = 128;
+    visual.preprocess.shortest_edge = 4096;
+    visual.preprocess.crop_height = 4096;
+    visual.preprocess.crop_width = 4096;
+    fs::write(room.path("wide.gguf"), tiny::file(&config, 1)).unwrap();
+    let info = room.json(&["info", "wide.gguf", "--json"]);
+    let picture_bytes = info["picture_bytes"].as_u64().unwrap();
+    assert!(picture_bytes > 2 * 3 * 4 * 4096 * 4096, "{picture_bytes}");
+    assert!(info["memory_bytes"].as_u64().unwrap() > picture_bytes);
+    let shown = room.stdout(&["info", "wide.gguf"]);
+    assert!(shown.contains("while a picture is encoded"), "{shown}");
+
+    let text = ["-m", "wide.gguf", "-n", "1", "-t", "1", "-p"];
+    let picture = [&text[..], &["<|image|>x", "--raw", "--image", "gray.png"]].concat();
+    let text = [&text[..], &["x"]].concat();
+    let output = with_address_space(&room, 400_000, &picture);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(6), "{said}");
+    assert!(said.contains("for a picture"), "{said}");
+    let output = with_address_space(&room, 400_000, &text);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
 /// A model file that a process has open.
 struct Open {
     room: Room,
@@ -182,4 +215,24 @@ fn a_model_file_that_is_replaced_does_no_harm() {
     fs::write(open.room.path("other"), "another file").unwrap();
     fs::rename(open.room.path("other"), open.room.path("m.gguf")).unwrap();
     assert_eq!(open.ask().unwrap().ids, before.ids);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn whatever_memory_there_is_an_exit_status_tells() {
+    let room = Room::with_model();
+    let ask = ["-m", "m.gguf", "-p", "x", "-n", "2", "-t", "1"];
+    let image = [&ask[..], &["--image", "wide_rgb.png"]].concat();
+    let choices = [&ask[..], &["--choices", "yes,no"]].concat();
+    let state = [&ask[..], &["--cache", "state"]].concat();
+    for args in [image, choices, state] {
+        // What the program takes before it looks at its arguments, and then steps in which an
+        // allocation after the other finds no memory.
+        for kib in (24_000..40_000).step_by(500) {
+            let output = with_address_space(&room, kib, &args);
+            let code = output.status.code();
+            let said = stderr(&output);
+            assert!(matches!(code, Some(0 | 5 | 6)), "{kib}: {code:?}: {said}");
+        }
+    }
 }

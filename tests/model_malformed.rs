@@ -117,6 +117,8 @@ const MODEL_CASES: &[ModelCase] = &[
     ("mplug_owl2.vision.image_size", || 0u32.into(), "is 0"),
     ("mplug_owl2.vision.image_size", || 3u32.into(), ""),
     ("mplug_owl2.vision.image_size", || (1u32 << 24).into(), ""),
+    ("mplug_owl2.vision.image_size", || 4097u32.into(), "4096"),
+    ("mplug_owl2.image.shortest_edge", || 4097u32.into(), "4096"),
     ("mplug_owl2.vision.patch_size", || 0u32.into(), "is 0"),
     ("mplug_owl2.vision.embedding_length", || 0u32.into(), "is 0"),
     (

@@ -8,6 +8,7 @@ mod machine;
 mod tiny;
 
 use std::alloc::System;
+use std::sync::Mutex;
 
 use owl2::kernels::Isa;
 use owl2::model::Model;
@@ -18,8 +19,12 @@ use stats_alloc::{Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: StatsAlloc<System> = StatsAlloc::system();
 
+/// One test at a time, since what it counts is the process's.
+static TURN: Mutex<()> = Mutex::new(());
+
 #[test]
 fn generating_a_token_allocates_nothing() {
+    let _turn = TURN.lock();
     for n_threads in [1, 2] {
         let model = tiny::model_on(tiny::compute_on(n_threads, Isa::detect().unwrap()));
         let picture = model.encode_image(&tiny::pixels(1)).unwrap();
@@ -41,6 +46,28 @@ fn generating_a_token_allocates_nothing() {
             "with {n_threads} threads: {change:?}"
         );
     }
+}
+
+/// What is asked for before a picture is encoded is what encoding allocates, or a little more.
+#[test]
+fn encoding_a_picture_allocates_what_it_is_said_to() {
+    let _turn = TURN.lock();
+    let model = tiny::model_on(tiny::compute_on(1, Isa::detect().unwrap()));
+    let pixels = tiny::pixels(1);
+    model.compute().threads.enter(|| {
+        // The workers' own buffers are kept from one picture to the next.
+        let picture = model.vision(&pixels, &mut ()).unwrap();
+        model.abstract_picture(&picture, &mut ()).unwrap();
+        let region = Region::new(&ALLOCATOR);
+        let picture = model.vision(&pixels, &mut ()).unwrap();
+        let vision = region.change().bytes_allocated;
+        let region = Region::new(&ALLOCATOR);
+        model.abstract_picture(&picture, &mut ()).unwrap();
+        let gathering = region.change().bytes_allocated;
+        let said = model.picture_bytes() as usize - size_of_val(&pixels[..]);
+        let taken = vision.max(gathering);
+        assert!(taken <= said && said <= 2 * taken, "{taken} of {said}");
+    });
 }
 
 /// With every filter on.

@@ -60,7 +60,10 @@ fn quantize(room: &Room, from: &str, to: &str) {
         rotate: false,
         ..Recipe::default()
     };
-    let (plan, mapped) = (recipe.plan(&input.config).unwrap(), input.map().unwrap());
+    let (plan, mapped) = (
+        recipe.plan(&input.config).unwrap(),
+        input.map().unwrap().tensors,
+    );
     let writer = pack::create(&room.path(to), &input, Quant::Q8_0, &plan, false).unwrap();
     let mut progress = Progress::start(0, true);
     let source = input.tensors.as_ref();

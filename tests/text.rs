@@ -9,7 +9,7 @@ use owl2::Kind;
 use owl2::prompt::{
     IMAGE_MARKER, Message, Part, Segment, Template, place_images, tokenize, tokenize_raw,
 };
-use owl2::tokenizer::vocabulary::{Piece, PieceType};
+use owl2::tokenizer::vocabulary::{AddedToken, Piece, PieceType, filler};
 use owl2::tokenizer::{Tokenizer, Vocabulary};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -49,6 +49,7 @@ fn vocabulary(name: &str, legacy: bool) -> Vocabulary {
         add_bos: true,
         add_space_prefix: true,
         legacy,
+        added: Vec::new(),
     }
 }
 
@@ -103,6 +104,109 @@ fn check_ids(vectors: &Value, tokenizer: &Tokenizer) {
             "{vector}"
         );
     }
+}
+
+/// The golden vocabulary with a token that a fine-tune added, a control token or not.
+fn with_added(legacy: bool, piece_type: PieceType, strips: bool) -> Tokenizer {
+    let mut vocabulary = vocabulary("tiny", legacy);
+    let id = vocabulary.pieces.len() as u32;
+    vocabulary.pieces.push(Piece {
+        text: "<loc>".into(),
+        score: 0.0,
+        piece_type,
+    });
+    vocabulary.added = vec![AddedToken {
+        id,
+        strips_left: strips,
+        strips_right: strips,
+    }];
+    Tokenizer::new(vocabulary).expect("vocabulary")
+}
+
+#[test]
+fn added_tokens_are_encoded_as_by_transformers() {
+    let (plain, control) = (PieceType::UserDefined, PieceType::Control);
+    let see = [1, 265, 699, 699];
+    // Ids of transformers 5.24, in whose text after a token a space is put where `legacy` is set.
+    for (legacy, strips, text, rest) in [
+        (true, false, "see <loc> there", vec![698, 768, 273, 263]),
+        (true, false, "see <loc>there", vec![698, 768, 273, 263]),
+        (true, true, "see <loc> there", vec![768, 273, 263]),
+        (true, true, "see \t<loc>\n<loc> ", vec![768, 768]),
+        (false, false, "see <loc> there", vec![698, 768, 273, 263]),
+        (
+            false,
+            false,
+            "see <loc>there",
+            vec![698, 768, 701, 706, 504],
+        ),
+        (false, true, "see <loc> there", vec![768, 701, 706, 504]),
+        (false, false, "see<loc><loc>", vec![768, 768]),
+    ] {
+        let wanted = [&see[..], &rest].concat();
+        for piece_type in [plain, control] {
+            let tokenizer = with_added(legacy, piece_type, strips);
+            assert_eq!(tokenizer.encode_trusted(text), wanted, "{text} {legacy}");
+            let typed = tokenizer.encode(text);
+            match piece_type {
+                PieceType::Control => {
+                    assert!(!typed.contains(&768), "{text}");
+                    assert_eq!(tokenizer.decode(&typed), text);
+                }
+                _ => assert_eq!(typed, wanted, "{text} {legacy}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn added_tokens_are_decoded_as_by_transformers() {
+    // A, on; 770 is a row of the embedding that has no token.
+    let (a, on) = (297, 300);
+    for (ids, text, hidden) in [
+        (&[a, 768, on][..], "A<loc> on", "A on"),
+        (&[768, on], "<loc> on", "on"),
+        (&[a, 768, 768, on], "A<loc><loc> on", "A on"),
+        (&[a, 770, on], "A on", "A on"),
+        (&[1, a, 768, on, 2], "A<loc> on", "A on"),
+    ] {
+        for (piece_type, wanted) in [(PieceType::UserDefined, text), (PieceType::Control, hidden)] {
+            let tokenizer = with_added(true, piece_type, false);
+            let mut vocabulary = tokenizer.vocabulary().clone();
+            for id in 769..771 {
+                vocabulary.pieces.push(Piece {
+                    text: filler(id),
+                    score: 0.0,
+                    piece_type: PieceType::Unused,
+                });
+            }
+            let tokenizer = Tokenizer::new(vocabulary).expect("vocabulary");
+            assert_eq!(tokenizer.decode(ids), wanted, "{ids:?}");
+            let mut stream = tokenizer.stream().keeping_spaces();
+            let mut streamed: String = ids.iter().map(|&id| stream.push(id).to_owned()).collect();
+            streamed += stream.finish();
+            assert_eq!(streamed, wanted, "{ids:?}");
+        }
+    }
+}
+
+#[test]
+fn every_control_token_can_be_written_in_a_whole_prompt_and_none_in_plain_text() {
+    let mut vocabulary = vocabulary("tiny", true);
+    for text in ["<|user|>", "<|end|>", "<|end"] {
+        vocabulary.pieces.push(Piece {
+            text: text.into(),
+            score: 0.0,
+            piece_type: PieceType::Control,
+        });
+    }
+    let tokenizer = Tokenizer::new(vocabulary).expect("vocabulary");
+    let text = "<|user|>a<|end|></s>";
+    assert_eq!(tokenizer.encode_trusted(text), [1, 768, 262, 769, 2]);
+    let typed = tokenizer.encode(text);
+    assert!(typed[1..].iter().all(|&id| !tokenizer.is_special(id)));
+    assert_eq!(tokenizer.decode(&typed), text);
+    assert_eq!(tokenizer.decode(&[1, 768, 262, 769, 2]), "a");
 }
 
 #[test]

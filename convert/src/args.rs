@@ -29,7 +29,7 @@ mistake in the program, 130 interrupted.";
 #[derive(Debug, Parser)]
 #[command(name = "owl2-convert", version, after_help = EXAMPLES)]
 pub struct Args {
-    /// Directory of the checkpoint: config.json, tokenizer.model, and the weights as safetensors
+    /// Directory of the checkpoint: config.json, tokenizer.model or tokenizer.json, and the weights as safetensors
     /// or torch .bin files, single or sharded. Or a GGUF file of F32, F16 or BF16: one of a plain
     /// LLaMA model, with any tokenizer, or one that this program made
     #[arg(
@@ -87,6 +87,11 @@ pub struct Args {
     /// file keeps it [default: as the names of checkpoint and base tell]
     #[arg(long, value_name = "RULE", conflicts_with = "verify")]
     pub score_rule: Option<ScoreRule>,
+
+    /// Leave out tensors that are not part of the model, and name them, rather than refuse the
+    /// checkpoint
+    #[arg(long, conflicts_with = "random")]
+    pub ignore_extra: bool,
 
     /// Make up random weights of this shape instead of reading a checkpoint, for benchmarks
     #[arg(long, value_name = "SHAPE")]
@@ -158,6 +163,8 @@ mod tests {
             "owl2-convert --man",
             "owl2-convert dir -o m.gguf --score-rule none",
             "owl2-convert --random tiny -o m.gguf --score-rule compare2score",
+            "owl2-convert dir -o m.gguf --ignore-extra",
+            "owl2-convert --verify m.gguf dir --ignore-extra",
         ] {
             parse(line).unwrap_or_else(|e| panic!("{line}: {e}"));
         }

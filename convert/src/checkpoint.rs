@@ -9,13 +9,15 @@
 //! second set of position tables.
 
 mod index;
+mod names;
 mod pickle;
+mod recognise;
 mod safetensors;
 mod shard;
 mod stored;
 mod torch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use owl2::model::config::Config;
@@ -24,12 +26,25 @@ use owl2::tokenizer::Vocabulary;
 use owl2::{Error, Result};
 
 pub(crate) use index::open_file;
+pub(crate) use names::{unwrapped, without_wrappers};
+pub(crate) use recognise::check_file;
 pub(crate) use shard::Shard;
 pub(crate) use stored::{Stored, row_major};
 
 use crate::lora::{self, Adapter, Delta};
 use crate::preprocessor::PREPROCESSOR_FILE;
-use crate::{config, sampling, tokenizer};
+use crate::{config, mapping, sampling, tokenizer};
+
+/// A tensor of a file, or, with its name as the subject, why its elements are none of weights.
+pub(crate) type Listed = Result<Tensor>;
+
+/// What to say of elements of another type.
+fn unsupported_type(found: impl std::fmt::Debug) -> Error {
+    Error::model(format!(
+        "has elements of type {found:?}; weights have to be F32, F16 or BF16 (of a checkpoint that \
+         is quantized, take the one of 16 bits that it was made from)"
+    ))
+}
 
 /// How the elements of a tensor are stored in the checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +138,8 @@ pub struct Checkpoint {
     vocabulary: Vocabulary,
     sampling: Sampling,
     tensors: BTreeMap<String, Tensor>,
+    /// Tensors of other types than weights have, of which the model needs none.
+    others: BTreeSet<String>,
 }
 
 impl Checkpoint {
@@ -133,19 +150,19 @@ impl Checkpoint {
     /// where one is missing, damaged or describes something that cannot be converted; the message
     /// names the file, and the key or tensor.
     pub fn open(dir: &Path) -> Result<Self> {
-        if !dir.is_dir() {
-            return Err(Error::model("is no directory with a checkpoint").in_file(dir));
-        }
         // First what says whether this is the right model at all.
+        recognise::check(dir)?;
         let config = config::read(dir, dir)?;
-        let tensors = index::open_all(dir)?;
+        let listed = with_own_names(index::open_all(dir)?).map_err(|e| e.in_file(dir))?;
+        let (tensors, others) = weights_and_others(listed, &config)?;
         Ok(Checkpoint {
             dir: dir.to_owned(),
-            name: model_name(dir),
+            name: names::of_model(dir),
             vocabulary: tokenizer::read(dir, config.decoder.vocab_size)?,
             sampling: sampling::read(dir)?,
             config,
             tensors,
+            others,
         })
     }
 
@@ -166,7 +183,7 @@ impl Checkpoint {
         };
         self.config = config::read(dir_of(config::CONFIG_FILE), dir_of(PREPROCESSOR_FILE))?;
         self.vocabulary = tokenizer::read(&self.dir, self.config.decoder.vocab_size)?;
-        self.name = model_name(adapter_dir);
+        self.name = names::of_model(adapter_dir);
         for tensor in lora::open_replacements(adapter_dir)? {
             self.replace(tensor).map_err(|e| e.in_file(adapter_dir))?;
         }
@@ -237,7 +254,8 @@ impl Checkpoint {
 
 impl TensorSource for Checkpoint {
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
-        Box::new(self.tensors.keys().map(String::as_str))
+        let names = self.tensors.keys().chain(&self.others);
+        Box::new(names.map(String::as_str))
     }
 
     fn meta(&self, name: &str) -> Option<&TensorMeta> {
@@ -252,6 +270,53 @@ impl TensorSource for Checkpoint {
         })?;
         tensor.read(start, out).map_err(|e| e.in_tensor(name))
     }
+}
+
+/// The tensors under the names that the model itself has for them.
+fn with_own_names(tensors: BTreeMap<String, Listed>) -> Result<BTreeMap<String, Listed>> {
+    let names: Vec<_> = tensors.keys().cloned().collect();
+    let own_names = unwrapped(&names);
+    let mut renamed = BTreeMap::new();
+    for ((old, name), tensor) in names.into_iter().zip(own_names).zip(tensors.into_values()) {
+        let tensor = tensor.map(|mut tensor| {
+            tensor.meta.name.clone_from(&name);
+            tensor
+        });
+        if renamed.insert(name.clone(), tensor).is_some() {
+            return Err(Error::model(format!(
+                "is there twice: once without what a wrapper puts around it, '{name}'"
+            ))
+            .in_tensor(old));
+        }
+    }
+    Ok(renamed)
+}
+
+/// Parts weights from tensors of other types, which the model must not need.
+fn weights_and_others(
+    listed: BTreeMap<String, Listed>,
+    config: &Config,
+) -> Result<(BTreeMap<String, Tensor>, BTreeSet<String>)> {
+    let (mut tensors, mut others) = (BTreeMap::new(), BTreeMap::new());
+    for (name, tensor) in listed {
+        match tensor {
+            Ok(tensor) => drop(tensors.insert(name, tensor)),
+            Err(error) => drop(others.insert(name, error)),
+        }
+    }
+    if !others.is_empty() {
+        let required: HashSet<_> = mapping::required(config)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let needed = others.iter().find(|(name, _)| required.contains(*name));
+        if let Some(name) = needed.map(|(name, _)| name.clone())
+            && let Some(error) = others.remove(&name)
+        {
+            return Err(error);
+        }
+    }
+    Ok((tensors, others.into_keys().collect()))
 }
 
 /// Whether the tensor is one that is never read; see the head of this file.
@@ -274,19 +339,4 @@ fn is_position_table(name: &str) -> bool {
     ]
     .iter()
     .any(|suffix| name.ends_with(suffix))
-}
-
-/// The reference's `get_model_name_from_path`.
-fn model_name(dir: &Path) -> String {
-    // Resolves `.`; where that fails the path is as good as any.
-    let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-    let last = |path: &Path| {
-        path.file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-    };
-    let name = last(&dir).unwrap_or_default();
-    match dir.parent().and_then(last) {
-        Some(parent) if name.starts_with("checkpoint-") => format!("{parent}_{name}"),
-        _ => name,
-    }
 }

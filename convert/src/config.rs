@@ -4,10 +4,13 @@
 //! (`configuration_mplug_owl2.py`, and transformers 4.31's `LlamaConfig` under it). Those are not
 //! LLaMA-2's own numbers: epsilon 1e-6 and 2048 positions are right for this model.
 
+pub(crate) mod foreign;
+mod rope;
+
 use std::path::Path;
 
 use owl2::image::Aspect;
-use owl2::model::config::{Config, DecoderConfig, RopeScaling};
+use owl2::model::config::{Config, DecoderConfig};
 use owl2::model::visual_config::{AbstractorConfig, VisualConfig, VitConfig};
 use owl2::{Error, Result};
 
@@ -22,9 +25,13 @@ pub(crate) fn read(dir: &Path, preprocessor_dir: &Path) -> Result<Config> {
     let path = dir.join(CONFIG_FILE);
     let json = Object::read(&path)?;
     check_model_type(&json)?;
+    foreign::check(&json)?;
     let visual = json.object("visual_config")?;
-    let vit = read_vit(&visual.object("visual_model")?)?;
+    let vit_json = visual.object("visual_model")?;
     let abstractor_json = visual.object("visual_abstractor")?;
+    foreign::check_visual(&vit_json)?;
+    foreign::check_visual(&abstractor_json)?;
+    let vit = read_vit(&vit_json)?;
     let config = Config {
         decoder: read_decoder(&json)?,
         visual: Some(VisualConfig {
@@ -82,6 +89,7 @@ fn read_decoder(json: &Object) -> Result<DecoderConfig> {
         ));
     }
     let n_heads = count(json, "num_attention_heads", 32)?;
+    let (rope_theta, rope_scaling) = rope::read(json)?;
     Ok(DecoderConfig {
         vocab_size: count(json, "vocab_size", 32000)?,
         hidden_size: count(json, "hidden_size", 4096)?,
@@ -90,31 +98,12 @@ fn read_decoder(json: &Object) -> Result<DecoderConfig> {
         n_heads,
         n_kv_heads: count(json, "num_key_value_heads", n_heads)?,
         rms_norm_eps: number(json, "rms_norm_eps", 1e-6)?,
-        rope_theta: number(json, "rope_theta", 10000.0)?,
-        rope_scaling: read_rope_scaling(json)?,
+        rope_theta,
+        rope_scaling,
         max_position_embeddings: count(json, "max_position_embeddings", 2048)?,
         attention_bias: flag(json, "attention_bias", false)?,
         tie_word_embeddings: flag(json, "tie_word_embeddings", false)?,
     })
-}
-
-fn read_rope_scaling(json: &Object) -> Result<Option<RopeScaling>> {
-    if json.get("rope_scaling").is_none() {
-        return Ok(None);
-    }
-    let scaling = json.object("rope_scaling")?;
-    let kind = scaling
-        .text("type")?
-        .ok_or_else(|| scaling.error("type", "is missing"))?
-        .parse()
-        .map_err(|e: Error| scaling.error("type", e.to_string()))?;
-    match scaling.number("factor")? {
-        Some(factor) if factor > 1.0 => Ok(Some(RopeScaling {
-            kind,
-            factor: factor as f32,
-        })),
-        _ => Err(scaling.error("factor", "has to be a number greater than 1")),
-    }
 }
 
 fn read_vit(json: &Object) -> Result<VitConfig> {
@@ -200,7 +189,7 @@ fn read_aspect(json: &Object) -> Result<Aspect> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use owl2::model::config::RopeScalingKind;
+    use owl2::model::config::{RopeScaling, RopeScalingKind};
     use owl2::model::visual_config::Activation;
 
     const PREPROCESSOR: &str = r#"{"crop_size": 448, "size": 448, "resample": 3}"#;
@@ -269,6 +258,106 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_change_nothing_are_passed_over() {
+        read_text(
+            r#"{"model_type": "mplug_owl2", "mlp_bias": false, "sliding_window": 4096,
+                "use_sliding_window": false, "layer_types": ["full_attention"],
+                "embedding_multiplier": 1.0, "head_dim": 128, "hidden_size": 4096,
+                "num_attention_heads": 32, "quantization_config": null,
+                "partial_rotary_factor": 1.0, "visual_config": {"visual_model":
+                {"qkv_bias": true, "num_channels": 3}}}"#,
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn rotary_positions_are_read_as_every_version_writes_them() {
+        let linear = Some((RopeScalingKind::Linear, 2.0));
+        let dynamic = Some((RopeScalingKind::Dynamic, 2.0));
+        for (keys, theta, scaling) in [
+            (r#""rope_theta": 5e5"#, 5e5, None),
+            (
+                r#""rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}"#,
+                5e5,
+                None,
+            ),
+            (r#""rope_parameters": {"rope_theta": 5e5}"#, 5e5, None),
+            (
+                r#""rope_parameters": {"rope_theta": 5e5, "rope_type": "linear", "factor": 2.0}"#,
+                5e5,
+                linear,
+            ),
+            (
+                r#""rope_scaling": {"rope_type": "linear", "factor": 2}"#,
+                1e4,
+                linear,
+            ),
+            (r#""rope_scaling": {"rope_type": "default"}"#, 1e4, None),
+            (
+                r#""rope_scaling": {"type": "default", "factor": 1.0}"#,
+                1e4,
+                None,
+            ),
+            (r#""rope_scaling": {}, "rope_parameters": null"#, 1e4, None),
+            (
+                r#""rope_scaling": {"rope_type": "dynamic", "type": "dynamic", "factor": 2,
+                    "original_max_position_embeddings": 2048}, "max_position_embeddings": 2048"#,
+                1e4,
+                dynamic,
+            ),
+            (
+                r#""rope_theta": 1e6, "rope_scaling": {"type": "linear", "factor": 2},
+                    "rope_parameters": {"rope_theta": 1e6, "rope_type": "linear", "factor": 2}"#,
+                1e6,
+                linear,
+            ),
+        ] {
+            let config = read_text(&format!(r#"{{"model_type": "mplug_owl2", {keys}}}"#)).unwrap();
+            let decoder = config.decoder;
+            assert_eq!(decoder.rope_theta, theta, "{keys}");
+            let found = decoder.rope_scaling.map(|found| (found.kind, found.factor));
+            assert_eq!(found, scaling, "{keys}");
+        }
+        for (keys, part) in [
+            (
+                r#""rope_theta": 1e4, "rope_parameters": {"rope_theta": 1e6}"#,
+                "contradicts",
+            ),
+            (
+                r#""rope_scaling": {"type": "linear", "factor": 2},
+                    "rope_parameters": {"rope_type": "default"}"#,
+                "contradicts",
+            ),
+            (
+                r#""rope_scaling": {"type": "linear", "rope_type": "dynamic"}"#,
+                "contradicts",
+            ),
+            (
+                r#""rope_parameters": {"rope_type": "llama3", "factor": 8}"#,
+                "llama3",
+            ),
+            (r#""rope_parameters": {"factor": 8}"#, "rope_type"),
+            (r#""rope_parameters": {"rope_type": "linear"}"#, "factor"),
+            (
+                r#""rope_parameters": {"partial_rotary_factor": 0.5}"#,
+                "partial",
+            ),
+            (
+                r#""rope_parameters": {"full_attention": {"rope_theta": 1e6}}"#,
+                "full_attention",
+            ),
+            (
+                r#""rope_scaling": {"type": "dynamic", "factor": 2,
+                    "original_max_position_embeddings": 4096}, "max_position_embeddings": 2048"#,
+                "original_max",
+            ),
+            (r#""rope_parameters": [1]"#, "no object"),
+        ] {
+            rejects(&format!(r#"{{"model_type": "mplug_owl2", {keys}}}"#), part);
+        }
+    }
+
+    #[test]
     fn refuses_other_models_and_contradictions() {
         rejects("{}", "model_type");
         rejects(r#"{"model_type": "llama"}"#, "'llama'");
@@ -286,6 +375,34 @@ mod tests {
             "factor",
         );
         rejects(&with(r#""image_aspect_ratio": "anyres""#), "anyres");
+        for (keys, part) in [
+            (
+                r#""quantization_config": {"quant_method": "gptq"}"#,
+                "16 bits",
+            ),
+            (r#""mlp_bias": true"#, "mlp_bias"),
+            (r#""sliding_window": 4096"#, "sliding_window"),
+            (
+                r#""layer_types": ["full_attention", "sliding_attention"]"#,
+                "layer_types",
+            ),
+            (r#""embedding_multiplier": 12.0"#, "embedding_multiplier"),
+            (
+                r#""head_dim": 64, "hidden_size": 4096, "num_attention_heads": 32"#,
+                "head_dim",
+            ),
+            (r#""rope_interleaved": true"#, "rope_interleaved"),
+            (r#""rotary_pct": 0.25"#, "rotary_pct"),
+            (r#""num_local_experts": 8"#, "experts"),
+            (r#""norm_eps": 1e-5"#, "'rms_norm_eps'"),
+            (r#""n_ctx": 4096"#, "'max_position_embeddings'"),
+            (
+                r#""visual_config": {"visual_model": {"layernorm_eps": 1e-5}}"#,
+                "'layer_norm_eps'",
+            ),
+        ] {
+            rejects(&with(keys), part);
+        }
         let visual =
             |part: &str, rest: &str| with(&format!(r#""visual_config": {{"{part}": {{{rest}}}}}"#));
         rejects(

@@ -13,7 +13,7 @@ use owl2::sampler::Sampling;
 use owl2::tokenizer::Vocabulary;
 
 use crate::checkpoint::{Checkpoint, TensorSource};
-use crate::mapping::{self, Mapped};
+use crate::mapping::{self, Extra, Mapping};
 
 /// Whose names and shapes the tensors have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Input {
     pub metadata: Metadata,
     /// `general.name`.
     pub name: String,
+    /// What to do about tensors that are not part of the model.
+    pub extra: Extra,
 }
 
 impl Input {
@@ -52,10 +54,11 @@ impl Input {
     ///
     /// # Errors
     /// As [`mapping::map`].
-    pub fn map(&self) -> Result<Vec<Mapped>> {
+    pub fn map(&self) -> Result<Mapping> {
+        let tensors = self.tensors.as_ref();
         match self.naming {
-            Naming::Checkpoint => mapping::map(&self.config, self.tensors.as_ref()),
-            Naming::Gguf => mapping::map_same(&self.config, self.tensors.as_ref()),
+            Naming::Checkpoint => mapping::map(&self.config, tensors, self.extra),
+            Naming::Gguf => mapping::map_same(&self.config, tensors, self.extra),
         }
     }
 }
@@ -68,6 +71,7 @@ impl From<Checkpoint> for Input {
             metadata: metadata(checkpoint.vocabulary(), checkpoint.sampling()),
             name: checkpoint.name().to_owned(),
             tensors: Box::new(checkpoint),
+            extra: Extra::Refuse,
         }
     }
 }

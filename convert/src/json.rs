@@ -3,16 +3,18 @@
 //! As in the reference's configuration classes, keys nobody asks for are ignored. A key that is
 //! `null` counts as missing.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use owl2::{Error, Result};
+use owl2::gguf::lfs;
+use owl2::{Error, Result, files};
 use serde_json::{Map, Value};
 
-/// Many times the size of any real configuration, index or tokenizer description. The values of a
-/// hostile file of this size still take far less than 1 GiB.
-const MAX_JSON_BYTES: u64 = 16 << 20;
+/// Many times the size of any real configuration or index. The values of a hostile file of this
+/// size take some 130 MiB.
+const MAX_JSON_BYTES: u64 = 4 << 20;
+
+/// What some editors put before a text in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// A JSON object, and where it stands.
 pub(crate) struct Object {
@@ -25,19 +27,17 @@ pub(crate) struct Object {
 impl Object {
     /// Reads the file at `path`.
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
-        let mut text = Vec::new();
-        file.take(MAX_JSON_BYTES + 1)
-            .read_to_end(&mut text)
-            .map_err(|e| Error::io("cannot read", path, e))?;
-        if text.len() as u64 > MAX_JSON_BYTES {
-            return Err(Error::model(format!(
+        let read = files::read_at_most(files::open(path)?, path, MAX_JSON_BYTES)?;
+        let text = read.ok_or_else(|| {
+            Error::model(format!(
                 "is longer than {} MiB; a file of a checkpoint with this name is much shorter",
                 MAX_JSON_BYTES >> 20
             ))
-            .in_file(path));
-        }
-        match serde_json::from_slice(&text) {
+            .in_file(path)
+        })?;
+        lfs::check(&text).map_err(|e| e.in_file(path))?;
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
+        match serde_json::from_slice(text) {
             Ok(Value::Object(values)) => Ok(Object {
                 path: path.to_owned(),
                 prefix: String::new(),
@@ -60,6 +60,11 @@ impl Object {
             prefix: String::new(),
             values: Map::new(),
         })
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The object under `key`, empty where that is missing.
@@ -163,7 +168,7 @@ mod tests {
 
     #[test]
     fn reads_decimals_exactly() {
-        let object = parsed(r#"{"rescale_factor": 0.00392156862745098}"#).unwrap();
+        let object = parsed("\u{feff}{\"rescale_factor\": 0.00392156862745098}").unwrap();
         assert_eq!(object.number("rescale_factor").unwrap(), Some(1.0 / 255.0));
     }
 }

@@ -36,8 +36,9 @@ use owl2::gguf::write::check_target;
 use owl2::{Error, Result, harmless, threads};
 
 use args::Args;
-use checkpoint::Checkpoint;
+use checkpoint::{Checkpoint, check_file};
 use input::Input;
+use mapping::Extra;
 use plan::Plan;
 use progress::{Progress, say};
 use recipe::Recipe;
@@ -53,7 +54,8 @@ pub fn run(args: &Args) -> Result<()> {
     if args.man {
         return print(&generated::manual().map_err(cannot_print)?);
     }
-    let n_threads = args.threads.unwrap_or_else(threads::default_count);
+    let wanted = args.threads.unwrap_or_else(threads::default_count);
+    let n_threads = wanted.min(threads::max_count());
     if let Some(file) = &args.verify {
         return verify(file, args, n_threads);
     }
@@ -62,7 +64,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let mut input = open(args)?.ok_or_else(|| Error::usage("there is nothing to convert"))?;
     score_rule::set(&mut input, args)?;
-    let mapped = input.map()?;
+    let mapping = input.map()?;
     let recipe = Recipe {
         quant: args.quant,
         vision: args.vision_quant,
@@ -70,9 +72,12 @@ pub fn run(args: &Args) -> Result<()> {
         rotate: !args.no_rotate,
     };
     let mut plan = recipe.plan(&input.config)?;
-    rotation::leave_out(&mut plan, input.tensors.as_ref(), &mapped)?;
+    rotation::leave_out(&mut plan, input.tensors.as_ref(), &mapping.tensors)?;
     if !args.quiet {
         say(&format!("{}\n\n{plan}\n", input.name));
+        if let Some(notice) = left_out_notice(&mapping.left_out) {
+            say(&notice);
+        }
     }
     let Some(output) = args.output.as_deref().filter(|_| !args.dry_run) else {
         return Ok(());
@@ -81,7 +86,14 @@ pub fn run(args: &Args) -> Result<()> {
     let writer = pack::create(output, &input, args.quant, &plan, args.force)?;
     let mut progress = Progress::start(plan.size().bytes, args.quiet);
     let source = input.tensors.as_ref();
-    let packed = pack::pack(source, &mapped, &plan, writer, n_threads, &mut progress);
+    let packed = pack::pack(
+        source,
+        &mapping.tensors,
+        &plan,
+        writer,
+        n_threads,
+        &mut progress,
+    );
     progress.finish();
     let n_bytes = packed?;
     if !args.quiet {
@@ -90,8 +102,30 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// What to say of tensors that are left out.
+fn left_out_notice(names: &[String]) -> Option<String> {
+    const MAX_LISTED: usize = 5;
+    let listed = names.get(..names.len().min(MAX_LISTED))?.join(", ");
+    let more = match names.len().saturating_sub(MAX_LISTED) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    (!names.is_empty()).then(|| format!("left out, as no part of the model: {listed}{more}\n"))
+}
+
 /// Opens what the command line says to start from, if it does.
 fn open(args: &Args) -> Result<Option<Input>> {
+    let input = open_input(args)?;
+    Ok(input.map(|input| Input {
+        extra: match args.ignore_extra {
+            true => Extra::Ignore,
+            false => Extra::Refuse,
+        },
+        ..input
+    }))
+}
+
+fn open_input(args: &Args) -> Result<Option<Input>> {
     if let Some(shape) = args.random {
         return Ok(Some(shape.input(args.seed)));
     }
@@ -99,6 +133,7 @@ fn open(args: &Args) -> Result<Option<Input>> {
         return Ok(None);
     };
     if path.is_file() {
+        check_file(path)?;
         if args.lora.is_some() {
             return Err(Error::usage(
                 "can only be merged into the checkpoint in a directory, not into a GGUF file",

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use owl2::{Error, Result};
 use serde_json::Value;
 
-use crate::checkpoint::{Stored, Tensor, open_file};
+use crate::checkpoint::{Stored, Tensor, open_file, unwrapped, without_wrappers};
+use crate::config::foreign::is_set;
 use crate::json::Object;
 
 /// Name of the file that says how to apply the adapter.
@@ -21,6 +22,38 @@ const ADAPTER_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bi
 const REPLACEMENTS_FILE: &str = "non_lora_trainables.bin";
 /// What PEFT puts before the names of the model's modules.
 const PREFIX: &str = "base_model.model.";
+
+/// Keys of PEFT's `LoraConfig` that do not change what is merged, or that are read here.
+const HARMLESS_KEYS: [&str; 26] = [
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_config",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    "use_rslora",
+];
+/// Ways to begin training that leave the base as it is.
+const INITS_OF_FACTORS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
 
 /// Columns of A that are worked on at a time, so that they stay in cache over all rows.
 const COLUMNS: usize = 512;
@@ -61,7 +94,10 @@ impl Adapter {
             tensors: open_file(&path)?,
             path,
             rank,
-            scale: (alpha / rank as f64) as f32,
+            scale: match json.flag("use_rslora")?.unwrap_or(false) {
+                true => (alpha / (rank as f64).sqrt()) as f32,
+                false => (alpha / rank as f64) as f32,
+            },
         })
     }
 
@@ -69,10 +105,10 @@ impl Adapter {
     pub(crate) fn into_deltas(self) -> Result<Vec<(String, Delta)>> {
         let mut modules: BTreeMap<String, [Option<Tensor>; 2]> = BTreeMap::new();
         for tensor in self.tensors {
-            let name = &tensor.meta.name;
-            let (module, factor) = parse_name(name).ok_or_else(|| {
+            let name = without_wrappers(&tensor.meta.name);
+            let (module, factor) = parse_name(&name).ok_or_else(|| {
                 Error::model("is no factor of a plain LoRA adapter")
-                    .in_tensor(name)
+                    .in_tensor(&tensor.meta.name)
                     .in_file(&self.path)
             })?;
             let factors: &mut [Option<Tensor>; 2] = modules.entry(module.to_owned()).or_default();
@@ -101,32 +137,27 @@ fn check_config(json: &Object) -> Result<()> {
     {
         return Err(json.error("bias", format!("is '{bias}'; only 'none' can be merged")));
     }
-    for key in [
-        "fan_in_fan_out",
-        "use_dora",
-        "use_rslora",
-        "lora_bias",
-        "rank_pattern",
-        "alpha_pattern",
-        "modules_to_save",
-        "layer_replication",
-    ] {
-        if json.get(key).is_some_and(is_set) {
-            return Err(json.error(key, "is set; adapters that need it cannot be merged"));
+    let changes_base = |how: &str| !INITS_OF_FACTORS.contains(&how);
+    if let Some(Value::String(how)) = json.get("init_lora_weights")
+        && changes_base(how)
+    {
+        return Err(json.error(
+            "init_lora_weights",
+            format!(
+                "is '{how}', which changes the base too; convert the adapter to plain LoRA first"
+            ),
+        ));
+    }
+    for (key, value) in json.iter() {
+        if !HARMLESS_KEYS.contains(&key) && is_set(value) {
+            return Err(json.error(
+                key,
+                "is set; adapters that need it, or that have keys unknown to this program, cannot be \
+                 merged (merge it with PEFT, `merge_and_unload`, and convert the result)",
+            ));
         }
     }
     Ok(())
-}
-
-/// Python's truth of a value.
-fn is_set(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => false,
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(items) => !items.is_empty(),
-        Value::String(text) => !text.is_empty(),
-        _ => true,
-    }
 }
 
 /// The module and which factor of its update (0 for A, 1 for B) a name stands for.
@@ -149,25 +180,10 @@ pub(crate) fn open_replacements(dir: &Path) -> Result<Vec<Tensor>> {
     }
     let mut tensors = open_file(&path)?;
     let names: Vec<_> = tensors.iter().map(|t| t.meta.name.clone()).collect();
-    for (tensor, name) in tensors.iter_mut().zip(model_names(&names)) {
+    for (tensor, name) in tensors.iter_mut().zip(unwrapped(&names)) {
         tensor.meta.name = name;
     }
     Ok(tensors)
-}
-
-/// The reference's renaming: `base_model.` is dropped, and then one `model.` from every name if
-/// any begins with two.
-fn model_names(names: &[String]) -> Vec<String> {
-    let without = |prefix: &str, name: &str| name.strip_prefix(prefix).unwrap_or(name).to_owned();
-    let names: Vec<_> = names
-        .iter()
-        .map(|name| without("base_model.", name))
-        .collect();
-    if names.iter().any(|name| name.starts_with("model.model.")) {
-        names.iter().map(|name| without("model.", name)).collect()
-    } else {
-        names
-    }
 }
 
 /// A low-rank update of a matrix `[out, in]`: `scale * B A`, with A `[rank, in]` and B `[out, rank]`.
@@ -252,26 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_both_kinds_of_files_become_the_models() {
-        let renamed = |names: &[&str]| {
-            model_names(
-                &names
-                    .iter()
-                    .map(|name| (*name).to_owned())
-                    .collect::<Vec<_>>(),
-            )
-        };
-        assert_eq!(
-            renamed(&[
-                "base_model.model.model.norm.weight",
-                "base_model.model.lm_head.weight"
-            ]),
-            ["model.norm.weight", "lm_head.weight"]
-        );
-        assert_eq!(
-            renamed(&["model.norm.weight", "lm_head.weight"]),
-            ["model.norm.weight", "lm_head.weight"]
-        );
+    fn factors_are_told_by_their_names() {
         assert_eq!(
             parse_name("base_model.model.model.layers.0.self_attn.k_proj.multiway.1.lora_B.weight"),
             Some(("model.layers.0.self_attn.k_proj.multiway.1", 1))

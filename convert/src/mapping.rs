@@ -2,25 +2,23 @@
 //!
 //! [`layout::tensors`] says what the file must hold; the tables here say where each of those comes
 //! from. The mapping is total both ways: every tensor of the layout has a source, and every tensor
-//! of the checkpoint is used, or the conversion does not start.
+//! of the checkpoint is used, or the conversion does not start, unless [`Extra::Ignore`] is asked for.
 
+mod check;
 mod positions;
 mod rows;
 
-use std::collections::HashSet;
-
+pub use check::Extra;
 pub use rows::RowOrder;
 
+use owl2::Result;
 use owl2::gguf::names::{self, tensor};
 use owl2::model::config::Config;
 use owl2::model::layout::{self, TensorSpec};
 use owl2::model::visual_config::VisualConfig;
-use owl2::{Error, Result};
 
 use crate::checkpoint::TensorSource;
-
-/// Problems that an error lists; a configuration alone can make tens of thousands.
-const MAX_LISTED: usize = 30;
+use check::Check;
 
 /// Whole names: these have no `.weight` in the checkpoint.
 const NAMES: [(&str, &str); 4] = [
@@ -201,18 +199,23 @@ impl Mapped {
     }
 }
 
-/// Maps every tensor of a model with this configuration, in file order.
+/// What the file is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Every tensor of the file, in its order.
+    pub tensors: Vec<Mapped>,
+    /// Names of the source's tensors that are left out, in order.
+    pub left_out: Vec<String>,
+}
+
+/// Maps every tensor of a model with this configuration.
 ///
 /// # Errors
-/// [`Kind::Model`](owl2::Kind::Model), listing every tensor of `source` that is missing, has
-/// another shape, or is not part of such a model.
-pub fn map(config: &Config, source: &dyn TensorSource) -> Result<Vec<Mapped>> {
-    let mut check = Check {
-        source,
-        used: HashSet::new(),
-        problems: Vec::new(),
-    };
-    let mapped = layout::tensors(config)
+/// [`Kind::Model`](owl2::Kind::Model), listing tensors of `source` that are missing, have
+/// another shape, or, unless they are to be ignored, are not part of such a model.
+pub fn map(config: &Config, source: &dyn TensorSource, extra: Extra) -> Result<Mapping> {
+    let mut check = Check::new(source);
+    let tensors = layout::tensors(config)
         .into_iter()
         .map(|spec| {
             let origin = match position_layer(&spec.name) {
@@ -224,23 +227,19 @@ pub fn map(config: &Config, source: &dyn TensorSource) -> Result<Vec<Mapped>> {
         .collect();
     if config.decoder.tie_word_embeddings {
         // Some programs save the shared matrix under both names.
-        check.used.insert("lm_head.weight".into());
+        check.allow("lm_head.weight");
     }
-    check.finish()?;
-    Ok(mapped)
+    let left_out = check.finish(extra)?;
+    Ok(Mapping { tensors, left_out })
 }
 
 /// [`map`] for a source that has the names and shapes of the file to be written.
 ///
 /// # Errors
 /// As [`map`].
-pub fn map_same(config: &Config, source: &dyn TensorSource) -> Result<Vec<Mapped>> {
-    let mut check = Check {
-        source,
-        used: HashSet::new(),
-        problems: Vec::new(),
-    };
-    let mapped = layout::tensors(config)
+pub fn map_same(config: &Config, source: &dyn TensorSource, extra: Extra) -> Result<Mapping> {
+    let mut check = Check::new(source);
+    let tensors = layout::tensors(config)
         .into_iter()
         .map(|spec| {
             let name = spec.name.clone();
@@ -252,8 +251,8 @@ pub fn map_same(config: &Config, source: &dyn TensorSource) -> Result<Vec<Mapped
             }
         })
         .collect();
-    check.finish()?;
-    Ok(mapped)
+    let left_out = check.finish(extra)?;
+    Ok(Mapping { tensors, left_out })
 }
 
 /// Name and shape of every tensor that a checkpoint with this configuration must have.
@@ -263,13 +262,6 @@ pub fn required(config: &Config) -> Vec<(String, Vec<usize>)> {
         .filter(|spec| position_layer(&spec.name).is_none())
         .map(|spec| (source_name(&spec.name), source_shape(spec, config)))
         .collect()
-}
-
-/// Compares what the mapping needs with what the source has.
-struct Check<'a> {
-    source: &'a dyn TensorSource,
-    used: HashSet<String>,
-    problems: Vec<String>,
 }
 
 impl Check<'_> {
@@ -300,52 +292,6 @@ impl Check<'_> {
             grid: visual.vit.grid_size(),
             has_class_token: visual.vit.use_cls_token,
         }
-    }
-
-    /// Notes as a problem where the source does not have `name`, or in another shape.
-    fn require(&mut self, name: &str, shape: &[usize]) {
-        if !self.has(name, shape) {
-            self.problems.push(format!("{name} is missing"));
-        }
-    }
-
-    /// Whether the source has `name`; another shape than `shape` is noted as a problem.
-    fn has(&mut self, name: &str, shape: &[usize]) -> bool {
-        let Some(meta) = self.source.meta(name) else {
-            return false;
-        };
-        self.used.insert(name.to_owned());
-        if meta.shape != shape {
-            self.problems.push(format!(
-                "{name} has shape {:?}, wanted {shape:?}",
-                meta.shape
-            ));
-        }
-        true
-    }
-
-    fn finish(mut self) -> Result<()> {
-        let mut unknown: Vec<_> = self
-            .source
-            .names()
-            .filter(|name| !self.used.contains(*name))
-            .map(|name| format!("{name} is not part of such a model"))
-            .collect();
-        unknown.sort();
-        self.problems.extend(unknown);
-        if self.problems.is_empty() {
-            return Ok(());
-        }
-        let listed = &self.problems[..self.problems.len().min(MAX_LISTED)];
-        let more = match self.problems.len() - listed.len() {
-            0 => String::new(),
-            n => format!("\n  and {n} more"),
-        };
-        Err(Error::model(format!(
-            "{} tensors do not fit the model's configuration:\n  {}{more}",
-            self.problems.len(),
-            listed.join("\n  ")
-        )))
     }
 }
 

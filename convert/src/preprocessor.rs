@@ -6,6 +6,7 @@ use owl2::Result;
 use owl2::image::Preprocess;
 use serde_json::Value;
 
+use crate::config::foreign;
 use crate::json::Object;
 
 /// Name of the file with the preprocessing.
@@ -23,6 +24,7 @@ const BICUBIC: usize = 3;
 /// Reads the file in `dir`.
 pub(crate) fn read(dir: &Path) -> Result<Preprocess> {
     let json = Object::read(&dir.join(PREPROCESSOR_FILE))?;
+    foreign::check_pictures(&json)?;
     if let Some(filter) = json.count("resample")?
         && filter != BICUBIC
     {
@@ -139,6 +141,8 @@ mod tests {
             (r#"{"crop_size": {"height": 448}}"#, "crop_size.width"),
             (r#"{"crop_size": "big"}"#, "crop_size"),
             (r#"{"image_mean": [0.5]}"#, "three"),
+            (r#"{"mean": [0.5, 0.5, 0.5]}"#, "'image_mean'"),
+            (r#"{"do_pad": true}"#, "do_pad"),
             (r#"{"image_std": [0.5, 0.5, 0]}"#, "positive"),
         ] {
             let message = read_text(text).unwrap_err().to_string();

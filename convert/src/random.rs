@@ -17,7 +17,7 @@ use owl2::sampler::Sampling;
 
 use crate::checkpoint::{ElementType, TensorMeta, TensorSource};
 use crate::input::{self, Input, Naming};
-use crate::mapping;
+use crate::mapping::{self, Extra};
 
 /// The shapes that `--random` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -156,6 +156,7 @@ impl Shape {
             ),
             name: format!("random {shape}, seed {seed}"),
             config,
+            extra: Extra::Refuse,
         }
     }
 }

@@ -71,21 +71,15 @@ struct Base {
     exceptions: &'static [Exception],
 }
 
-/// As llama.cpp's Q4_K_M, but for the embedding: its rounding reaches every layer, and since a token
-/// looks up one row, more bits take no time. The image branch's values weigh as much as the text
-/// branch's.
-const Q4_K_EXCEPTIONS: [Exception; 5] = [
+/// As llama.cpp's Q4_K_M; the image branch's values weigh as much as the text branch's.
+const Q4_K_EXCEPTIONS: [Exception; 4] = [
     Exception(tensor::OUTPUT, Layers::All, DType::Q6_K),
-    Exception(tensor::TOKEN_EMBEDDING, Layers::All, DType::Q6_K),
     Exception("attn_v", Layers::Sensitive, DType::Q6_K),
     Exception("attn_v_image", Layers::Sensitive, DType::Q6_K),
     Exception("ffn_down", Layers::Sensitive, DType::Q6_K),
 ];
 
-const Q4_0_EXCEPTIONS: [Exception; 2] = [
-    Exception(tensor::OUTPUT, Layers::All, DType::Q6_K),
-    Exception(tensor::TOKEN_EMBEDDING, Layers::All, DType::Q6_K),
-];
+const Q4_0_EXCEPTIONS: [Exception; 1] = [Exception(tensor::OUTPUT, Layers::All, DType::Q6_K)];
 
 impl Quant {
     /// llama.cpp's number of this kind of file (`enum llama_ftype`), for `general.file_type`.
@@ -300,7 +294,7 @@ mod tests {
         assert_eq!(dtype("blk.6.ffn_down.weight"), DType::Q6_K);
         assert_eq!(dtype("blk.31.ffn_down.weight"), DType::Q6_K);
         assert_eq!(dtype("output.weight"), DType::Q6_K);
-        assert_eq!(dtype("token_embd.weight"), DType::Q6_K);
+        assert_eq!(dtype("token_embd.weight"), DType::Q4_K);
         assert_eq!(dtype("v.blk.0.ffn_up.weight"), DType::Q8_0);
         assert_eq!(dtype("mm.blk.0.attn_q.weight"), DType::Q8_0);
         assert_eq!(dtype("v.blk.0.ffn_up.bias"), DType::F32);
@@ -311,7 +305,7 @@ mod tests {
     #[test]
     fn other_bases_are_uniform() {
         let config = Shape::SevenB.config();
-        for (quant, decoder, vision, ends) in [
+        for (quant, decoder, vision, output) in [
             (Quant::F32, DType::F32, DType::F32, DType::F32),
             (Quant::F16, DType::F16, DType::F16, DType::F16),
             (Quant::Q8_0, DType::Q8_0, DType::Q8_0, DType::Q8_0),
@@ -319,8 +313,8 @@ mod tests {
         ] {
             let dtype = types(&with(quant, &[]), &config);
             assert_eq!(dtype("blk.0.attn_v.weight"), decoder);
-            assert_eq!(dtype("token_embd.weight"), ends);
-            assert_eq!(dtype("output.weight"), ends);
+            assert_eq!(dtype("token_embd.weight"), decoder);
+            assert_eq!(dtype("output.weight"), output);
             assert_eq!(dtype("v.blk.23.attn_qkv.weight"), vision);
             assert_eq!(dtype("blk.0.attn_norm.weight"), DType::F32);
         }

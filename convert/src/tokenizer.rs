@@ -1,221 +1,192 @@
-//! `tokenizer.model` and the JSON files beside it to a vocabulary.
+//! The files of a checkpoint that describe its vocabulary.
 //!
-//! The reference loads the slow tokenizer, so the SentencePiece file decides and `tokenizer.json`
-//! is not looked at. The embedding may have more rows than there are pieces (fine-tunes pad it, or
-//! add tokens); such ids become pieces of type `Unused`, which are neither made from text nor
-//! given a meaning. More pieces than rows cannot work and are refused.
+//! The reference loads the slow tokenizer, so `tokenizer.model` decides where it is there;
+//! a checkpoint that newer versions of transformers saved has `tokenizer.json` in its place. Tokens
+//! that were added later stand in up to three JSON files beside it. The embedding may have more rows
+//! than there are tokens (fine-tunes pad it); such ids become pieces of type `Unused`, which are
+//! neither made from text nor shown. More tokens than rows cannot work and are refused.
 
-use std::fs::File;
-use std::io::Read;
+mod added;
+mod bpe;
+mod sentencepiece;
+
 use std::path::Path;
 
 use owl2::tokenizer::Vocabulary;
-use owl2::tokenizer::vocabulary::{Piece, PieceType};
+use owl2::tokenizer::vocabulary::{Piece, PieceType, filler};
 use owl2::{Error, Result};
-use sentencepiece_model::{ModelType, SentencePieceModel};
 use serde_json::Value;
 
+use crate::config::foreign::is_set;
 use crate::json::Object;
+use added::Added;
 
 /// Name of the SentencePiece file.
 pub(crate) const MODEL_FILE: &str = "tokenizer.model";
+/// Name of the file of the `tokenizers` package.
+pub(crate) const FAST_FILE: &str = "tokenizer.json";
 const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 const SPECIAL_TOKENS_FILE: &str = "special_tokens_map.json";
 const ADDED_TOKENS_FILE: &str = "added_tokens.json";
 
-/// LLaMA's file has half a megabyte; this also holds vocabularies ten times the size.
-const MAX_MODEL_BYTES: u64 = 16 << 20;
 /// Rows of the embedding behind the last token. Fine-tunes pad to a multiple of 64 or 128; a row
 /// costs some 50 bytes here, which a file of a few words must not be able to ask for at will.
 const MAX_UNUSED: usize = 1 << 16;
 /// The score that llama.cpp's converter gives to ids that are no pieces.
 const UNUSED_SCORE: f32 = -10000.0;
 
+/// What a file says of a vocabulary as it was trained.
+struct Trained {
+    pieces: Vec<Piece>,
+    bos_id: Option<u32>,
+    eos_id: Option<u32>,
+    unk_id: Option<u32>,
+    pad_id: Option<u32>,
+    add_space_prefix: bool,
+    /// transformers' `legacy` flag, where the file implies it.
+    legacy: Option<bool>,
+    /// Tokens that were added later, where the file lists them too.
+    added: Vec<Added>,
+}
+
 /// Reads the vocabulary of the checkpoint in `dir`, whose embedding has `vocab_size` rows.
 pub(crate) fn read(dir: &Path, vocab_size: usize) -> Result<Vocabulary> {
-    let path = dir.join(MODEL_FILE);
-    let model = read_model(&path)?;
-    check_model(&model).map_err(|e| e.in_file(&path))?;
-    let mut pieces = pieces(&model).map_err(|e| e.in_file(&path))?;
-    add_tokens(
-        &mut pieces,
-        &Object::read_optional(&dir.join(ADDED_TOKENS_FILE))?,
-    )?;
-    if pieces.len() > vocab_size {
-        return Err(Error::model(format!(
-            "has {} tokens, but the embedding has only {vocab_size} rows (vocab_size of config.json)",
-            pieces.len()
-        ))
-        .in_file(&path));
-    }
-    if vocab_size - pieces.len() > MAX_UNUSED {
-        return Err(Error::model(format!(
-            "has {} tokens, far fewer than the {vocab_size} rows of the embedding (vocab_size of config.json)",
-            pieces.len()
-        ))
-        .in_file(&path));
-    }
-    for id in pieces.len()..vocab_size {
-        pieces.push(Piece {
-            text: format!("[PAD{id}]"),
-            score: UNUSED_SCORE,
-            piece_type: PieceType::Unused,
-        });
-    }
-
-    let json = Object::read_optional(&dir.join(TOKENIZER_CONFIG_FILE))?;
-    if json.flag("add_eos_token")?.unwrap_or(false) {
-        return Err(json.error(
+    let model = dir.join(MODEL_FILE);
+    let fast = dir.join(FAST_FILE);
+    let (path, mut trained) = match (model.exists(), fast.exists()) {
+        (true, has_fast) => {
+            let mut trained = sentencepiece::read(&model).map_err(|e| e.in_file(&model))?;
+            if has_fast {
+                trained.added = added::of_fast_file(&fast).map_err(|e| {
+                    let message = format!(
+                        "{e}; it is read for its added tokens: if {MODEL_FILE} and \
+                         {ADDED_TOKENS_FILE} have all of them, remove it"
+                    );
+                    Error::new(e.kind(), message)
+                })?;
+            }
+            (model, trained)
+        }
+        (false, true) => {
+            let trained = bpe::read(&fast).map_err(|e| e.in_file(&fast))?;
+            (fast, trained)
+        }
+        (false, false) => {
+            return Err(Error::model(format!(
+                "has no {MODEL_FILE}, nor a {FAST_FILE}; copy the first from the base model, or \
+                 from any copy of LLaMA 2 if the vocabulary is its own"
+            ))
+            .in_file(dir));
+        }
+    };
+    let config = Object::read_optional(&dir.join(TOKENIZER_CONFIG_FILE))?;
+    if config.flag("add_eos_token")?.unwrap_or(false) {
+        return Err(config.error(
             "add_eos_token",
             "is true; the reference never ends a prompt with </s>, and neither can the runtime",
         ));
     }
-    // special_tokens_map.json wins in transformers 4.31. What neither file names, the
-    // SentencePiece file numbers; -1 is none.
-    let files = [Object::read_optional(&dir.join(SPECIAL_TOKENS_FILE))?, json];
-    let trainer = model.trainer().cloned().unwrap_or_default();
-    let optional = |key, id: i32| -> Result<Option<u32>> {
-        Ok(special_id(&files, &pieces, key)?.or(u32::try_from(id).ok()))
-    };
+    if config.get("sp_model_kwargs").is_some_and(is_set) {
+        return Err(config.error(
+            "sp_model_kwargs",
+            "is set: text would be split in another way, which is not supported",
+        ));
+    }
+    if config.flag("add_prefix_space")? == Some(false) {
+        trained.add_space_prefix = false;
+    }
+    // special_tokens_map.json wins in transformers 4.31.
+    let special_tokens = Object::read_optional(&dir.join(SPECIAL_TOKENS_FILE))?;
+    let named = [&special_tokens, &config];
+    let mut added = std::mem::take(&mut trained.added);
+    added.extend(added::of_config(&config)?);
+    let listed = Object::read_optional(&dir.join(ADDED_TOKENS_FILE))?;
+    added.extend(added::of_list(&listed)?);
+    let added =
+        added::add(&mut trained.pieces, added, &named, vocab_size).map_err(|e| e.in_file(&path))?;
+
+    let mut pieces = trained.pieces;
+    check_size(pieces.len(), vocab_size).map_err(|e| e.in_file(&path))?;
+    fill(&mut pieces, vocab_size);
+    // What no file names, the vocabulary's own numbers.
+    let optional = |key, id: Option<u32>| Ok(special_id(&named, &pieces, key)?.or(id));
     let required = |key, id| {
         optional(key, id)?.ok_or_else(|| {
             Error::model(format!("names no {key}, nor do the files beside it")).in_file(&path)
         })
     };
-    let [_, json] = &files;
-    let vocabulary = Vocabulary {
-        bos_id: required("bos_token", trainer.bos_id())?,
-        eos_id: required("eos_token", trainer.eos_id())?,
-        unk_id: required("unk_token", trainer.unk_id())?,
-        pad_id: optional("pad_token", trainer.pad_id())?,
-        add_bos: json.flag("add_bos_token")?.unwrap_or(true),
-        add_space_prefix: model
-            .normalizer()
-            .is_none_or(|normalizer| normalizer.add_dummy_prefix()),
+    let mut vocabulary = Vocabulary {
+        bos_id: required("bos_token", trained.bos_id)?,
+        eos_id: required("eos_token", trained.eos_id)?,
+        unk_id: required("unk_token", trained.unk_id)?,
+        pad_id: optional("pad_token", trained.pad_id)?,
+        add_bos: config.flag("add_bos_token")?.unwrap_or(true),
+        add_space_prefix: trained.add_space_prefix,
         // Missing means true in transformers 4.31.
-        legacy: json.flag("legacy")?.unwrap_or(true),
+        legacy: match config.flag("legacy")? {
+            Some(legacy) => legacy,
+            None => trained.legacy.unwrap_or(true),
+        },
         pieces,
+        added,
     };
+    let own = [vocabulary.bos_id, vocabulary.eos_id, vocabulary.unk_id];
+    vocabulary.added.retain(|token| !own.contains(&token.id));
     vocabulary.check().map_err(|e| e.in_file(&path))?;
     Ok(vocabulary)
 }
 
-fn read_model(path: &Path) -> Result<SentencePieceModel> {
-    let file = File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
-    let mut bytes = Vec::new();
-    file.take(MAX_MODEL_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|e| Error::io("cannot read", path, e))?;
-    if bytes.len() as u64 > MAX_MODEL_BYTES {
+/// Fails unless a vocabulary of `n` tokens fits an embedding.
+fn check_size(n: usize, vocab_size: usize) -> Result<()> {
+    if n > vocab_size {
         return Err(Error::model(format!(
-            "is longer than {} MiB, which no SentencePiece vocabulary of this family is",
-            MAX_MODEL_BYTES >> 20
-        ))
-        .in_file(path));
-    }
-    SentencePieceModel::from_slice(&bytes).map_err(|e| {
-        Error::model(format!("is no SentencePiece model: {e}"))
-            .in_file(path)
-            .caused_by(e)
-    })
-}
-
-/// Checks that the runtime's one algorithm (BPE, no normalization) is the file's.
-fn check_model(model: &SentencePieceModel) -> Result<()> {
-    let model_type = model
-        .trainer()
-        .map_or(ModelType::Unigram, |trainer| trainer.model_type());
-    if model_type != ModelType::Bpe {
-        return Err(Error::model(format!(
-            "is a SentencePiece model of type {}; LLaMA's is BPE, and only that is supported",
-            model_type.as_str_name()
+            "has {n} tokens, but the embedding has only {vocab_size} rows (vocab_size of config.json)"
         )));
     }
-    let Some(normalizer) = model.normalizer() else {
-        return Ok(());
-    };
-    if !normalizer.precompiled_charsmap().is_empty()
-        || normalizer.remove_extra_whitespaces()
-        || !normalizer.escape_whitespaces()
-    {
-        return Err(Error::model(
-            "normalizes text before it is split; LLaMA's tokenizer does not, and that is not supported",
-        ));
+    if vocab_size - n > MAX_UNUSED {
+        return Err(Error::model(format!(
+            "has {n} tokens, far fewer than the {vocab_size} rows of the embedding (vocab_size of config.json)"
+        )));
     }
     Ok(())
 }
 
-fn pieces(model: &SentencePieceModel) -> Result<Vec<Piece>> {
-    model
-        .pieces()
-        .iter()
-        .enumerate()
-        .map(|(id, piece)| {
-            let number = piece.r#type.unwrap_or(PieceType::Normal as i32);
-            Ok(Piece {
-                text: piece.piece().to_owned(),
-                score: piece.score(),
-                piece_type: PieceType::from_number(number).ok_or_else(|| {
-                    Error::model(format!(
-                        "piece {id} has type {number}, which does not exist"
-                    ))
-                })?,
-            })
-        })
-        .collect()
-}
-
-/// Adds the tokens that a fine-tune put behind the vocabulary (`added_tokens.json`: text to id) as
-/// control tokens. Those that repeat a piece, as transformers writes for `<s>`, change nothing.
-fn add_tokens(pieces: &mut Vec<Piece>, json: &Object) -> Result<()> {
-    let mut added = json
-        .iter()
-        .map(|(text, id)| match id.as_u64() {
-            Some(id) => Ok((id, text)),
-            None => Err(json.error(text, "is no token id")),
-        })
-        .collect::<Result<Vec<_>>>()?;
-    added.sort_unstable();
-    for (id, text) in added {
-        let n_pieces = pieces.len() as u64;
-        match usize::try_from(id).ok().and_then(|id| pieces.get(id)) {
-            Some(piece) if piece.text == text => {}
-            None if id == n_pieces => pieces.push(Piece {
-                text: text.to_owned(),
-                score: 0.0,
-                piece_type: PieceType::Control,
-            }),
-            _ => {
-                return Err(json.error(
-                    text,
-                    format!("has id {id}, which is taken or leaves a gap after {n_pieces} tokens"),
-                ));
-            }
-        }
+/// Adds pieces that stand for no token up to the id `end`.
+fn fill(pieces: &mut Vec<Piece>, end: usize) {
+    for id in pieces.len()..end {
+        pieces.push(Piece {
+            text: filler(id as u32),
+            score: UNUSED_SCORE,
+            piece_type: PieceType::Unused,
+        });
     }
-    Ok(())
 }
 
 /// The id of the special token that the first of `files` to have `key` names: by a string, or by
 /// an object with the string as `content`.
-fn special_id(files: &[Object], pieces: &[Piece], key: &str) -> Result<Option<u32>> {
+fn special_id(files: &[&Object], pieces: &[Piece], key: &str) -> Result<Option<u32>> {
     let named = files
         .iter()
         .find_map(|json| json.get(key).map(|token| (json, token)));
     let Some((json, token)) = named else {
         return Ok(None);
     };
-    let text = match token {
-        Value::Object(token) => token.get("content").and_then(Value::as_str),
-        token => token.as_str(),
-    };
-    let text = text.ok_or_else(|| json.error(key, "is neither a string nor has a content"))?;
+    let text =
+        content(token).ok_or_else(|| json.error(key, "is neither a string nor has a content"))?;
     pieces
         .iter()
         .position(|piece| piece.text == text)
         .and_then(|id| u32::try_from(id).ok())
         .map(Some)
         .ok_or_else(|| json.error(key, format!("is '{text}', which is not in the vocabulary")))
+}
+
+/// The text of a token: a string, or an object with the string as `content`.
+fn content(token: &Value) -> Option<&str> {
+    match token {
+        Value::Object(token) => token.get("content").and_then(Value::as_str),
+        token => token.as_str(),
+    }
 }
 
 #[cfg(test)]
@@ -269,6 +240,7 @@ mod tests {
             (
                 TOKENIZER_CONFIG_FILE,
                 r#"{"legacy": false, "add_bos_token": false, "pad_token": null,
+                    "add_prefix_space": false, "sp_model_kwargs": {},
                     "bos_token": {"__type": "AddedToken", "content": "</s>"}}"#,
             ),
             (
@@ -277,23 +249,102 @@ mod tests {
             ),
         ];
         let vocabulary = read(dir_with(MODEL, &files).path(), N_PIECES).unwrap();
-        assert!(!vocabulary.legacy && !vocabulary.add_bos);
+        assert!(!vocabulary.legacy && !vocabulary.add_bos && !vocabulary.add_space_prefix);
         assert_eq!((vocabulary.pad_id, vocabulary.bos_id), (Some(0), 1));
     }
 
+    fn types(vocabulary: &Vocabulary) -> Vec<(&str, PieceType)> {
+        let added = vocabulary.pieces[N_PIECES..].iter();
+        added
+            .map(|piece| (&*piece.text, piece.piece_type))
+            .collect()
+    }
+
     #[test]
-    fn rows_without_a_piece_are_unused_and_added_tokens_are_control() {
-        let files = [(ADDED_TOKENS_FILE, r#"{"<pad>": 768, "<s>": 1}"#)];
-        let vocabulary = read(dir_with(MODEL, &files).path(), 770).unwrap();
-        let types: Vec<_> = vocabulary.pieces[767..]
-            .iter()
-            .map(|piece| piece.piece_type)
-            .collect();
-        assert_eq!(
-            types,
-            [PieceType::Normal, PieceType::Control, PieceType::Unused]
-        );
-        assert_eq!(vocabulary.pieces[768].text, "<pad>");
+    fn added_tokens_are_text_unless_something_says_that_they_are_special() {
+        const DECODER: &str = r#"{"added_tokens_decoder": {
+            "1": {"content": "<s>", "special": true},
+            "768": {"content": "<loc>", "lstrip": true},
+            "770": {"content": "<end>", "special": true, "rstrip": true}}}"#;
+        let list = r#"{"<loc>": 768, "<s>": 1, "<end>": 770}"#;
+        let text = ("<loc>", PieceType::UserDefined);
+        let nobody = ("[PAD769]", PieceType::Unused);
+        let control = ("<end>", PieceType::Control);
+        let last = ("[PAD771]", PieceType::Unused);
+        for (files, end, strips) in [
+            (
+                vec![(ADDED_TOKENS_FILE, list)],
+                ("<end>", PieceType::UserDefined),
+                false,
+            ),
+            (
+                vec![
+                    (ADDED_TOKENS_FILE, list),
+                    (
+                        SPECIAL_TOKENS_FILE,
+                        r#"{"additional_special_tokens": ["<end>"]}"#,
+                    ),
+                ],
+                control,
+                false,
+            ),
+            (
+                vec![
+                    (ADDED_TOKENS_FILE, list),
+                    (
+                        TOKENIZER_CONFIG_FILE,
+                        r#"{"extra_special_tokens": {"e": "<end>"}}"#,
+                    ),
+                ],
+                control,
+                false,
+            ),
+            (
+                vec![
+                    (ADDED_TOKENS_FILE, list),
+                    (
+                        TOKENIZER_CONFIG_FILE,
+                        r#"{"pad_token": {"content": "<end>"}}"#,
+                    ),
+                ],
+                control,
+                false,
+            ),
+            (vec![(TOKENIZER_CONFIG_FILE, DECODER)], control, true),
+            (
+                vec![(ADDED_TOKENS_FILE, list), (TOKENIZER_CONFIG_FILE, DECODER)],
+                control,
+                true,
+            ),
+            (
+                vec![(
+                    FAST_FILE,
+                    r#"{"added_tokens": [{"id": 768, "content": "<loc>", "lstrip": true},
+                        {"id": 770, "content": "<end>", "special": true, "rstrip": true}]}"#,
+                )],
+                control,
+                true,
+            ),
+        ] {
+            let vocabulary = read(dir_with(MODEL, &files).path(), 772).unwrap();
+            assert_eq!(types(&vocabulary), [text, nobody, end, last], "{files:?}");
+            let added = [(768, strips, false), (770, false, strips)];
+            let found = vocabulary.added.iter();
+            let found: Vec<_> = found
+                .map(|token| (token.id, token.strips_left, token.strips_right))
+                .collect();
+            assert_eq!(found, added, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn a_piece_can_be_made_a_token_of_its_own() {
+        let piece = read(dir_with(MODEL, &[]).path(), N_PIECES).unwrap().pieces[400].clone();
+        let list = serde_json::json!({ piece.text.clone(): 400 }).to_string();
+        let files = [(ADDED_TOKENS_FILE, &*list)];
+        let vocabulary = read(dir_with(MODEL, &files).path(), N_PIECES).unwrap();
+        assert_eq!(vocabulary.pieces[400].piece_type, PieceType::UserDefined);
+        assert_eq!(vocabulary.added[0].id, 400);
     }
 
     #[test]
@@ -314,9 +365,38 @@ mod tests {
             "<end>",
         );
         rejects(MODEL, &[(config, r#"{"eos_token": 2}"#)], 768, "eos_token");
-        rejects(MODEL, &[(ADDED_TOKENS_FILE, r#"{"<x>": 800}"#)], 900, "800");
+        let added =
+            |list: &str, part: &str| rejects(MODEL, &[(ADDED_TOKENS_FILE, list)], 900, part);
+        added(r#"{"<x>": 900}"#, "900 rows");
+        added(r#"{"<x>": 300}"#, "taken");
+        added(r#"{"<x>": "300"}"#, "<x>");
+        added(r#"{"": 800}"#, "no text");
+        added(r#"{"<x>": 800, "<y>": 800}"#, "something else");
+        let decoder = |token: &str, part: &str| {
+            let text = format!(r#"{{"added_tokens_decoder": {{{token}}}}}"#);
+            rejects(MODEL, &[(config, &text)], 900, part);
+        };
+        rejects(
+            MODEL,
+            &[(config, r#"{"sp_model_kwargs": {"enable_sampling": true}}"#)],
+            768,
+            "sp_model_kwargs",
+        );
+        rejects(MODEL, &[(FAST_FILE, "[")], 768, "remove it");
+        let pointer = "version https://git-lfs.github.com/spec/v1";
+        rejects(MODEL, &[(FAST_FILE, pointer)], 768, "git lfs pull");
+        decoder(
+            r#""800": {"content": "<x>", "single_word": true}"#,
+            "single_word",
+        );
+        decoder(
+            r#""800": {"content": "<x>"}, "801": {"content": "<x>"}"#,
+            "two ids",
+        );
+        decoder(r#""800": {"content": 3}"#, "describes no token");
+        decoder(r#""x": {"content": "<x>"}"#, "no token id");
         rejects(&MODEL[..MODEL.len() - 1], &[], N_PIECES, "SentencePiece");
-        rejects(b"version https://git-lfs", &[], N_PIECES, "SentencePiece");
+        rejects(b"version https://git-lfs", &[], N_PIECES, "git lfs pull");
         // Protocol buffers merge what is appended: model_type = UNIGRAM; a character map.
         rejects(
             &[MODEL, &[0x12, 2, 0x18, 1]].concat(),
@@ -333,9 +413,11 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_named() {
+    fn what_is_missing_is_named_with_the_way_out() {
         let dir = tempfile::tempdir().unwrap();
         let message = read(dir.path(), N_PIECES).unwrap_err().to_string();
-        assert!(message.contains(MODEL_FILE), "{message}");
+        for part in [MODEL_FILE, FAST_FILE, "LLaMA 2"] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 }

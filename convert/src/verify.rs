@@ -95,6 +95,7 @@ pub fn verify(
     quiet: bool,
 ) -> Result<Report> {
     let gguf = Gguf::open(path)?;
+    gguf.check_types().map_err(|e| e.in_file(path))?;
     compare_readers(path, &gguf)?;
     check_contents(&gguf).map_err(|e| e.in_file(path))?;
     let mapped = original
@@ -192,7 +193,7 @@ fn check_contents(gguf: &Gguf) -> Result<()> {
 
 /// For each tensor of the file, in its order, where it comes from.
 fn originals(gguf: &Gguf, original: &Input) -> Result<Vec<Mapped>> {
-    let mut mapped = original.map()?;
+    let mut mapped = original.map()?.tensors;
     gguf.tensors()
         .iter()
         .map(|tensor| {

@@ -17,7 +17,7 @@ use owl2::tokenizer::Vocabulary;
 use owl2::{Error, Kind, Result};
 use owl2_convert::checkpoint::{ElementType, TensorMeta, TensorSource};
 use owl2_convert::input::Input;
-use owl2_convert::mapping;
+use owl2_convert::mapping::{self, Extra};
 use owl2_convert::pack;
 use owl2_convert::progress::Progress;
 use owl2_convert::random::Shape;
@@ -79,7 +79,7 @@ impl TensorSource for Memory {
 }
 
 fn convert(input: &Input, recipe: &Recipe, n_threads: usize, target: &Path) -> Result<u64> {
-    let mapped = mapping::map(&input.config, input.tensors.as_ref())?;
+    let mapped = input.map()?.tensors;
     let plan = recipe.plan(&input.config)?;
     let writer = pack::create(target, input, recipe.quant, &plan, false)?;
     let mut progress = Progress::start(plan.size().bytes, true);
@@ -337,7 +337,7 @@ fn problems_are_listed_all_at_once() {
     memory.insert("model.norm.weight", &[63], vec![1.0; 63]);
     memory.insert("model.layers.2.mlp.up_proj.weight", &[1], vec![1.0]);
     memory.insert("score.weight", &[1], vec![1.0]);
-    let error = mapping::map(&config, &memory).unwrap_err();
+    let error = mapping::map(&config, &memory, Extra::Refuse).unwrap_err();
     assert_eq!(error.kind(), Kind::Model);
     let text = error.to_string();
     for expected in [
@@ -353,6 +353,63 @@ fn problems_are_listed_all_at_once() {
 }
 
 #[test]
+fn extra_tensors_are_left_out_where_that_is_asked_for() {
+    let config = Shape::Tiny.config();
+    let mut memory = Memory::numbered(&config);
+    memory.insert("score.weight", &[1], vec![1.0]);
+    memory.insert("model.layers.0.extra", &[1], vec![1.0]);
+    let text = mapping::map(&config, &memory, Extra::Refuse)
+        .unwrap_err()
+        .to_string();
+    assert!(text.contains("--ignore-extra"), "{text}");
+    let mapping = mapping::map(&config, &memory, Extra::Ignore).unwrap();
+    assert_eq!(mapping.left_out, ["model.layers.0.extra", "score.weight"]);
+    let plain = mapping::map(&config, &Memory::numbered(&config), Extra::Refuse).unwrap();
+    assert_eq!(mapping.tensors, plain.tensors);
+    // What is missing is an error all the same.
+    memory.0.remove("lm_head.weight");
+    let error = mapping::map(&config, &memory, Extra::Ignore).unwrap_err();
+    assert!(
+        error.to_string().contains("lm_head.weight is missing"),
+        "{error}"
+    );
+}
+
+#[test]
+fn problems_are_told_in_a_few_lines_with_a_way_out() {
+    let config = Shape::Tiny.config();
+    let good = Memory::numbered(&config);
+    let renamed = |rename: fn(&str) -> String| {
+        let mut memory = Memory::numbered(&config);
+        let names: Vec<_> = good.names().map(str::to_owned).collect();
+        for name in names {
+            let (meta, values) = memory.0.remove(&name).unwrap();
+            memory.insert(&rename(&name), &meta.shape, values);
+        }
+        memory
+    };
+    for (memory, part) in [
+        (
+            renamed(|name| format!("student.{name}")),
+            "begin with 'student.'",
+        ),
+        (
+            renamed(|name| name.replace("q_proj.weight", "q_proj.base_layer.weight")),
+            "merge_and_unload",
+        ),
+        (
+            renamed(|name| name.replace("up_proj.weight", "up_proj.qweight")),
+            "16 bits",
+        ),
+    ] {
+        let error = mapping::map(&config, &memory, Extra::Refuse).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(part), "{text}");
+        assert!(text.lines().count() < 30, "{text}");
+    }
+}
+
+#[test]
 fn a_shared_head_may_be_there_or_not() {
     let mut config = Shape::Tiny.config();
     let with_head = Memory::numbered(&config);
@@ -360,7 +417,9 @@ fn a_shared_head_may_be_there_or_not() {
     let without_head = Memory::numbered(&config);
     assert!(without_head.meta("lm_head.weight").is_none());
     for memory in [with_head, without_head] {
-        let mapped = mapping::map(&config, &memory).unwrap();
+        let mapped = mapping::map(&config, &memory, Extra::Refuse)
+            .unwrap()
+            .tensors;
         assert!(
             mapped
                 .iter()

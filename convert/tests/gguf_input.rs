@@ -339,12 +339,20 @@ fn files_that_cannot_be_converted_are_refused() {
         std::fs::write(room.path(name), file).unwrap();
     };
     with("more.gguf", &metadata(&config), Some("blk.0.ffn_up.bias"));
-    room.fails("more.gguf", 4, &["blk.0.ffn_up.bias is not part"]);
+    room.fails(
+        "more.gguf",
+        4,
+        &["blk.0.ffn_up.bias is not part", "--ignore-extra"],
+    );
+    let without = room.convert("more.gguf --ignore-extra", "without.gguf");
+    assert!(without.tensor("blk.0.ffn_up.bias").is_none());
 
     let mut split = metadata(&config);
     split.set("split.count", 2u32);
     with("split.gguf", &split, None);
-    room.fails("split.gguf", 4, &["split.count", "merge"]);
+    room.fails("split.gguf", 4, &["split.count", "one part of 2", "merge"]);
+    std::fs::write(room.path("model.safetensors"), "").unwrap();
+    room.fails("model.safetensors", 4, &["one file of a checkpoint"]);
 
     // A rotation where other programs would not see it, and none where there must be one.
     let mut hidden = metadata(&config);

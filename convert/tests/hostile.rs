@@ -95,6 +95,69 @@ fn descriptions_that_make_no_sense_are_refused() {
     assert!(limited::peak_mib() <= MAX_MIB, "{}", limited::peak_mib());
 }
 
+/// A pipe that nobody writes to would be waited for without end.
+#[test]
+fn pipes_and_devices_in_the_place_of_files_are_refused() {
+    for name in [
+        "config.json",
+        "preprocessor_config.json",
+        "generation_config.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "added_tokens.json",
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "tokenizer.json",
+    ] {
+        let directory = checkpoint(name, b"");
+        let path = directory.path().join(name);
+        if name.ends_with("index.json") {
+            fs::remove_file(directory.path().join("model.safetensors")).unwrap();
+        }
+        let args = [".", "-o", "m.gguf", "--quiet"];
+        for (make, what) in [("mkfifo", "a named pipe"), ("ln -s /dev/zero", "a device")] {
+            fs::remove_file(&path).unwrap();
+            let command = format!("{make} '{}'", path.display());
+            let mut made = Command::new("sh");
+            let made = made.args(["-c", &command]);
+            assert!(made.status().unwrap().success());
+            limited::refuses(PROGRAM, directory.path(), &args, &[5], what);
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("m.gguf");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    for args in [&["--verify", "m.gguf"][..], &["m.gguf", "-o", "n.gguf"]] {
+        limited::refuses(PROGRAM, directory.path(), args, &[4, 5], "m.gguf: is ");
+    }
+}
+
+/// Headers and descriptions may not take much more memory than they have bytes.
+#[test]
+fn long_descriptions_take_no_more_memory_than_a_few_times_their_length() {
+    let numbers = format!("{{\"a\": [{}1]}}", "1,".repeat(5_000_000));
+    refuses("config.json", numbers.as_bytes(), "longer than");
+    let numbers = format!("{{\"a\": [{}1]}}", "1,".repeat(1_000_000));
+    refuses("added_tokens.json", numbers.as_bytes(), "no token id");
+    let empty = r#"{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}"#;
+    let tensors: Vec<_> = (0..500_000).map(|i| format!("\"{i}\": {empty}")).collect();
+    let header = format!("{{{}}}", tensors.join(","));
+    let length = (header.len() as u64).to_le_bytes();
+    let file = [&length[..], header.as_bytes()].concat();
+    refuses("model.safetensors", &file, "no header needs more");
+    let files: Vec<_> = (0..40_000)
+        .map(|i| format!("\"{i}\": \"{i}.safetensors\""))
+        .collect();
+    let index = format!("{{\"weight_map\": {{{}}}}}", files.join(","));
+    let directory = checkpoint("model.safetensors.index.json", index.as_bytes());
+    fs::remove_file(directory.path().join("model.safetensors")).unwrap();
+    let args = [".", "-o", "m.gguf"];
+    limited::refuses(PROGRAM, directory.path(), &args, &[4], "and 39992 more");
+    assert!(limited::peak_mib() <= MAX_MIB, "{}", limited::peak_mib());
+}
+
 #[test]
 fn zip_bombs_and_foreign_pickles_are_refused() {
     let name = "pytorch_model.bin";

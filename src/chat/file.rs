@@ -1,14 +1,14 @@
 //! Conversations as JSON files: the messages, and where their pictures are.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Conversation, Picture, Turn};
-use crate::error::{Error, Result};
-use crate::whole_file;
+use crate::error::{Error, Kind, Result};
+use crate::{files, whole_file};
 
 /// Larger files hold no conversation that anybody had.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -42,7 +42,7 @@ impl Conversation<'_> {
     /// Writes all turns to `path`, in place of what is there: all of it or nothing.
     ///
     /// # Errors
-    /// [`Kind::Io`](crate::Kind::Io) where it cannot be written.
+    /// [`Kind::Io`] where it cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         let messages = self.turns.iter().flat_map(|turn| {
             let images = turn.pictures.iter().map(|picture| absolute(&picture.path));
@@ -68,46 +68,55 @@ impl Conversation<'_> {
         })
     }
 
-    /// Reads a conversation in place of this one.
+    /// Reads a conversation in place of this one. A picture that is named more than once is read
+    /// once, and of more pictures than the context has room for, those of the oldest turns are not:
+    /// these turns are left out. `go_on` is asked before each picture.
     ///
     /// # Errors
-    /// [`Kind::Io`](crate::Kind::Io) where it or a picture cannot be read,
-    /// [`Kind::Input`](crate::Kind::Input) where it holds no conversation or a picture is none; the
-    /// conversation is as it was then.
-    pub fn load(&mut self, path: &Path) -> Result<()> {
+    /// [`Kind::Io`] where it or a picture cannot be read,
+    /// [`Kind::Input`] where it holds no conversation or a picture is none,
+    /// [`Kind::Interrupted`] where it is not to go on; the conversation is
+    /// as it was then.
+    pub fn load(&mut self, path: &Path, go_on: &mut dyn FnMut() -> bool) -> Result<()> {
         let saved = read(path).map_err(|e| e.in_file(path))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let mut turns = Vec::new();
-        for pair in saved.messages.chunks(2) {
-            let turn = self.turn(pair, folder).map_err(|e| e.in_file(path))?;
-            turns.push(turn);
-        }
+        let turns = saved.messages.chunks(2).map(|pair| turn(pair, folder));
+        let turns: Result<Vec<Turn>> = turns.collect();
+        let mut turns = turns.map_err(|e| e.in_file(path))?;
+        self.read_pictures(&mut turns, go_on)
+            .map_err(|e| e.in_file(path))?;
         self.turns = turns;
         self.system = saved.system;
         self.attached.clear();
         Ok(())
     }
 
-    /// The turn of a question and its answer.
-    fn turn(&self, pair: &[SavedMessage], folder: &Path) -> Result<Turn> {
-        let [question, answer] = pair else {
-            return Err(Error::input("the last question has no answer"));
-        };
-        if (question.role, answer.role) != (SavedRole::User, SavedRole::Assistant) {
-            return Err(Error::input(
-                "the messages are not those of user and assistant in turn",
-            ));
+    /// Reads the pictures of as many of the last turns as may fit the context.
+    fn read_pictures(&self, turns: &mut [Turn], go_on: &mut dyn FnMut() -> bool) -> Result<()> {
+        let context = self.assistant.context(self.settings.context)?;
+        let mut n_left = context / self.assistant.picture_rows().max(1);
+        let mut known = HashMap::<PathBuf, Picture>::new();
+        let with_pictures = turns
+            .iter_mut()
+            .rev()
+            .filter(|turn| !turn.pictures.is_empty());
+        for turn in with_pictures {
+            if turn.pictures.len() > n_left {
+                turn.is_left_out = true;
+                continue;
+            }
+            n_left -= turn.pictures.len();
+            for picture in &mut turn.pictures {
+                let read = match known.get(&picture.path) {
+                    Some(picture) => picture.clone(),
+                    None if go_on() => self.saved_picture(&picture.path)?,
+                    None => return Err(Error::new(Kind::Interrupted, "interrupted")),
+                };
+                known.insert(picture.path.clone(), read.clone());
+                *picture = read;
+            }
         }
-        let pictures = question.images.iter();
-        let turn = Turn {
-            question: question.text.clone(),
-            pictures: pictures
-                .map(|path| self.saved_picture(&folder.join(path)))
-                .collect::<Result<_>>()?,
-            answer: answer.text.clone(),
-            is_left_out: false,
-        };
-        turn.message().map(|_| turn)
+        Ok(())
     }
 
     /// A picture that a file names, not the person who loads it: no pipe or device, which could
@@ -121,18 +130,37 @@ impl Conversation<'_> {
     }
 }
 
-fn read(path: &Path) -> Result<Saved> {
-    let file = File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
-    let mut text = Vec::new();
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_end(&mut text)
-        .map_err(|e| Error::io("cannot read", path, e))?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(Error::input(format!(
-            "is larger than {MAX_FILE_BYTES} bytes and no saved conversation"
-        )));
+/// The turn of a question and its answer, whose pictures are still to be read.
+fn turn(pair: &[SavedMessage], folder: &Path) -> Result<Turn> {
+    let [question, answer] = pair else {
+        return Err(Error::input("the last question has no answer"));
+    };
+    if (question.role, answer.role) != (SavedRole::User, SavedRole::Assistant) {
+        return Err(Error::input(
+            "the messages are not those of user and assistant in turn",
+        ));
     }
-    serde_json::from_slice(&text)
+    let pictures = question.images.iter().map(|path| Picture {
+        path: folder.join(path),
+        pixels: None,
+    });
+    let turn = Turn {
+        question: question.text.clone(),
+        pictures: pictures.collect(),
+        answer: answer.text.clone(),
+        is_left_out: false,
+    };
+    turn.message().map(|_| turn)
+}
+
+fn read(path: &Path) -> Result<Saved> {
+    let text = files::read_at_most(files::open(path)?, path, MAX_FILE_BYTES)?;
+    let text = text.ok_or_else(|| {
+        Error::input(format!(
+            "is larger than {MAX_FILE_BYTES} bytes and no saved conversation"
+        ))
+    })?;
+    serde_json::from_str(&files::text(text, path)?)
         .map_err(|e| Error::input(format!("is no saved conversation: {e}")).caused_by(e))
 }
 

@@ -6,7 +6,7 @@ mod eval;
 mod score;
 mod tools;
 
-use clap::{Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(super) use ask::AskArgs;
 pub(super) use eval::EvalArgs;
@@ -34,7 +34,8 @@ A plain LLaMA file has no prompt template: it continues the prompt, after <s>, a
 
 Exit status: 0 success (also where the reader of the output has gone), 1 some pictures of --each
 or score failed, 2 wrong usage, 3 unusable picture or prompt, 4 unusable model file, 5 input or output
-failed, 6 not enough context or memory, 101 a mistake in the program, 130 interrupted.";
+failed, 6 not enough context or memory, 7 an answer cut before it was what --choices or
+--json-schema asks for, 101 a mistake in the program, 130 interrupted.";
 
 /// Asks a vision-language model (mPLUG-Owl2) about pictures, on an ordinary CPU.
 #[derive(Debug, Parser)]
@@ -95,6 +96,16 @@ impl Cli {
 /// The whole command line.
 pub(super) fn definition() -> Clap {
     environment::add(Cli::command())
+        .mut_args(take_negative)
+        .mut_subcommands(|command| command.mut_args(take_negative))
+}
+
+/// Lets a value be a number below zero, so that the flag is named which refuses it, or takes it.
+fn take_negative(arg: Arg) -> Arg {
+    match arg.get_action().takes_values() && !arg.is_allow_hyphen_values_set() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    }
 }
 
 #[cfg(test)]

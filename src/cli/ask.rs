@@ -10,6 +10,7 @@ use crate::cli::score::subjects::{Loader, clips};
 use crate::cli::setup::{self, STANDARD_INPUT};
 use crate::cli::{chat, each, print_json, progress};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::prompt::{Message, place_images};
 use crate::request::{Answer, Assistant, Prompt, Request};
 use crate::reuse::Memory;
@@ -35,13 +36,31 @@ pub(super) fn run(args: &AskArgs) -> Result<()> {
     let cache = CacheFile::open(args, &assistant, &mut memory)?;
     let mut output = Output::new(!args.output.json, String::new());
     let answer = assistant.answer_from(&mut memory, &request, &mut |event| output.receive(event));
-    let is_read = output.finish(answer.is_ok())?;
+    let mut is_read = output.finish(answer.is_ok())?;
     let answer = answer?;
     if args.output.json && is_read {
-        print_json(&output::as_json(&answer))?;
+        is_read = print_json(&output::as_json(&answer))?;
     }
     report(args, &answer);
-    cache.save(&memory)
+    cache.save(&memory)?;
+    if is_read {
+        check_whole(args, &assistant, &answer, "")?;
+    }
+    Ok(())
+}
+
+/// Says so where an answer was cut, and fails where it is not what was asked for. `name` comes first.
+pub(super) fn check_whole(
+    args: &AskArgs,
+    assistant: &Assistant,
+    answer: &Answer,
+    name: &str,
+) -> Result<()> {
+    let context = assistant.context(args.running.ctx_size)?;
+    if let Some(note) = output::note_of_cut(answer, context, "--max-tokens")? {
+        progress::say(&format!("owl2: {name}{note}\n"));
+    }
+    Ok(())
 }
 
 fn about_pictures(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<Request> {
@@ -104,7 +123,7 @@ fn text(args: &AskArgs) -> Result<String> {
     const FLAG: &str = "--prompt";
     let text = match args.question.prompt.as_deref() {
         Some(STANDARD_INPUT) => setup::standard_text()?,
-        Some(text) => return Ok(text.to_owned()),
+        Some(text) => return Ok(files::without_mark(text).to_owned()),
         None if setup::is_interactive() => String::new(),
         None => setup::standard_text()?,
     };
@@ -133,7 +152,7 @@ pub(super) fn request(
             template: args.prompt.template,
         },
     };
-    setup::request(args, prompt, assistant.sampling())
+    setup::request(args, prompt, assistant)
 }
 
 /// Says how long it took, where that is wanted.

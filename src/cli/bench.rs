@@ -5,12 +5,11 @@ use serde_json::{Map, Value, json};
 use crate::bench::{self, Plan, Report, Samples};
 use crate::cli::args::BenchArgs;
 use crate::cli::model_file::ModelFile;
-use crate::cli::{human_bytes, print, print_json};
+use crate::cli::{human_bytes, print, print_json, setup};
 use crate::error::Result;
 use crate::kernels::Isa;
 use crate::model::Model;
 use crate::ops::Compute;
-use crate::threads;
 
 /// One line of the table, or three keys of the JSON object.
 struct Figure<'a> {
@@ -49,7 +48,7 @@ impl Unit {
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let file = ModelFile::new(args.model.as_deref())?;
     let gguf = file.open()?;
-    let compute = Compute::new(args.threads.unwrap_or_else(threads::default_count))?;
+    let compute = Compute::new(setup::n_threads(args.threads))?;
     let (isa, n_threads) = (compute.isa, compute.threads.count());
     let model = Model::new(&gguf, compute).map_err(|e| file.blame(e))?;
     let plan = Plan {
@@ -62,7 +61,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let report = bench::run(&gguf, &model, &plan)?;
     let figures = figures(&report, &plan);
     if args.json {
-        return print_json(&as_json(args, file, isa, n_threads, &report, &figures));
+        return print_json(&as_json(args, file, isa, n_threads, &report, &figures)).map(drop);
     }
     let mut text = format!(
         "{n_threads} threads, instructions {isa}, median of {} after a warm-up\n\n",

@@ -2,6 +2,7 @@
 
 mod command;
 mod editor;
+mod history;
 mod line;
 mod settings;
 
@@ -11,12 +12,12 @@ use std::path::Path;
 use crate::chat::Conversation;
 use crate::cli::args::AskArgs;
 use crate::cli::cache::CacheFile;
-use crate::cli::interrupt::Hold;
+use crate::cli::interrupt::{self, Hold};
 use crate::cli::output::{self, Output};
 use crate::cli::progress;
 use crate::cli::setup;
 use crate::error::Result;
-use crate::request::{Answer, Assistant, Listener, Prompt, StopReason};
+use crate::request::{Answer, Assistant, Listener, Prompt};
 use crate::reuse::Memory;
 use command::Command;
 use editor::{Editor, Input};
@@ -45,18 +46,21 @@ pub(super) fn run(args: &AskArgs, assistant: &Assistant) -> Result<()> {
 struct Chat<'m> {
     conversation: Conversation<'m>,
     last: Option<Answer>,
+    /// The context.
+    room: usize,
 }
 
 impl<'m> Chat<'m> {
     fn new(args: &AskArgs, assistant: &'m Assistant, memory: Memory<'m>) -> Result<Self> {
         let nothing = Prompt::turns(Vec::new());
-        let settings = setup::request(args, nothing, assistant.sampling())?;
+        let settings = setup::request(args, nothing, assistant)?;
         let mut conversation = Conversation::new(assistant, memory, settings);
         conversation.system = args.prompt.system.clone();
         conversation.template = args.prompt.template;
         Ok(Chat {
             conversation,
             last: None,
+            room: assistant.context(args.running.ctx_size)?,
         })
     }
 
@@ -141,9 +145,18 @@ impl<'m> Chat<'m> {
             }
             Command::Save(path) => self.conversation.save(&path)?,
             Command::Load(path) => {
-                self.conversation.load(&path)?;
-                let n = self.conversation.turns().len();
-                progress::notice(&format!("{n} turns of {}", path.display()));
+                let hold = Hold::new();
+                self.conversation
+                    .load(&path, &mut || !interrupt::is_requested())?;
+                drop(hold);
+                let (n, n_left_out) = (self.conversation.turns().len(), self.n_left_out());
+                let note = match n_left_out {
+                    0 => String::new(),
+                    n => {
+                        format!(" ({n} no longer read: the context has no room for their pictures)")
+                    }
+                };
+                progress::notice(&format!("{n} turns of {}{note}", path.display()));
             }
             Command::Stats => self.show_statistics(),
             Command::Help => progress::notice(command::HELP),
@@ -169,8 +182,12 @@ impl<'m> Chat<'m> {
         if was_interrupted {
             progress::notice("stopped");
         }
-        note_full_context(&answer, self.n_left_out() - n_left_out);
+        let cut = output::note_of_cut(&answer, self.room, "/set max_tokens");
+        note_full_context(self.n_left_out() - n_left_out);
         self.last = Some(answer);
+        if let Some(note) = cut? {
+            progress::notice(&note);
+        }
         Ok(ControlFlow::Continue(()))
     }
 
@@ -216,11 +233,8 @@ impl<'m> Chat<'m> {
     }
 }
 
-/// Says so where the context was too small for the answer, or for `n_left_out` more old turns.
-fn note_full_context(answer: &Answer, n_left_out: usize) {
-    if answer.stop == StopReason::ContextFull {
-        progress::notice("the context is full: the answer ends here");
-    }
+/// Says so where the context was too small for `n_left_out` more old turns.
+fn note_full_context(n_left_out: usize) {
     if n_left_out > 0 {
         progress::notice(&format!(
             "the context is full: the oldest turns are no longer read ({n_left_out} more)"

@@ -5,13 +5,12 @@ use serde_json::json;
 use crate::cli::args::CompareArgs;
 use crate::cli::model_file::ModelFile;
 use crate::cli::output::{self, Output};
-use crate::cli::{print, print_json};
+use crate::cli::{print, print_json, setup};
 use crate::error::{Error, Result};
 use crate::image::{Aspect, Reading};
 use crate::ops::Compute;
 use crate::request::{Assistant, Prompt, Request, Source};
 use crate::score::{Rule, Scorer, Scoring};
-use crate::threads;
 
 /// What Co-Instruct's authors ask of two pictures.
 const QUESTION: &str = "Which image has better quality, and why?";
@@ -20,7 +19,7 @@ const ORDINALS: [&str; 4] = ["first", "second", "third", "fourth"];
 /// Runs the command.
 pub(super) fn run(args: &CompareArgs) -> Result<()> {
     let model = ModelFile::new(args.model.as_deref())?;
-    let n_threads = args.threads.unwrap_or_else(threads::default_count);
+    let n_threads = setup::n_threads(args.threads);
     let assistant = model.assistant(Compute::new(n_threads)?)?;
     let rule = args.rule.or(assistant.score_rule());
     match (rule, &args.prompt) {
@@ -59,7 +58,8 @@ fn by_words(args: &CompareArgs, assistant: &Assistant) -> Result<()> {
             "second_is_better": comparison.second_is_better,
             "probabilities": map(comparison.probabilities),
             "logits": map(logits.map(|&(word, x)| (word, x.into())).collect()),
-        }));
+        }))
+        .map(drop);
     }
     let line = format!(
         "{:.3}: how likely {} is better than {}\n",
@@ -83,7 +83,7 @@ fn by_question(args: &CompareArgs, assistant: &Assistant) -> Result<()> {
     let answer = assistant.answer(&request, &mut |event| output.receive(event));
     let is_read = output.finish(answer.is_ok())?;
     match args.json && is_read {
-        true => print_json(&output::as_json(&answer?)),
+        true => print_json(&output::as_json(&answer?)).map(drop),
         false => answer.map(drop),
     }
 }

@@ -11,9 +11,25 @@ use crate::cli::cache::CacheFile;
 use crate::cli::output::{self, Output};
 use crate::cli::{ask, print, progress};
 use crate::error::{Error, Kind, Result};
-use crate::image::{self, Content, FORMATS, is_named_like_a_picture};
+use crate::image::{self, Content, FORMATS};
 use crate::request::{Answer, Assistant, Request, Source};
 use crate::reuse::Memory;
+
+/// How the names of pictures end, those that can be decoded.
+const EXTENSIONS: [&str; 14] = [
+    "jpg", "jpeg", "jpe", "jfif", "jif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff",
+    "qoi",
+];
+
+/// Whether a file is named like a picture that can be decoded.
+fn is_named_like_a_picture(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|name| {
+        EXTENSIONS
+            .iter()
+            .any(|known| name.eq_ignore_ascii_case(known))
+    })
+}
 
 /// What became of the question about one picture.
 enum Outcome {
@@ -85,12 +101,20 @@ fn one<'m>(
     let answer = assistant.answer_from(memory, &request, &mut |event| output.receive(event));
     let mut is_read = output.finish(answer.is_ok())?;
     let answer = match answer {
-        Err(error) if !matches!(error.kind(), Kind::Input | Kind::Io) => return Err(error),
+        Err(error) if !is_of_one(&error) => return Err(error),
         answer => answer,
     };
     if args.output.json && is_read {
         is_read = print(&line(picture, &answer))?;
     }
+    let answer = match answer {
+        Ok(answer) if is_read => {
+            let name = format!("{}: ", picture.display());
+            let whole = ask::check_whole(args, assistant, &answer, &name);
+            whole.map(|()| answer).map_err(|e| e.in_file(picture))
+        }
+        answer => answer,
+    };
     Ok(match answer {
         Err(error) => Outcome::Failed(error),
         Ok(_) if !is_read => Outcome::Unread,
@@ -99,6 +123,16 @@ fn one<'m>(
             Outcome::Answered
         }
     })
+}
+
+/// Whether an error is about one picture, so that another may do better.
+fn is_of_one(error: &Error) -> bool {
+    match error.kind() {
+        Kind::Input | Kind::Io => true,
+        // A picture that is too large names its file, a context that is too long does not.
+        Kind::Capacity => error.file().is_some(),
+        _ => false,
+    }
 }
 
 /// The outcome as one line of JSON.

@@ -11,12 +11,11 @@ use serde_json::{Value, json};
 
 use crate::cli::args::EvalArgs;
 use crate::cli::model_file::ModelFile;
-use crate::cli::{print, print_json};
+use crate::cli::{print, print_json, progress, setup};
 use crate::error::{Error, Result};
 use crate::eval::benchmark::Format;
 use crate::eval::{self, Difference, Evaluation, Question, Report, Tally};
 use crate::ops::Compute;
-use crate::threads;
 
 const BAR: &str = "{bar:30} {pos} of {len}  {eta} left  {msg}";
 
@@ -24,7 +23,7 @@ const BAR: &str = "{bar:30} {pos} of {len}  {eta} left  {msg}";
 const MAX_TOKENS: usize = 512;
 
 pub(super) fn run(args: &EvalArgs) -> Result<()> {
-    let n_threads = args.threads.unwrap_or_else(threads::default_count);
+    let n_threads = setup::n_threads(args.threads);
     let open = |file: ModelFile| file.assistant(Compute::new(n_threads)?);
     let beside = args.questions.parent().unwrap_or(Path::new(""));
     let image_root = args.image_root.as_deref().unwrap_or(beside);
@@ -46,13 +45,14 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     let reference = args.reference.as_deref().map(ModelFile::Path);
     let reference = reference.map(open).transpose()?;
 
+    let max_tokens = args.max_tokens.unwrap_or(MAX_TOKENS);
     let bar = bar(questions.len());
     let started = Instant::now();
     let evaluation = Evaluation {
         assistant: &assistant,
         reference: reference.as_ref(),
         image_root,
-        max_tokens: args.max_tokens.unwrap_or(MAX_TOKENS),
+        max_tokens,
     };
     let report = evaluation.run(&questions, |so_far| {
         bar.inc(1);
@@ -60,8 +60,14 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     });
     bar.finish_and_clear();
     let (report, took) = (report?, started.elapsed());
+    if report.n_cut > 0 {
+        progress::say(&format!(
+            "owl2: {} answers were cut at {} tokens, or by the context; --max-tokens gives more\n",
+            report.n_cut, max_tokens
+        ));
+    }
     match args.json {
-        true => print_json(&as_json(&report, &questions, took)),
+        true => print_json(&as_json(&report, &questions, took)).map(drop),
         false => print(&as_text(&report, questions.len(), took)).map(drop),
     }
 }
@@ -153,6 +159,7 @@ fn as_json(report: &Report, questions: &[Question], took: Duration) -> Value {
         "logits8": { "n": report.logits.n, "max_error": report.logits.error },
         "reference_ids": counts(&report.reference_ids),
         "divergence": { "n": report.divergence.n, "mean_nats": report.divergence.mean() },
+        "cut": report.n_cut,
         "differing_prompts": report.differing_prompts,
         "differing": differing,
     })

@@ -65,8 +65,16 @@ struct Info {
     file_bytes: u64,
     context: usize,
     session_bytes: u64,
+    picture_bytes: u64,
     isa: Isa,
     expected: Option<Expected>,
+}
+
+impl Info {
+    /// Bytes of the file, of the context, and of a picture that is being encoded.
+    fn memory_bytes(&self) -> u64 {
+        self.file_bytes + self.session_bytes + self.picture_bytes
+    }
 }
 
 /// The times that a board would take.
@@ -132,7 +140,7 @@ pub(super) fn run(args: &InfoArgs) -> Result<()> {
     let model = ModelFile::new(args.model.as_deref())?;
     let info = gather(args, model).map_err(|e| model.blame(e))?;
     if args.json {
-        return print_json(&as_json(&info));
+        return print_json(&as_json(&info)).map(drop);
     }
     print(&as_text(&info)).map(drop)
 }
@@ -161,6 +169,7 @@ fn gather(args: &InfoArgs, model: ModelFile) -> Result<Info> {
         file_bytes: gguf.file_bytes() as u64,
         context,
         session_bytes: Session::bytes(&model, context),
+        picture_bytes: model.picture_bytes(),
         isa,
         expected: args
             .board
@@ -207,10 +216,15 @@ fn as_text(info: &Info) -> String {
         }
     }
     text += &line("all", &total);
+    let picture = match info.picture_bytes {
+        0 => String::new(),
+        n => format!(", and {} while a picture is encoded", human_bytes(n)),
+    };
     text + &format!(
-        "\nfile         {}\nmemory       {} with a context of {}: the file, and {} besides\ninstructions {}\n",
+        "\nfile         {}\nmemory       {} with a context of {}: the file, {} for the context{picture}\n\
+         instructions {}\n",
         human_bytes(info.file_bytes),
-        human_bytes(info.file_bytes + info.session_bytes),
+        human_bytes(info.memory_bytes()),
         info.context,
         human_bytes(info.session_bytes),
         info.isa
@@ -319,7 +333,8 @@ fn as_json(info: &Info) -> Value {
         "architecture": info.architecture,
         "file_bytes": info.file_bytes,
         "context": info.context,
-        "memory_bytes": info.file_bytes + info.session_bytes,
+        "memory_bytes": info.memory_bytes(),
+        "picture_bytes": info.picture_bytes,
         "isa": info.isa.name(),
         "board": info.expected.as_ref().map(Expected::as_json),
         "template": info.template.map(|template| template.to_string()),

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use serde_json::{Value, json};
 
 use crate::cli::{interrupt, print, progress};
-use crate::error::Result;
-use crate::request::{Answer, Event};
+use crate::error::{Error, Kind, Result};
+use crate::request::{Answer, Event, StopReason};
 use crate::timing::Stage;
 
 /// Writes the events of a request where they belong.
@@ -80,6 +80,35 @@ impl Output {
     }
 }
 
+/// What to say where the model had more to say, if it had. `context` is what the request had room
+/// for, `length` how a longer answer is asked for.
+///
+/// # Errors
+/// [`Kind::Unfinished`] where the answer is only the beginning of what its constraint asks for.
+pub fn note_of_cut(answer: &Answer, context: usize, length: &str) -> Result<Option<String>> {
+    let mut note = "the answer was cut ".to_owned();
+    note += &match answer.stop {
+        StopReason::Cancelled => return Ok(None),
+        StopReason::MaxTokens => {
+            let plural = if answer.ids.len() == 1 { "" } else { "s" };
+            format!("at {} token{plural}; {length} gives more", answer.ids.len())
+        }
+        StopReason::ContextFull => {
+            format!("where the context of {context} positions ends; --ctx-size gives more")
+        }
+        StopReason::StopText => "by a stop text".to_owned(),
+        StopReason::EndOfText => "by the model".to_owned(),
+    };
+    match (answer.is_fulfilled, answer.stop.is_cut()) {
+        (false, _) => {
+            note += ", and is not what --choices or --json-schema asks for";
+            Err(Error::new(Kind::Unfinished, note))
+        }
+        (true, true) => Ok(Some(note)),
+        (true, false) => Ok(None),
+    }
+}
+
 /// An answer as one JSON object.
 pub fn as_json(answer: &Answer) -> Value {
     let seconds: serde_json::Map<_, _> = Stage::ALL
@@ -92,6 +121,7 @@ pub fn as_json(answer: &Answer) -> Value {
     json!({
         "text": answer.text,
         "stop": answer.stop.name(),
+        "fulfilled": answer.is_fulfilled,
         "tokens": {
             "prompt": answer.n_prompt,
             "image": answer.n_image,

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
+use crate::capacity::human_bytes;
 use crate::cli::args::PerplexityArgs;
 use crate::cli::model_file::ModelFile;
-use crate::cli::{print, print_json};
+use crate::cli::{print, print_json, setup};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::gguf::Gguf;
 use crate::model::Model;
 use crate::ops::Compute;
 use crate::perplexity::{Measurement, Statistics, windows};
-use crate::threads;
 use crate::tokenizer::{Tokenizer, Vocabulary};
 
 const BAR: &str = "{bar:30} {pos} of {len}  {eta} left  {msg}";
@@ -24,6 +25,9 @@ const BAR: &str = "{bar:30} {pos} of {len}  {eta} left  {msg}";
 const DEFAULT_WINDOW: usize = 512;
 /// The share of predictions whose greatest divergence is shown.
 const HIGH_SHARE: f64 = 0.99;
+/// Bytes of a text at most, and of ids.
+const MAX_TEXT_BYTES: u64 = 32 << 20;
+const MAX_IDS_BYTES: u64 = 128 << 20;
 /// Bytes of an id in a file.
 const ID_BYTES: usize = size_of::<u32>();
 
@@ -44,7 +48,7 @@ struct Outcome {
 pub(super) fn run(args: &PerplexityArgs) -> Result<()> {
     let file = ModelFile::new(args.model.as_deref())?;
     let gguf = file.open()?;
-    let n_threads = args.threads.unwrap_or_else(threads::default_count);
+    let n_threads = setup::n_threads(args.threads);
     let model = Model::new(&gguf, Compute::new(n_threads)?).map_err(|e| file.blame(e))?;
     let reference = match args.reference.as_deref() {
         Some(path) => {
@@ -81,7 +85,7 @@ pub(super) fn run(args: &PerplexityArgs) -> Result<()> {
         took: started.elapsed(),
     };
     match args.json {
-        true => print_json(&as_json(&outcome, args, file)),
+        true => print_json(&as_json(&outcome, args, file)).map(drop),
         false => print(&as_text(&outcome, args)).map(drop),
     }
 }
@@ -105,7 +109,11 @@ fn window(args: &PerplexityArgs, model: &Model, reference: Option<&Model>) -> Re
 
 /// Reads ids, which must be ones of the model.
 fn read_ids(path: &Path, model: &Model) -> Result<Ids> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io("cannot read", path, e))?;
+    let bytes = files::read_at_most(files::open_argument(path)?, path, MAX_IDS_BYTES)?;
+    let bytes = bytes.ok_or_else(|| {
+        let message = format!("is longer than {}", human_bytes(MAX_IDS_BYTES));
+        Error::input(message).in_file(path)
+    })?;
     let (ids, rest) = bytes.as_chunks::<ID_BYTES>();
     let problem = if !rest.is_empty() {
         format!(
@@ -133,9 +141,7 @@ fn read_text(path: &Path, file: ModelFile, gguf: &Gguf) -> Result<Ids> {
     let vocabulary = Vocabulary::read(gguf).map_err(|e| file.blame(e))?;
     let first = vocabulary.add_bos.then_some(vocabulary.bos_id);
     let tokenizer = Tokenizer::new(vocabulary).map_err(|e| file.blame(e))?;
-    let bytes = std::fs::read(path).map_err(|e| Error::io("cannot read", path, e))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|e| Error::input(format!("is not UTF-8: {}", e.utf8_error())).in_file(path))?;
+    let text = setup::read_text(files::open_argument(path)?, path, MAX_TEXT_BYTES)?;
     let mut ids = tokenizer.encode(&text);
     if first.is_some() {
         ids.remove(0);

@@ -15,7 +15,7 @@ use crate::cli::each::Pictures;
 use crate::cli::interrupt::{self, Hold};
 use crate::cli::model_file::ModelFile;
 use crate::cli::rows::Rows;
-use crate::cli::{print, progress};
+use crate::cli::{print, progress, setup};
 use crate::error::{Error, Kind, Result};
 use crate::harmless;
 use crate::image::Reading;
@@ -24,7 +24,6 @@ use crate::prompt::{Message, place_images};
 use crate::request::{Assistant, Prompt, Source, WordsRequest};
 use crate::reuse::Memory;
 use crate::score::{Rule, Scorer, Scoring, Subject};
-use crate::threads;
 
 use chosen::Chosen;
 use done::{Columns, Done, Value};
@@ -37,7 +36,7 @@ const N_AHEAD: usize = 2;
 pub(super) fn run(args: &ScoreArgs) -> Result<()> {
     check(args)?;
     let model = ModelFile::new(args.model.as_deref())?;
-    let n_threads = args.threads.unwrap_or_else(threads::default_count);
+    let n_threads = setup::n_threads(args.threads);
     let assistant = model.assistant(Compute::new(n_threads)?)?;
     let mut rater = Rater::new(args, &assistant).map_err(|e| model.blame(e))?;
     let columns = rater.columns();
@@ -181,7 +180,7 @@ fn go_through(
                     }
                     outcome.add(done)?
                 }
-                Err(error) if !is_of_one(error.kind()) => return Err(error),
+                Err(error) if !is_of_one(&error) => return Err(error),
                 Err(error) => {
                     report.n_failed += 1;
                     progress::clear();
@@ -198,8 +197,12 @@ fn go_through(
 }
 
 /// Whether another subject may do better: one may be damaged, or too large for the memory.
-fn is_of_one(kind: Kind) -> bool {
-    matches!(kind, Kind::Input | Kind::Io | Kind::Capacity)
+fn is_of_one(error: &Error) -> bool {
+    match error.kind() {
+        Kind::Input | Kind::Io => true,
+        Kind::Capacity => error.file().is_some(),
+        _ => false,
+    }
 }
 
 /// What the program is busy with.

@@ -1,15 +1,16 @@
 //! From flags to an open model and a request, for questions and chats alike.
 
-use std::fs::File;
 use std::io::{self, IsTerminal, Read};
-use std::path::Path;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
 
-use crate::capacity;
+use crate::capacity::{self, human_bytes};
 use crate::cli::args::AskArgs;
 use crate::cli::model_file::ModelFile;
 use crate::cli::progress;
-use crate::constrain::Constraint;
+use crate::constrain::{Constraint, MAX_SCHEMA_BYTES};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::image::{Limits, Reading};
 use crate::ops::Compute;
 use crate::request::{Assistant, Prompt, Request, Source};
@@ -26,8 +27,7 @@ const MAX_TEXT_BYTES: u64 = 16 << 20;
 /// Opens the model that the flags or the environment name.
 pub fn open(args: &AskArgs) -> Result<Assistant> {
     let model = ModelFile::new(args.question.model.as_deref())?;
-    let n_threads = args.running.threads.unwrap_or_else(threads::default_count);
-    let mut assistant = model.assistant(Compute::new(n_threads)?)?;
+    let mut assistant = model.assistant(Compute::new(n_threads(args.running.threads))?)?;
     if let Some(cache_type) = args.running.cache_type {
         assistant.set_cache_type(cache_type)?;
     }
@@ -44,8 +44,33 @@ pub fn open(args: &AskArgs) -> Result<Assistant> {
     Ok(assistant)
 }
 
-/// A request with everything that flags say, but pictures.
-pub fn request(args: &AskArgs, prompt: Prompt, defaults: &Sampling) -> Result<Request> {
+/// The threads to work with, where `wanted` are asked for; says so where those are too many.
+pub fn n_threads(wanted: Option<NonZeroUsize>) -> NonZeroUsize {
+    let Some(wanted) = wanted else {
+        return threads::default_count();
+    };
+    let count = wanted.min(threads::max_count());
+    if count < wanted {
+        progress::say(&format!(
+            "owl2: --threads: {count} in place of {wanted}, since more than four for each processor \
+             only hold one another up\n"
+        ));
+    }
+    count
+}
+
+/// A request with everything that flags say, but pictures. What its answer must be is known to be
+/// possible then.
+pub fn request(args: &AskArgs, prompt: Prompt, assistant: &Assistant) -> Result<Request> {
+    let defaults = assistant.sampling();
+    let constraint = constraint(args)?;
+    if let Some(constraint) = &constraint {
+        let checked = assistant.check_constraint(constraint);
+        checked.map_err(|e| match &args.sampling.json_schema {
+            Some(path) => e.in_file(path),
+            None => e,
+        })?;
+    }
     Ok(Request {
         aspect: args.question.aspect,
         reading: match (args.question.reference_pixels, args.question.no_exif) {
@@ -66,7 +91,7 @@ pub fn request(args: &AskArgs, prompt: Prompt, defaults: &Sampling) -> Result<Re
         spells_specials: args.output.special,
         context: args.running.ctx_size,
         lookup: args.running.lookup,
-        constraint: constraint(args)?,
+        constraint,
         ..Request::new(prompt)
     })
 }
@@ -80,25 +105,59 @@ fn constraint(args: &AskArgs) -> Result<Option<Constraint>> {
     let Some(path) = &args.sampling.json_schema else {
         return Ok(None);
     };
-    let file = File::open(path).map_err(|e| Error::io("cannot open", path, e));
-    let schema = file.and_then(|file| Constraint::json_schema(&read_text(file, path)?));
-    schema.map(Some).map_err(|e| e.in_flag(FLAG).in_file(path))
+    let limit = MAX_SCHEMA_BYTES as u64;
+    let text = files::open_argument(path).and_then(|file| read_text(file, path, limit));
+    let schema = text.and_then(|text| Constraint::json_schema(&text));
+    schema.map(Some).map_err(|e| match e.subject() {
+        // The keyword that is at fault says more than the flag.
+        Some(_) => e.in_file(path),
+        None => e.in_flag(FLAG).in_file(path),
+    })
 }
 
 /// A picture, in a file or on standard input.
 pub fn source(path: &Path) -> Result<Source> {
     if path != Path::new(STANDARD_INPUT) {
-        return Ok(Source::File(path.to_owned()));
+        return Ok(Source::File(file_path(path)));
     }
     // One byte too many tells the decoder that the file is too large.
     let limit = Limits::default().max_file_bytes as u64 + 1;
-    let bytes = read(io::stdin().lock(), Path::new(STANDARD_INPUT_NAME), limit)?;
+    let mut bytes = Vec::new();
+    let input = io::stdin().lock().take(limit).read_to_end(&mut bytes);
+    input.map_err(|e| Error::io("cannot read", Path::new(STANDARD_INPUT_NAME), e))?;
     Ok(Source::Bytes(bytes))
+}
+
+/// The path that is meant: a `file://` address stands for one, as browsers and file managers copy it.
+pub fn file_path(path: &Path) -> PathBuf {
+    let address = path.to_str().and_then(|path| path.strip_prefix("file://"));
+    match address {
+        Some(address) if !path.exists() => from_address(address),
+        _ => path.to_owned(),
+    }
+}
+
+/// The path in a `file://` address, where `%20` stands for a space. A host may precede it.
+fn from_address(address: &str) -> PathBuf {
+    let address = address.strip_prefix("localhost").unwrap_or(address);
+    let mut bytes = Vec::new();
+    let mut rest = address.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = after
+            .get(..2)
+            .filter(|_| byte == b'%')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(code.unwrap_or(byte));
+        rest = &after[if code.is_some() { 2 } else { 0 }..];
+    }
+    String::from_utf8_lossy(&bytes).into_owned().into()
 }
 
 /// The text on standard input, without the line end after it.
 pub fn standard_text() -> Result<String> {
-    let mut text = read_text(io::stdin().lock(), Path::new(STANDARD_INPUT_NAME))?;
+    let name = Path::new(STANDARD_INPUT_NAME);
+    let mut text = read_text(io::stdin().lock(), name, MAX_TEXT_BYTES)?;
     text.truncate(text.trim_end_matches(['\n', '\r']).len());
     Ok(text)
 }
@@ -108,23 +167,32 @@ pub fn is_interactive() -> bool {
     io::stdin().is_terminal()
 }
 
-fn read_text(input: impl Read, name: &Path) -> Result<String> {
-    let bytes = read(input, name, MAX_TEXT_BYTES + 1)?;
-    if bytes.len() as u64 > MAX_TEXT_BYTES {
-        return Err(Error::input(format!("is longer than {MAX_TEXT_BYTES} bytes")).in_file(name));
+/// A text of at most `most` bytes, without a byte order mark.
+pub fn read_text(input: impl Read, name: &Path, most: u64) -> Result<String> {
+    match files::read_at_most(input, name, most)? {
+        Some(bytes) => files::text(bytes, name),
+        None => {
+            let message = format!("is longer than {}", human_bytes(most));
+            Err(Error::input(message).in_file(name))
+        }
     }
-    String::from_utf8(bytes).map_err(|e| {
-        Error::input("holds no UTF-8 text")
-            .in_file(name)
-            .caused_by(e)
-    })
 }
 
-fn read(input: impl Read, name: &Path, limit: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    input
-        .take(limit)
-        .read_to_end(&mut bytes)
-        .map_err(|e| Error::io("cannot read", name, e))?;
-    Ok(bytes)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_files_are_paths() {
+        for (given, meant) in [
+            ("file:///a%20b.png", "/a b.png"),
+            ("file://localhost/a.png", "/a.png"),
+            ("file:///a%2", "/a%2"),
+            ("file:///%zz%", "/%zz%"),
+            ("file:a.png", "file:a.png"),
+            ("a.png", "a.png"),
+        ] {
+            assert_eq!(file_path(Path::new(given)), Path::new(meant), "{given}");
+        }
+    }
 }

@@ -25,7 +25,7 @@ pub(super) fn run(args: &TokenizeArgs) -> Result<()> {
     let piece = |id: &u32| tokenizer.vocabulary().pieces[*id as usize].text.as_str();
     if args.json {
         let pieces: Vec<_> = ids.iter().map(piece).collect();
-        return print_json(&json!({ "ids": ids, "pieces": pieces }));
+        return print_json(&json!({ "ids": ids, "pieces": pieces })).map(drop);
     }
     let lines = ids.iter().map(|id| format!("{id:>6}  {}\n", piece(id)));
     print(&lines.collect::<String>()).map(drop)

@@ -1,12 +1,17 @@
 //! Files of questions: one JSON object a line.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::files;
+
+/// Bytes of a line at most: a question with the ids of a long prompt has far fewer.
+const MAX_LINE_BYTES: u64 = 1 << 20;
+/// Questions of a file at most.
+const MAX_QUESTIONS: usize = 1_000_000;
 
 /// A question and what is known about its answer. Other keys of its line are ignored.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -33,19 +38,33 @@ pub struct Question {
 /// Reads the first `limit` questions of a file. Empty lines do not count.
 ///
 /// # Errors
-/// [`Kind::Io`](crate::Kind::Io) where the file cannot be read, [`Kind::Input`](crate::Kind::Input)
-/// with the line that is no question, or where there is none at all.
+/// [`Kind::Io`](crate::Kind::Io) where the file cannot be read or is none,
+/// [`Kind::Input`](crate::Kind::Input) with the line that is no question, or where there is none at
+/// all.
 pub fn read(path: &Path, limit: usize) -> Result<Vec<Question>> {
-    let cannot_read = |e| Error::io("cannot read the questions", path, e);
-    let lines = BufReader::new(File::open(path).map_err(cannot_read)?).lines();
+    let mut input = BufReader::new(files::open_argument(path)?);
     let mut questions = Vec::new();
-    for (number, line) in (1..).zip(lines) {
-        if questions.len() == limit {
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        let n_bytes = (&mut input)
+            .take(MAX_LINE_BYTES)
+            .read_until(b'\n', &mut line)
+            .map_err(|e| Error::io("cannot read the questions", path, e))?;
+        if questions.len() == limit || n_bytes == 0 {
             break;
         }
-        let line = line.map_err(cannot_read)?;
-        if !line.trim().is_empty() {
-            questions.push(parse(&line, number).map_err(|e| e.in_file(path))?);
+        let in_line = |what: &str| Error::input(format!("line {number} {what}")).in_file(path);
+        if n_bytes as u64 == MAX_LINE_BYTES {
+            return Err(in_line("is too long to be a question"));
+        }
+        if questions.len() == MAX_QUESTIONS || number > 2 * MAX_QUESTIONS {
+            return Err(in_line("is one too many; give --limit, or several files"));
+        }
+        let text = std::str::from_utf8(&line).map_err(|_| in_line("is not UTF-8"))?;
+        let text = files::without_mark(text).trim();
+        if !text.is_empty() {
+            questions.push(parse(text, number).map_err(|e| e.in_file(path))?);
         }
     }
     if questions.is_empty() {
@@ -88,5 +107,15 @@ mod tests {
         assert!(message.contains("questions.jsonl: line 2"), "{message}");
         assert!(message.contains("question"), "{message}");
         assert!(read_text("\n", 9).is_err());
+    }
+
+    #[test]
+    fn marks_do_not_count_and_lines_have_a_bound() {
+        let questions = read_text("\u{feff}{\"question\": \"a\"}\r\n", 9).unwrap();
+        assert_eq!(questions[0].question, "a");
+        let endless = " ".repeat(MAX_LINE_BYTES as usize + 1);
+        let error = read_text(&endless, 9).unwrap_err().to_string();
+        assert!(error.contains("line 1 is too long"), "{error}");
+        assert!(read_text("\u{1}\n", 9).is_err());
     }
 }

@@ -113,6 +113,8 @@ pub struct Report {
     pub model_answer: Tally,
     /// Greatest distance from a given logit, and how many were given.
     pub logits: WorstLogit,
+    /// Answers that were cut at their greatest length, or by the context.
+    pub n_cut: usize,
     /// Answers that have the ids of the reference's.
     pub reference_ids: Tally,
     /// How far from the reference's the next-token distributions are, along its answers.

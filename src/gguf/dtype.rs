@@ -109,6 +109,60 @@ impl DType {
     }
 }
 
+/// ggml's name of the type with the number `id`, also of those that this library does not read.
+pub fn ggml_name(id: u32) -> String {
+    /// By number; those that ggml has given up are empty.
+    const NAMES: [&str; 43] = [
+        "F32",
+        "F16",
+        "Q4_0",
+        "Q4_1",
+        "",
+        "",
+        "Q5_0",
+        "Q5_1",
+        "Q8_0",
+        "Q8_1",
+        "Q2_K",
+        "Q3_K",
+        "Q4_K",
+        "Q5_K",
+        "Q6_K",
+        "Q8_K",
+        "IQ2_XXS",
+        "IQ2_XS",
+        "IQ3_XXS",
+        "IQ1_S",
+        "IQ4_NL",
+        "IQ3_S",
+        "IQ2_S",
+        "IQ4_XS",
+        "I8",
+        "I16",
+        "I32",
+        "I64",
+        "F64",
+        "IQ1_M",
+        "BF16",
+        "Q4_0_4_4",
+        "Q4_0_4_8",
+        "Q4_0_8_8",
+        "TQ1_0",
+        "TQ2_0",
+        "IQ4_NL_4_4",
+        "IQ4_NL_4_8",
+        "IQ4_NL_8_8",
+        "MXFP4",
+        "NVFP4",
+        "Q1_0",
+        "Q2_0",
+    ];
+    match usize::try_from(id).ok().and_then(|id| NAMES.get(id)) {
+        Some(name) if !name.is_empty() => (*name).to_owned(),
+        _ => format!("of a type unknown to this program (number {id})"),
+    }
+}
+
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -147,6 +201,15 @@ mod tests {
             assert_eq!(dtype.name().to_lowercase().parse::<DType>().unwrap(), dtype);
         }
         assert_eq!(DType::from_ggml(40), None);
+        for dtype in DType::ALL {
+            assert_eq!(ggml_name(dtype.ggml()), dtype.name());
+        }
+        assert_eq!(ggml_name(3), "Q4_1");
+        assert_eq!(ggml_name(13), "Q5_K");
+        assert_eq!(ggml_name(39), "MXFP4");
+        for id in [4, 43, u32::MAX] {
+            assert!(ggml_name(id).contains(&id.to_string()), "{id}");
+        }
         assert!("q5_0".parse::<DType>().is_err());
     }
 

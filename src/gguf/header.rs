@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::gguf::DType;
+use crate::gguf::{DType, lfs};
 
 /// The first four bytes of every GGUF file.
 pub const MAGIC: [u8; 4] = *b"GGUF";
@@ -138,8 +138,20 @@ pub struct Header {
     pub metadata: HashMap<String, RawValue>,
     /// The same in the order of the file.
     pub pairs: Vec<EncodedPair>,
-    /// Tensors in the order of the file.
+    /// Tensors of known types in the order of the file.
     pub tensors: Vec<TensorInfo>,
+    /// The others.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A tensor of a type that this library does not read. What else the file says may be of use all
+/// the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its name.
+    pub name: String,
+    /// ggml's number of its type.
+    pub number: u32,
 }
 
 /// Reads little-endian values from a byte slice and never past its end.
@@ -255,7 +267,7 @@ impl<'a> Cursor<'a> {
 ///
 /// # Errors
 /// [`Kind::Model`](crate::Kind::Model), naming the key or tensor, for anything that is not a
-/// well-formed GGUF file of version 2 or 3 with tensors of known types inside its bounds.
+/// well-formed GGUF file of version 2 or 3 with tensors inside its bounds.
 pub fn decode(bytes: &[u8]) -> Result<Header> {
     let mut cursor = Cursor { bytes, at: 0 };
     let version = version(&mut cursor)?;
@@ -284,9 +296,12 @@ pub fn decode(bytes: &[u8]) -> Result<Header> {
     }
     let alignment = alignment(&metadata)?;
 
-    let mut declared = Vec::new();
+    let (mut declared, mut unreadable) = (Vec::new(), Vec::new());
     for index in 0..n_tensors {
-        declared.push(declared_tensor(&mut cursor, index)?);
+        match declared_tensor(&mut cursor, index)? {
+            Declared::Readable(tensor) => declared.push(tensor),
+            Declared::Unreadable(tensor) => unreadable.push(tensor),
+        }
     }
     let data_start = cursor
         .at
@@ -304,10 +319,12 @@ pub fn decode(bytes: &[u8]) -> Result<Header> {
         metadata,
         pairs,
         tensors,
+        unreadable,
     })
 }
 
 fn version(cursor: &mut Cursor) -> Result<u32> {
+    lfs::check(cursor.bytes)?;
     let magic: [u8; 4] = cursor
         .array()
         .map_err(|_| Error::model("is too short to be a GGUF file"))?;
@@ -368,6 +385,11 @@ fn alignment(metadata: &HashMap<String, RawValue>) -> Result<usize> {
     }
 }
 
+enum Declared {
+    Readable(DeclaredTensor),
+    Unreadable(Unreadable),
+}
+
 /// A tensor whose place in the file is not yet checked.
 struct DeclaredTensor {
     name: String,
@@ -377,7 +399,7 @@ struct DeclaredTensor {
     offset: usize,
 }
 
-fn declared_tensor(cursor: &mut Cursor, index: usize) -> Result<DeclaredTensor> {
+fn declared_tensor(cursor: &mut Cursor, index: usize) -> Result<Declared> {
     let (_, name) = cursor
         .string()
         .map_err(|e| Error::model(format!("tensor number {index}: {e}")))?;
@@ -390,7 +412,7 @@ fn declared_tensor(cursor: &mut Cursor, index: usize) -> Result<DeclaredTensor> 
     declared_body(cursor, name).map_err(|e| e.in_tensor(name))
 }
 
-fn declared_body(cursor: &mut Cursor, name: &str) -> Result<DeclaredTensor> {
+fn declared_body(cursor: &mut Cursor, name: &str) -> Result<Declared> {
     let rank = cursor.u32()? as usize;
     if !(1..=MAX_RANK).contains(&rank) {
         return Err(Error::model(format!(
@@ -402,22 +424,19 @@ fn declared_body(cursor: &mut Cursor, name: &str) -> Result<DeclaredTensor> {
         *dimension = cursor.size()?;
     }
     let number = cursor.u32()?;
-    let dtype = DType::from_ggml(number).ok_or_else(|| {
-        let known: Vec<_> = DType::ALL.iter().map(|dtype| dtype.name()).collect();
-        Error::model(format!(
-            "has ggml type {number}, which is not supported; supported are {}",
-            known.join(", ")
-        ))
-    })?;
     let offset = cursor.size()?;
+    let name = name.to_owned();
+    let Some(dtype) = DType::from_ggml(number) else {
+        return Ok(Declared::Unreadable(Unreadable { name, number }));
+    };
     let n_bytes = tensor_bytes(dtype, &shape)?;
-    Ok(DeclaredTensor {
-        name: name.to_owned(),
+    Ok(Declared::Readable(DeclaredTensor {
+        name,
         dtype,
         shape,
         n_bytes,
         offset,
-    })
+    }))
 }
 
 /// Bytes of a tensor of `shape` (slowest dimension first), with every product checked.

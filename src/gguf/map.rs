@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Bytes at the beginning of a file that are looked at again to see whether it has changed.
 const CHECKED_BYTES: usize = 1 << 16;
@@ -72,18 +73,16 @@ impl Bytes {
     /// [`Kind::Capacity`](crate::Kind::Capacity) where there is no room for it in the address
     /// space.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
+        if path.is_dir() {
+            return Err(Error::model(
+                "is a directory, not a GGUF file; pack a checkpoint with `owl2-convert DIR -o FILE.gguf`",
+            )
+            .in_file(path));
+        }
+        let file = files::open(path)?;
         let metadata = file
             .metadata()
             .map_err(|e| Error::io("cannot read its size", path, e))?;
-        if !metadata.is_file() {
-            let what = if metadata.is_dir() {
-                "is a directory, not a GGUF file; pack a checkpoint with `owl2-convert DIR -o FILE.gguf`"
-            } else {
-                "is no regular file and cannot be mapped"
-            };
-            return Err(Error::model(what).in_file(path));
-        }
         if metadata.len() == 0 {
             return Err(Error::model("is empty").in_file(path));
         }

@@ -20,6 +20,7 @@ pub fn key(architecture: &str, name: &str) -> String {
 #[allow(missing_docs, reason = "the names are llama.cpp's")]
 pub mod general {
     pub const ARCHITECTURE: &str = "general.architecture";
+    pub const TYPE: &str = "general.type";
     pub const NAME: &str = "general.name";
     pub const FILE_TYPE: &str = "general.file_type";
     pub const QUANTIZATION_VERSION: &str = "general.quantization_version";
@@ -113,6 +114,12 @@ pub mod tokenizer {
     pub const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
     /// Ours: transformers' `legacy` flag (spec section 10).
     pub const LEGACY: &str = "tokenizer.ggml.legacy";
+    /// Ours: ids of the tokens that were added to the vocabulary after its training.
+    pub const ADDED_IDS: &str = "owl2.tokenizer.added_ids";
+    /// Ours: those of them before which white space is dropped.
+    pub const LEFT_STRIPPING_IDS: &str = "owl2.tokenizer.left_stripping_ids";
+    /// Ours: those of them after which white space is dropped.
+    pub const RIGHT_STRIPPING_IDS: &str = "owl2.tokenizer.right_stripping_ids";
 }
 
 /// `WEIGHT` of a tensor with the stem `stem`.

@@ -92,6 +92,7 @@ pub fn open(path: &Path, reading: Reading, limits: &Limits) -> Result<Picture> {
 }
 
 /// What the file at `path` is, by its content; `None` where it is no regular file.
+#[cfg(feature = "cli")]
 pub(crate) fn content(path: &Path) -> Result<Option<Content>> {
     let failed = |e| Error::io("cannot read", path, e);
     if !fs::metadata(path).map_err(failed)?.is_file() {
@@ -175,7 +176,10 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
         Format::Jpeg => jpeg::picture(&task),
         Format::Png => png::picture(&task),
         Format::Gif => gif::picture(&task),
-        Format::WebP | Format::Bmp | Format::Tiff | Format::Qoi => others::picture(format, &task),
+        Format::WebP => others::webp(&task),
+        Format::Bmp => others::bmp(&task),
+        Format::Tiff => others::tiff(&task),
+        Format::Qoi => others::qoi(&task),
     })
     .unwrap_or_else(|_| Err(damaged(format, "the decoder gave up on it")))?;
     orientation.apply(picture)

@@ -6,9 +6,9 @@
 //! file has the very pixels that Pillow shows.
 //!
 //! What is damaged is read as libjpeg reads it, and refused where Pillow refuses it; beyond that a
-//! file is refused where it has no end, where a progressive picture is unfinished (libjpeg would
-//! make up smooth blocks), and where [`MAX_LOST`] of the picture is missing. The tests hold
-//! decoders to this that `docs/pictures.md` names.
+//! file is refused where a progressive picture is unfinished (libjpeg would make up smooth blocks),
+//! and where much of the picture is missing ([`MAX_LOST`]). `docs/pictures.md` says why this is no
+//! library's decoder.
 //!
 //! A file of one scan is decoded a row of blocks at a time and needs memory for little but the
 //! result; one of several scans needs all coefficients at once ([`Header::working_bytes`]).
@@ -96,14 +96,17 @@ fn header(bytes: &[u8]) -> Result<Header> {
 }
 
 /// The contents of the segments up to the first scan where EXIF and XMP data are, as far as they
-/// can be read.
+/// can be read, and no more than any writer makes.
 pub(super) fn application_segments(bytes: &[u8]) -> Vec<&[u8]> {
     const APP1: u8 = 0xe1;
+    const MOST: usize = 64;
     let mut found = Vec::new();
     let Ok(mut segments) = Segments::new(bytes) else {
         return found;
     };
-    while let Ok(marker) = segments.next_marker() {
+    while found.len() < MOST
+        && let Ok(marker) = segments.next_marker()
+    {
         match marker {
             Marker::EndOfImage | Marker::Scan => break,
             Marker::Alone => {}

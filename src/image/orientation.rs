@@ -10,8 +10,11 @@ use super::sniff::Format;
 use super::{CHANNELS, Picture, jpeg};
 use crate::error::Result;
 
-/// Longest text of a PNG file to look into once it is decompressed, in bytes.
-const MAX_TEXT: u64 = 1 << 20;
+/// Longest text of a PNG file to look into, decompressed, in bytes.
+const MAX_TEXT: usize = 1 << 20;
+
+/// Most such texts.
+const MAX_TEXTS: usize = 8;
 
 /// The eight ways to lie, by EXIF's numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,6 +141,7 @@ fn of_webp(bytes: &[u8]) -> Notes {
 
 fn of_png(bytes: &[u8]) -> Notes {
     let mut notes = Notes::default();
+    let mut n_texts = 0;
     let mut rest = bytes.get(8..).unwrap_or_default();
     while let Some((head, after)) = rest.split_first_chunk::<8>() {
         let [len, name] = [0, 4].map(|at| [head[at], head[at + 1], head[at + 2], head[at + 3]]);
@@ -145,7 +149,10 @@ fn of_png(bytes: &[u8]) -> Notes {
         let data = after.get(..len).unwrap_or(after);
         if &name == b"eXIf" {
             notes.exif = notes.exif.or(exif_number(data));
-        } else if let Some((keyword, text)) = png_text(&name, data) {
+        } else if n_texts < MAX_TEXTS
+            && let Some((keyword, text)) = png_text(&name, data)
+        {
+            n_texts += 1;
             match keyword {
                 b"Raw profile type exif" | b"Raw profile type APP1" => {
                     let profile = raw_profile(&text);
@@ -153,7 +160,7 @@ fn of_png(bytes: &[u8]) -> Notes {
                     notes.xmp = notes.xmp.or(xmp_number(&profile));
                 }
                 b"Raw profile type xmp" => {
-                    notes.xmp = notes.xmp.or(xmp_number(&raw_profile(&text)));
+                    notes.xmp = notes.xmp.or(xmp_number(raw_profile(&text)));
                 }
                 _ => notes.xmp = notes.xmp.or(xmp_number(&text)),
             }
@@ -171,7 +178,7 @@ fn png_text<'a>(name: &[u8; 4], data: &'a [u8]) -> Option<(&'a [u8], Vec<u8>)> {
         return None;
     }
     let text = match name {
-        b"tEXt" => rest.to_vec(),
+        b"tEXt" => shortened(rest),
         b"zTXt" => inflated(rest.get(1..)?),
         b"iTXt" => {
             // Whether and how it is compressed, then language and translated keyword.
@@ -179,7 +186,7 @@ fn png_text<'a>(name: &[u8; 4], data: &'a [u8]) -> Option<(&'a [u8], Vec<u8>)> {
             let (_, rest) = split_at_zero(rest)?;
             let (_, text) = split_at_zero(rest)?;
             match is_compressed {
-                0 => text.to_vec(),
+                0 => shortened(text),
                 _ => inflated(text),
             }
         }
@@ -193,12 +200,16 @@ fn split_at_zero(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..end], &bytes[end + 1..]))
 }
 
+fn shortened(text: &[u8]) -> Vec<u8> {
+    text[..text.len().min(MAX_TEXT)].to_vec()
+}
+
 /// Decompresses as much as there is, up to [`MAX_TEXT`].
 fn inflated(bytes: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     // What was read before an error is as good as any.
     let _ = ZlibDecoder::new(bytes)
-        .take(MAX_TEXT)
+        .take(MAX_TEXT as u64)
         .read_to_end(&mut text);
     text
 }

@@ -13,27 +13,39 @@ use super::decode::{Task, damaged, zeros};
 use super::orientation::tiff_number;
 use super::samples::{Depth, Layout};
 use super::sniff::Format;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What decoders hold beside pixels.
 const HELD: u64 = 1 << 20;
 
-/// Decodes the picture of a file, the first one if there are several.
-pub(super) fn picture(format: Format, task: &Task<'_>) -> Result<Picture> {
-    let bytes = Cursor::new(task.bytes);
-    match format {
-        Format::WebP => decode(format, task, WebPDecoder::new(bytes)),
-        Format::Bmp => {
-            check_bmp(task.bytes)?;
-            decode(format, task, BmpDecoder::new(bytes))
-        }
-        Format::Qoi => decode(format, task, QoiDecoder::new(bytes)),
-        Format::Tiff => {
-            check_tiff(task.bytes)?;
-            decode(format, task, TiffDecoder::new(bytes))
-        }
-        Format::Jpeg | Format::Png | Format::Gif => Err(Error::input("has another decoder")),
-    }
+/// Decodes a WebP file; of an animation the first frame.
+pub(super) fn webp(task: &Task<'_>) -> Result<Picture> {
+    decode(
+        Format::WebP,
+        task,
+        WebPDecoder::new(Cursor::new(task.bytes)),
+    )
+}
+
+/// Decodes a BMP file.
+pub(super) fn bmp(task: &Task<'_>) -> Result<Picture> {
+    check_bmp(task.bytes)?;
+    decode(Format::Bmp, task, BmpDecoder::new(Cursor::new(task.bytes)))
+}
+
+/// Decodes the first picture of a TIFF file.
+pub(super) fn tiff(task: &Task<'_>) -> Result<Picture> {
+    check_tiff(task.bytes)?;
+    decode(
+        Format::Tiff,
+        task,
+        TiffDecoder::new(Cursor::new(task.bytes)),
+    )
+}
+
+/// Decodes a QOI file.
+pub(super) fn qoi(task: &Task<'_>) -> Result<Picture> {
+    decode(Format::Qoi, task, QoiDecoder::new(Cursor::new(task.bytes)))
 }
 
 fn decode(
@@ -47,13 +59,18 @@ fn decode(
     let (width, height) = (width as usize, height as usize);
     let color = decoder.color_type();
     let samples = decoder.total_bytes();
-    let pixels = width as u64 * height as u64;
+    let per_pixel = |bytes: u64| {
+        bytes
+            .saturating_mul(width as u64)
+            .saturating_mul(height as u64)
+    };
     // What is held at once, by reading the decoders and by `tests/image_memory.rs`.
     let working = match format {
         // The frame as 32-bit pixels, or its planes and those of alpha; an animation's canvas too.
-        Format::WebP => samples + if task.is_animated_webp() { 12 } else { 8 } * pixels,
+        Format::WebP if task.is_animated_webp() => per_pixel(16),
+        Format::WebP => per_pixel(12),
         // The picture once more, and a strip of it, which may be all.
-        Format::Tiff => 3 * samples.max(4 * pixels),
+        Format::Tiff => samples.max(per_pixel(4)).saturating_mul(3),
         _ => samples,
     };
     let working = working.saturating_add(HELD);

@@ -1,7 +1,6 @@
 //! What a file is, told by its content.
 
 use std::fmt;
-use std::path::Path;
 
 /// A picture format that can be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,8 +76,8 @@ const BEGINNINGS: &[(&[u8], Content)] = &[
     (b"FUJIFILMCCD-RAW", foreign("a Fujifilm camera file", RAW)),
     (b"II*\0", Content::Picture(Format::Tiff)),
     (b"MM\0*", Content::Picture(Format::Tiff)),
-    (b"II+\0", Content::Picture(Format::Tiff)),
-    (b"MM\0+", Content::Picture(Format::Tiff)),
+    (b"II+\0", foreign("BigTIFF", "magick 'IN[0]' OUT.png")),
+    (b"MM\0+", foreign("BigTIFF", "magick 'IN[0]' OUT.png")),
     (b"\xff\x0a", foreign("JPEG XL", "djxl IN OUT.png")),
     (
         b"\0\0\0\x0cJXL \r\n\x87\n",
@@ -140,22 +139,6 @@ const fn other(name: &'static str, command: &'static str) -> Content {
         name,
         command,
         is_picture: false,
-    })
-}
-
-/// How the names of pictures end, those that can be decoded.
-const EXTENSIONS: [&str; 14] = [
-    "jpg", "jpeg", "jpe", "jfif", "jif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff",
-    "qoi",
-];
-
-/// Whether a file is named like a picture that can be decoded.
-pub(crate) fn is_named_like_a_picture(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    extension.is_some_and(|name| {
-        EXTENSIONS
-            .iter()
-            .any(|known| name.eq_ignore_ascii_case(known))
     })
 }
 

@@ -93,6 +93,21 @@ impl Abstractor {
         }
     }
 
+    /// Bytes that [`Abstractor::forward`] allocates, and those of the picture that it gathers.
+    pub fn bytes(visual: &VisualConfig, decoder_width: usize) -> u64 {
+        let config = &visual.abstractor;
+        let (n_queries, n_tokens) = (config.n_queries as u64, visual.vit.n_tokens() as u64);
+        let n_keys = config.n_queries + visual.vit.n_tokens();
+        let (width, hidden) = (visual.vit.hidden_size, config.intermediate_size);
+        // inputs, placed, keys and values; x, queries and attended, gate and up; the result.
+        let floats = n_keys as u64 * 4 * width as u64
+            + n_queries * (3 * width + 2 * hidden) as u64
+            + (n_queries + 1) * decoder_width as u64
+            + n_tokens * width as u64
+            + InputBuffer::len_for(n_keys, width.max(hidden)) as u64;
+        floats * size_of::<f32>() as u64
+    }
+
     /// Gathers `picture: [n_tokens, width]` into `[n_queries + 1, decoder width]`, the last row
     /// being the end-of-image vector.
     pub fn forward<O: Observer>(

@@ -6,9 +6,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
 use crate::gguf::names::{self, decoder as key, tensor};
 use crate::gguf::write::Metadata;
+use crate::gguf::{Gguf, kind};
 use crate::model::visual_config::VisualConfig;
 use crate::quant::Rotation;
 
@@ -147,6 +147,7 @@ impl Config {
     /// [`Kind::Model`](crate::Kind::Model), naming the key, where one is missing, out of range or
     /// at odds with another, or the file holds another architecture.
     pub fn read(gguf: &Gguf) -> Result<Self> {
+        kind::check_is_model(gguf)?;
         let architecture: &str = gguf.get(names::general::ARCHITECTURE)?;
         let visual = match architecture {
             names::ARCHITECTURE => Some(VisualConfig::read(gguf)?),
@@ -156,7 +157,8 @@ impl Config {
             }
             _ => {
                 return Err(Error::model(format!(
-                    "is '{architecture}'; this program runs '{}' and plain '{}' files",
+                    "is '{architecture}', another kind of model; this program runs '{}' and plain '{}' \
+                     files",
                     names::ARCHITECTURE,
                     names::LLAMA_ARCHITECTURE
                 ))

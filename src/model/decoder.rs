@@ -308,7 +308,8 @@ impl Block {
             n_keys: first + n,
             causal_start: Some(first + wanted),
             role,
-            in_integers: self.attention_out.weight.is_quantized(),
+            // Files that are not rotated are computed as precisely as their format allows.
+            in_integers: self.query.weight.is_rotated(),
         };
         attention.forward(compute, attended);
         let input = scratch

@@ -9,7 +9,13 @@ use crate::gguf::names::{self, visual as key};
 use crate::gguf::write::Metadata;
 use crate::image::{Aspect, Preprocess};
 pub use crate::kernels::float::Activation;
-use crate::model::config::{check_dimension, check_divides, check_epsilon, check_layers};
+use crate::model::config::{
+    check_dimension, check_divides, check_epsilon, check_layers, check_range,
+};
+
+/// Pixels along an edge that no vision tower of this family comes near; a small file could ask for
+/// pictures that no memory holds.
+const MAX_IMAGE_SIZE: usize = 4096;
 
 /// Epsilon of the abstractor's `norm1`, `normk` and `norm2`: plain LayerNorms of the reference,
 /// which keep PyTorch's default whatever the config says.
@@ -200,7 +206,7 @@ impl VisualConfig {
 
     pub(super) fn check(&self) -> Result<()> {
         let vit = &self.vit;
-        check_dimension(key::IMAGE_SIZE, vit.image_size)?;
+        check_range(key::IMAGE_SIZE, vit.image_size, MAX_IMAGE_SIZE)?;
         check_dimension(key::PATCH_SIZE, vit.patch_size)?;
         check_dimension(key::EMBEDDING_LENGTH, vit.hidden_size)?;
         check_dimension(key::FEED_FORWARD_LENGTH, vit.intermediate_size)?;
@@ -244,7 +250,7 @@ impl VisualConfig {
         }
 
         let preprocess = &self.preprocess;
-        check_dimension(key::SHORTEST_EDGE, preprocess.shortest_edge)?;
+        check_range(key::SHORTEST_EDGE, preprocess.shortest_edge, MAX_IMAGE_SIZE)?;
         for (name, edge) in [
             (key::CROP_HEIGHT, preprocess.crop_height),
             (key::CROP_WIDTH, preprocess.crop_width),

@@ -87,6 +87,21 @@ impl Vit {
         }
     }
 
+    /// Bytes that [`Vit::forward`] allocates.
+    pub fn bytes(config: &VitConfig) -> u64 {
+        let (n, width, hidden) = (
+            config.n_tokens(),
+            config.hidden_size,
+            config.intermediate_size,
+        );
+        // x, normed and attended; qkv and hidden; the columns of all patches.
+        let row = 3 * width + padded_stride(3 * width) + padded_stride(hidden);
+        let columns = config.n_patches() as u64 * config.patch_len() as u64;
+        let inputs = InputBuffer::len_for(n, width.max(hidden))
+            + InputBuffer::len_for(config.n_patches(), config.patch_len());
+        (n as u64 * row as u64 + columns + inputs as u64) * size_of::<f32>() as u64
+    }
+
     /// Encodes `pixels: [3, image_size, image_size]` to `[n_tokens, width]`.
     pub fn forward<O: Observer>(
         &self,

@@ -33,6 +33,7 @@ impl<'a> Binder<'a> {
     /// Checks that `gguf` holds every tensor of `config`, with its shape and an allowed type.
     /// Tensors beyond those are allowed, as some LLaMA files have them, and ignored.
     pub fn new(gguf: &'a Gguf, config: &Config) -> Result<Self> {
+        gguf.check_types()?;
         check_block_counts(gguf, config)?;
         let rotation = Rotation::read(gguf)?.map(Arc::new);
         let specs = layout::tensors(config);
@@ -118,6 +119,11 @@ impl<'a> Binder<'a> {
 /// the list of wanted tensors outgrow the file.
 fn check_block_counts(gguf: &Gguf, config: &Config) -> Result<()> {
     let n_tensors = gguf.tensors().len();
+    if n_tensors == 0 {
+        return Err(Error::model(
+            "holds no tensors: it is a vocabulary or a description, not a model",
+        ));
+    }
     let mut counts = vec![(names::decoder::BLOCK_COUNT, config.decoder.n_layers)];
     if let Some(visual) = &config.visual {
         counts.push((names::visual::BLOCK_COUNT, visual.vit.n_layers));

@@ -68,6 +68,11 @@ impl Matrix {
         !is_float(self.dtype)
     }
 
+    /// Whether the weights are quantized and their columns rotated.
+    pub fn is_rotated(&self) -> bool {
+        self.is_quantized() && self.rotation.is_some()
+    }
+
     /// Number of rows: outputs of a projection, or entries of an embedding.
     pub fn n_rows(&self) -> usize {
         self.n_rows

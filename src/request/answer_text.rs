@@ -41,6 +41,10 @@ impl<'a> AnswerText<'a> {
 
     /// Takes the next id; whether a stop text is complete now.
     pub fn push(&mut self, id: u32) -> bool {
+        if self.is_stop_token(id) {
+            self.finish();
+            return true;
+        }
         if self.spells_specials && self.tokenizer.is_special(id) {
             if self.finish() {
                 return true;
@@ -58,6 +62,13 @@ impl<'a> AnswerText<'a> {
         }
         self.text.truncate(len);
         false
+    }
+
+    /// Whether a control token is one of the stop texts: it ends the answer though it has no text.
+    fn is_stop_token(&self, id: u32) -> bool {
+        let piece = self.tokenizer.vocabulary().pieces.get(id as usize);
+        self.tokenizer.is_special(id)
+            && piece.is_some_and(|piece| self.stops.contains(&piece.text.as_str()))
     }
 
     /// Adds what was held back, at the end of an answer that no stop text ended; whether one does
@@ -128,6 +139,7 @@ impl<'a> AnswerText<'a> {
 mod tests {
     use super::*;
     use crate::tokenizer::tests::{piece, vocabulary};
+    use crate::tokenizer::vocabulary::{Piece, PieceType};
 
     /// `▁` 259, `▁a` 260, `#` 261, `##` 262, `b` 263.
     fn tokenizer() -> Tokenizer {
@@ -180,6 +192,25 @@ mod tests {
         text.finish();
         text.end(2);
         assert_eq!(text.take_rest(), "a<s>a</s>");
+    }
+
+    #[test]
+    fn a_control_token_can_be_a_stop_text() {
+        let mut pieces = ["▁", "▁a"].map(|text| piece(text, 0.0)).to_vec();
+        pieces.push(Piece {
+            piece_type: PieceType::Control,
+            ..piece("<|end|>", 0.0)
+        });
+        let tokenizer = Tokenizer::new(vocabulary(pieces)).expect("vocabulary");
+        for spells in [false, true] {
+            let text = AnswerText::new(&tokenizer, ["<|end|>"]);
+            let mut text = text.spelling_specials(spells);
+            assert!(!text.push(260));
+            assert!(text.push(261));
+            assert_eq!(text.take_rest(), "a");
+        }
+        let mut text = AnswerText::new(&tokenizer, ["x"]);
+        assert!(!text.push(260) && !text.push(261));
     }
 
     #[test]

@@ -10,12 +10,13 @@ use super::run::{Plan, Run};
 use super::{Answer, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason};
 use crate::capacity;
 #[cfg(feature = "constrain")]
-use crate::constrain::{Grammars, Guide};
+use crate::constrain::{Constraint, Grammars, Guide};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Identity};
 use crate::image::{Aspect, Picture, Reading};
 use crate::kernels::ARITHMETIC;
 use crate::model::Model;
+use crate::model::config::Config;
 use crate::model::kv_cache::CacheType;
 use crate::model::visual_config::VisualConfig;
 use crate::ops::Compute;
@@ -75,10 +76,13 @@ impl Assistant {
     /// # Errors
     /// [`Kind::Model`](crate::Kind::Model) with the key or tensor where it is no usable model.
     pub fn new(gguf: &Gguf, compute: Compute) -> Result<Self> {
+        // What no other file of the same model would have comes before how this one is stored.
+        Config::read(gguf)?;
         let template = Template::read(gguf)?;
+        let tokenizer = Tokenizer::new(Vocabulary::read(gguf)?)?;
         Ok(Assistant {
             model: Model::new(gguf, compute)?,
-            tokenizer: Tokenizer::new(Vocabulary::read(gguf)?)?,
+            tokenizer,
             template,
             sampling: Sampling::read(gguf)?,
             score_rule: Rule::read(gguf)?,
@@ -156,7 +160,11 @@ impl Assistant {
         self.model.compute().threads.enter(|| {
             self.identity.check_unchanged()?;
             let plan = self.plan(request)?;
-            memory.reserve(&self.model, plan.n_prompt + plan.max_tokens)?;
+            let beside = match request.pictures.is_empty() {
+                true => 0,
+                false => self.model.picture_bytes(),
+            };
+            memory.reserve_beside(&self.model, plan.n_prompt + plan.max_tokens, beside)?;
             Run::new(self, memory, request, &plan, listener)?.answer()
         })
     }
@@ -228,14 +236,27 @@ impl Assistant {
         let Some(constraint) = &request.constraint else {
             return Ok(None);
         };
-        let grammars = match self.grammars.get() {
-            Some(grammars) => grammars,
+        self.grammars()?.guide(constraint).map(Some)
+    }
+
+    #[cfg(feature = "constrain")]
+    fn grammars(&self) -> Result<&Grammars> {
+        match self.grammars.get() {
+            Some(grammars) => Ok(grammars),
             None => {
                 let grammars = Grammars::new(&self.tokenizer)?;
-                self.grammars.get_or_init(|| grammars)
+                Ok(self.grammars.get_or_init(|| grammars))
             }
-        };
-        grammars.guide(constraint).map(Some)
+        }
+    }
+
+    /// Compiles a constraint, which the next request that has it need not do again.
+    ///
+    /// # Errors
+    /// As [`Assistant::answer`] fails for such a request.
+    #[cfg(feature = "constrain")]
+    pub fn check_constraint(&self, constraint: &Constraint) -> Result<()> {
+        self.grammars()?.guide(constraint).map(drop)
     }
 
     /// The pictures encoded so far.
@@ -246,6 +267,7 @@ impl Assistant {
 
     /// Checks all that can be checked before work starts.
     fn plan<'a>(&self, request: &'a Request) -> Result<Plan<'a>> {
+        self.check_length(request)?;
         let (segments, template) = self.segments(&request.prompt);
         let n_slots = self.picture_slots(&segments, request.pictures.len())?;
         let n_picture_rows = self.picture_rows();
@@ -262,6 +284,28 @@ impl Assistant {
             at_max_tokens,
             stops: stops.chain(template.map(Template::stop)).collect(),
         })
+    }
+
+    /// Fails for a prompt that cannot fit the context, however it is tokenized, which takes time and
+    /// many times its memory.
+    fn check_length(&self, request: &Request) -> Result<()> {
+        let n_bytes = match &request.prompt {
+            Prompt::Raw(text) => text.len(),
+            Prompt::Turns { messages, .. } => messages.iter().map(|m| m.text.len()).sum(),
+        };
+        let context = self.context(request.context)?;
+        match self.is_beyond(n_bytes, context) {
+            false => Ok(()),
+            true => Err(Error::capacity(format!(
+                "the prompt has {n_bytes} bytes, which is far more than the {context} positions of \
+                 the context can hold; shorten it, or set --ctx-size higher"
+            ))),
+        }
+    }
+
+    /// Whether texts of `n_bytes` take more than `room` positions in any case.
+    pub(crate) fn is_beyond(&self, n_bytes: usize, room: usize) -> bool {
+        self.tokenizer.fewest_ids(n_bytes) > room
     }
 
     /// The tokenized prompt, and the template it was put together with.
@@ -298,7 +342,7 @@ impl Assistant {
     }
 
     /// Positions that a picture takes.
-    pub(super) fn picture_rows(&self) -> usize {
+    pub(crate) fn picture_rows(&self) -> usize {
         let visual = self.model.config().visual.as_ref();
         visual.map_or(0, |visual| visual.abstractor.n_positions())
     }

@@ -56,4 +56,21 @@ impl Chooser {
         }
         Ok(Choice::Token(id))
     }
+
+    /// Whether the answer has a constraint.
+    pub fn is_constrained(&self) -> bool {
+        #[cfg(feature = "constrain")]
+        return self.guide.is_some();
+        #[cfg(not(feature = "constrain"))]
+        false
+    }
+
+    /// Whether the tokens chosen so far are all that the constraint asks for, if there is one.
+    pub fn is_fulfilled(&mut self) -> bool {
+        #[cfg(feature = "constrain")]
+        if let Some(guide) = &mut self.guide {
+            return guide.is_fulfilled();
+        }
+        true
+    }
 }

@@ -107,6 +107,7 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
         let stop = self.generate()?;
         self.forget_drafts();
         let (n_drafted, n_accepted) = self.lookup.counts();
+        let is_fulfilled = self.is_fulfilled(stop);
         self.timings.add(Stage::Decode, start.elapsed());
         Ok(Answer {
             text: self.text.into_text(),
@@ -116,6 +117,7 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
             n_reused,
             n_drafted,
             n_accepted,
+            is_fulfilled,
             stop,
             timings: self.timings,
         })
@@ -293,6 +295,16 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
         let mut ids = [id; 1 + lookup::MAX_TOKENS];
         ids[1..=draft.len()].copy_from_slice(draft);
         self.memory.look_ahead(&ids[..=draft.len()])
+    }
+
+    /// Whether the text is what the constraint asks for, if there is one.
+    fn is_fulfilled(&mut self, stop: StopReason) -> bool {
+        match stop {
+            StopReason::EndOfText => true,
+            // The stop text was part of what was asked for, and is not in the answer.
+            StopReason::StopText => !self.chooser.is_constrained(),
+            _ => self.chooser.is_fulfilled(),
+        }
     }
 
     /// Forgets positions that were computed and not chosen.

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Nothing of a file is believed before its length and checksum are right, and nothing of a file
-//! of another model, program version or instruction set is used.
+//! of another model, program version or instruction set is used. The checksum tells of accidents: who
+//! may write to the file can make one that changes answers, so it must be trusted as the program is.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -21,6 +22,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Held, Memory, PictureKey, Position, no_session};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::Model;
 use crate::ops::Role;
 use crate::session::Session;
@@ -95,10 +97,8 @@ impl<'m> Memory<'m> {
         path: &Path,
         fingerprint: &[u8; 32],
     ) -> Result<Restored> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Restored::Absent),
-            Err(e) => return Err(Error::io("cannot open", path, e)),
+        let Some(file) = files::open_if_there(path)? else {
+            return Ok(Restored::Absent);
         };
         self.room = room;
         self.reserve(model, room)?;

@@ -1,7 +1,7 @@
 //! Token ids to text, all at once or as they come.
 
 use super::{SPACE, Tokenizer};
-use crate::tokenizer::vocabulary::PieceType;
+use crate::tokenizer::vocabulary::{Piece, PieceType, filler};
 
 /// Decodes one run of ids: drops the space prefix, and gathers bytes to characters.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,7 @@ impl RunDecoder {
             return;
         }
         self.finish(out);
-        if piece.piece_type == PieceType::Control {
+        if is_filler(piece, id) {
             return;
         }
         let mut text = piece.text.as_str();
@@ -70,6 +70,11 @@ impl RunDecoder {
     fn is_mid_character(&self) -> bool {
         self.n_partial > 0
     }
+}
+
+/// Whether a piece only fills a row of the embedding that has no token, as converters call it.
+fn is_filler(piece: &Piece, id: u32) -> bool {
+    piece.piece_type == PieceType::Unused && piece.text == filler(id)
 }
 
 /// Decodes the ids of an answer as they come, in portions fit to be shown.

@@ -2,10 +2,12 @@
 //!
 //! Reading and writing stand side by side so that the converter and the runtime cannot drift.
 
+use std::collections::HashSet;
+
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
 use crate::gguf::names::tokenizer as key;
 use crate::gguf::write::Metadata;
+use crate::gguf::{Gguf, kind};
 
 /// What a piece is (SentencePiece's `ModelProto.SentencePiece.Type`, which GGUF shares).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,24 @@ impl Piece {
     }
 }
 
+/// The text of the piece that stands for a row of the embedding without a token.
+pub fn filler(id: u32) -> String {
+    format!("[PAD{id}]")
+}
+
+/// A token that was added to a vocabulary after that had been trained, as fine-tunes do. Its text is
+/// found before anything is merged: everywhere, if its piece is user-defined, and in trusted text
+/// alone, if it is a control token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddedToken {
+    /// Its id.
+    pub id: u32,
+    /// Whether white space before it is dropped (transformers' `lstrip`).
+    pub strips_left: bool,
+    /// Whether white space after it is dropped (`rstrip`).
+    pub strips_right: bool,
+}
+
 /// A vocabulary: a piece per id, the special ids, and the flags of `tokenizer_config.json`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Vocabulary {
@@ -78,6 +98,8 @@ pub struct Vocabulary {
     /// transformers' `legacy` flag (spec section 10): whether each stretch of text between
     /// special tokens gets a space prefix of its own, or only the first.
     pub legacy: bool,
+    /// The tokens that were added, by id.
+    pub added: Vec<AddedToken>,
 }
 
 impl Vocabulary {
@@ -86,10 +108,15 @@ impl Vocabulary {
     /// # Errors
     /// [`Kind::Model`](crate::Kind::Model), naming the key, where one is missing or inconsistent.
     pub fn read(gguf: &Gguf) -> Result<Self> {
+        if !gguf.has(key::MODEL) {
+            // The first part of a split model has the vocabulary, the others have not.
+            kind::check_is_model(gguf)?;
+        }
         let model: &str = gguf.get(key::MODEL)?;
         if model != key::MODEL_LLAMA {
             return Err(Error::model(format!(
-                "is '{model}'; only '{}' (SentencePiece BPE) is supported",
+                "is '{model}'; only '{}' (SentencePiece BPE) is supported, so no other file of this \
+                 model will do",
                 key::MODEL_LLAMA
             ))
             .in_key(key::MODEL));
@@ -130,6 +157,7 @@ impl Vocabulary {
             add_bos: gguf.find(key::ADD_BOS)?.unwrap_or(true),
             add_space_prefix: gguf.find(key::ADD_SPACE_PREFIX)?.unwrap_or(true),
             legacy: gguf.find(key::LEGACY)?.unwrap_or(true),
+            added: read_added(gguf)?,
         };
         vocabulary.check()?;
         Ok(vocabulary)
@@ -153,9 +181,28 @@ impl Vocabulary {
         metadata.set(key::ADD_BOS, self.add_bos);
         metadata.set(key::ADD_SPACE_PREFIX, self.add_space_prefix);
         metadata.set(key::LEGACY, self.legacy);
+        let ids = |which: fn(&AddedToken) -> bool| -> Vec<i32> {
+            let chosen = self.added.iter().filter(|token| which(token));
+            chosen.map(|token| token.id as i32).collect()
+        };
+        for (name, ids) in [
+            (key::ADDED_IDS, ids(|_| true)),
+            (key::LEFT_STRIPPING_IDS, ids(|token| token.strips_left)),
+            (key::RIGHT_STRIPPING_IDS, ids(|token| token.strips_right)),
+        ] {
+            if !ids.is_empty() {
+                metadata.set(name, ids);
+            }
+        }
     }
 
-    /// Checks that the special ids exist and every score is a number.
+    /// The token `id`, if it was added.
+    pub(super) fn added_token(&self, id: u32) -> Option<&AddedToken> {
+        let index = self.added.binary_search_by_key(&id, |token| token.id);
+        index.ok().map(|index| &self.added[index])
+    }
+
+    /// Checks that the special ids and the added ones exist and every score is a number.
     ///
     /// # Errors
     /// [`Kind::Model`](crate::Kind::Model), naming the key.
@@ -176,6 +223,15 @@ impl Vocabulary {
                 .in_key(name));
             }
         }
+        let is_ordered = self.added.is_sorted_by(|a, b| a.id < b.id);
+        let last = self.added.last().map_or(0, |token| token.id as usize);
+        if !is_ordered || last >= self.pieces.len() {
+            return Err(Error::model(format!(
+                "has to list ids below {} in ascending order",
+                self.pieces.len()
+            ))
+            .in_key(key::ADDED_IDS));
+        }
         match self.pieces.iter().position(|p| !p.score.is_finite()) {
             Some(id) => Err(Error::model(format!(
                 "the score of token {id} is {}, wanted a finite number",
@@ -185,6 +241,33 @@ impl Vocabulary {
             None => Ok(()),
         }
     }
+}
+
+/// The added tokens of an open file.
+fn read_added(gguf: &Gguf) -> Result<Vec<AddedToken>> {
+    let ids = |name: &str| -> Result<HashSet<u32>> {
+        let ids: Vec<i32> = gguf.find(name)?.unwrap_or_default();
+        ids.into_iter()
+            .map(|id| {
+                u32::try_from(id)
+                    .map_err(|_| Error::model(format!("{id} is no token id")).in_key(name))
+            })
+            .collect()
+    };
+    let (left, right) = (
+        ids(key::LEFT_STRIPPING_IDS)?,
+        ids(key::RIGHT_STRIPPING_IDS)?,
+    );
+    let mut added: Vec<_> = ids(key::ADDED_IDS)?
+        .into_iter()
+        .map(|id| AddedToken {
+            id,
+            strips_left: left.contains(&id),
+            strips_right: right.contains(&id),
+        })
+        .collect();
+    added.sort_unstable_by_key(|token| token.id);
+    Ok(added)
 }
 
 #[cfg(test)]
@@ -206,6 +289,18 @@ mod tests {
         let written = Vocabulary {
             pad_id: Some(0),
             legacy: false,
+            added: vec![
+                AddedToken {
+                    id: 3,
+                    strips_left: true,
+                    ..AddedToken::default()
+                },
+                AddedToken {
+                    id: 259,
+                    strips_right: true,
+                    ..AddedToken::default()
+                },
+            ],
             ..vocabulary(vec![piece("▁a", -1.5)])
         };
         let mut metadata = Metadata::default();
@@ -231,6 +326,13 @@ mod tests {
         refused(|m| m.set(key::SCORES, "none"), key::SCORES);
         refused(|m| m.set(key::TOKEN_TYPE, vec![7i32; 259]), key::TOKEN_TYPE);
         refused(|m| m.set(key::BOS_ID, 259u32), key::BOS_ID);
+        for ids in [vec![259i32], vec![-1]] {
+            let mut metadata = Metadata::default();
+            written.write(&mut metadata);
+            metadata.set(key::ADDED_IDS, ids);
+            let error = Vocabulary::read(&reopened(&metadata)).expect_err("ids");
+            assert!(error.to_string().contains(key::ADDED_IDS), "{error}");
+        }
     }
 
     #[test]

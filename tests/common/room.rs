@@ -43,12 +43,18 @@ impl Room {
         self.command(args).output().unwrap()
     }
 
-    /// What a run that must succeed prints; it must say nothing on standard error.
+    /// What a run that must succeed prints; it must say nothing on standard error but that an answer
+    /// was cut, since models with random weights hardly end theirs.
     #[track_caller]
     pub fn stdout(&self, args: &[&str]) -> String {
         let output = self.run(args);
         assert!(output.status.success(), "{args:?}: {}", stderr(&output));
-        assert_eq!(stderr(&output), "", "{args:?}");
+        let said = stderr(&output);
+        let mut said = said.lines();
+        assert!(
+            said.all(|line| line.contains("the answer was cut")),
+            "{args:?}: {said:?}"
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -84,5 +90,5 @@ pub fn stderr(output: &Output) -> String {
 
 /// A text for `--choices`, to make an answer that does not end while a test looks at it.
 pub fn long_text() -> String {
-    "the ".repeat(20_000)
+    "the ".repeat(16_000)
 }

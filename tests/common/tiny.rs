@@ -146,6 +146,7 @@ pub fn vocabulary(n: usize) -> Vocabulary {
         add_bos: true,
         add_space_prefix: true,
         legacy: true,
+        added: Vec::new(),
     }
 }
 

@@ -12,14 +12,16 @@ use std::sync::OnceLock;
 
 use owl2::chat::Conversation;
 use owl2::constrain::Constraint;
+use owl2::eval;
 use owl2::gguf::{Bytes, Gguf};
 use owl2::image::{Aspect, Limits, Reading, decode};
 use owl2::kernels::Isa;
 use owl2::request::{Assistant, Prompt, Request};
 use owl2::reuse::Memory;
-use owl2::tokenizer::Tokenizer;
+use owl2::tokenizer::vocabulary::{AddedToken, Piece, PieceType};
+use owl2::tokenizer::{Tokenizer, Vocabulary};
 use owl2_convert::checkpoint::{Checkpoint, TensorSource};
-use owl2_convert::mapping;
+use owl2_convert::mapping::{self, Extra};
 use owl2_convert::recipe::Recipe;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -35,15 +37,17 @@ pub struct Target {
 }
 
 /// Every kind of input.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 12] = [
     Target::new("chat_file", chat_file, seeds::chat_file),
     Target::new("gguf", gguf, seeds::gguf),
     Target::new("json", json, seeds::json),
     Target::new("picture", picture, seeds::picture),
+    Target::new("questions", questions, seeds::questions),
     Target::new("safetensors", safetensors, seeds::safetensors),
     Target::new("schema", schema, seeds::schema),
     Target::new("state_file", state_file, seeds::state_file),
     Target::new("text", text, seeds::text),
+    Target::new("tokenizer_json", tokenizer_json, seeds::tokenizer_json),
     Target::new("tokenizer_model", tokenizer_model, seeds::tokenizer_model),
     Target::new("torch", torch, seeds::torch),
 ];
@@ -55,12 +59,13 @@ impl Target {
 }
 
 /// The descriptions of a checkpoint, in the order of the numbers that [`json`] tells them by.
-const DESCRIPTIONS: [&str; 5] = [
+const DESCRIPTIONS: [&str; 6] = [
     "config.json",
     "tokenizer_config.json",
     "generation_config.json",
     "preprocessor_config.json",
     "model.safetensors.index.json",
+    "added_tokens.json",
 ];
 /// Values read of each tensor.
 const N_READ: usize = 64;
@@ -97,10 +102,15 @@ pub fn tokenizer_model(data: &[u8]) {
     with_file("tokenizer.model", data);
 }
 
+/// Reads a checkpoint whose vocabulary is this, in the format of the `tokenizers` package.
+pub fn tokenizer_json(data: &[u8]) {
+    with_file("tokenizer.json", data);
+}
+
 /// Encodes a text and decodes it again, and decodes any ids.
 pub fn text(data: &[u8]) {
     static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
-    let tokenizer = TOKENIZER.get_or_init(|| Tokenizer::new(tiny::vocabulary(300)).unwrap());
+    let tokenizer = TOKENIZER.get_or_init(|| Tokenizer::new(vocabulary()).unwrap());
     let text = String::from_utf8_lossy(data);
     let ids = tokenizer.encode(&text);
     assert!(ids[1..].iter().all(|&id| !tokenizer.is_special(id)));
@@ -116,6 +126,29 @@ pub fn text(data: &[u8]) {
     let mut streamed: String = any.iter().map(|&id| stream.push(id).to_owned()).collect();
     streamed += stream.finish();
     assert_eq!(streamed, tokenizer.decode(&any));
+}
+
+/// A vocabulary with tokens that were added: one that takes spaces away on both sides, one that
+/// begins with a space, and a control token that begins like the first.
+fn vocabulary() -> Vocabulary {
+    let mut vocabulary = tiny::vocabulary(300);
+    for (text, piece_type, strips) in [
+        ("<a>", PieceType::UserDefined, true),
+        (" <a", PieceType::UserDefined, false),
+        ("<a>\u{e9}", PieceType::Control, true),
+    ] {
+        vocabulary.added.push(AddedToken {
+            id: vocabulary.pieces.len() as u32,
+            strips_left: strips,
+            strips_right: strips,
+        });
+        vocabulary.pieces.push(Piece {
+            text: text.into(),
+            score: 0.0,
+            piece_type,
+        });
+    }
+    vocabulary
 }
 
 /// Decodes a picture and brings it to a model's size in every way.
@@ -144,11 +177,21 @@ pub fn chat_file(data: &[u8]) {
     fs::write(&path, data).unwrap();
     let settings = Request::new(Prompt::turns(Vec::new()));
     let mut conversation = Conversation::new(assistant(), Memory::new(), settings);
-    if conversation.load(&path).is_ok() {
+    if conversation.load(&path, &mut || true).is_ok() {
         let turns = conversation.turns().to_vec();
         conversation.save(&path).unwrap();
-        conversation.load(&path).unwrap();
+        conversation.load(&path, &mut || true).unwrap();
         assert_eq!(conversation.turns().len(), turns.len());
+    }
+}
+
+/// Reads the questions of an evaluation.
+pub fn questions(data: &[u8]) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("questions.jsonl");
+    fs::write(&path, data).unwrap();
+    if let Ok(questions) = eval::read(&path, 100) {
+        assert!((1..=100).contains(&questions.len()));
     }
 }
 
@@ -213,7 +256,7 @@ fn with_file(name: &str, data: &[u8]) {
         return;
     };
     let _ = Recipe::default().plan(checkpoint.config());
-    let _ = mapping::map(checkpoint.config(), &checkpoint);
+    let _ = mapping::map(checkpoint.config(), &checkpoint, Extra::Refuse);
     let names: Vec<_> = checkpoint.names().map(str::to_owned).collect();
     for name in names {
         let n_values = checkpoint
@@ -224,13 +267,18 @@ fn with_file(name: &str, data: &[u8]) {
     }
 }
 
-/// The checkpoint, copied, without one file; weights only where no others are to come.
+/// The checkpoint, copied, without one file.
 fn directory_without(name: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(checkpoint()).unwrap() {
         let entry = entry.unwrap();
-        let is_weights = entry.file_name() == "model.safetensors";
-        if entry.file_name() != name && !(is_weights && name == "pytorch_model.bin") {
+        // Nothing that would be read in its place.
+        let instead = match name {
+            "pytorch_model.bin" => "model.safetensors",
+            "tokenizer.json" => "tokenizer.model",
+            _ => name,
+        };
+        if entry.file_name() != name && entry.file_name() != instead {
             let target = directory.path().join(entry.file_name());
             // A link where there can be one: the weights are a megabyte.
             fs::hard_link(entry.path(), &target)

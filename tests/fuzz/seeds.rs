@@ -30,6 +30,21 @@ pub fn json() -> Vec<Vec<u8>> {
         .zip(&DESCRIPTIONS[..4])
         .map(|(number, name)| [vec![number], of_checkpoint(name)].concat())
         .collect();
+    seeds.push(
+        [
+            b"\x01",
+            &br#"{"legacy": false, "additional_special_tokens": ["</s>", {"content": "<s>"}],
+                "added_tokens_decoder": {"0": {"content": "<unk>", "special": true},
+                "767": {"content": "[PAD767]", "lstrip": true, "special": false}}}"#[..],
+        ]
+        .concat(),
+    );
+    seeds.push(b"\x05{\"<s>\": 1, \"<unk>\": 0}".to_vec());
+    seeds.push(
+        b"\x00{\"model_type\": \"mplug_owl2\", \"rope_parameters\": {\"rope_theta\": 5e5, \
+          \"rope_type\": \"linear\", \"factor\": 2.0}, \"layer_types\": [\"full_attention\"]}"
+            .to_vec(),
+    );
     seeds.push(b"\x04{\"weight_map\": {\"lm_head.weight\": \"model.safetensors\"}}".to_vec());
     seeds
 }
@@ -46,8 +61,17 @@ pub fn picture() -> Vec<Vec<u8>> {
         "palette8.bmp",
         "rgba16.png",
     ];
-    let seeds = names.map(|name| read(&format!("tests/fixtures/image/{name}")));
-    seeds.into()
+    let jpeg = [
+        "alone_restarts_2x1.jpg",
+        "arithmetic_2x2.jpg",
+        "arithmetic_progressive_1x1.jpg",
+        "progressive_1x2.jpg",
+        "refined_2x2.jpg",
+        "restarts_1x1.jpg",
+    ];
+    let images = names.map(|name| format!("tests/fixtures/image/{name}"));
+    let jpeg = jpeg.map(|name| format!("tests/fixtures/jpeg/{name}"));
+    images.iter().chain(&jpeg).map(|name| read(name)).collect()
 }
 
 /// Weights.
@@ -58,6 +82,15 @@ pub fn safetensors() -> Vec<Vec<u8>> {
         "model.embed_tokens.weight": {"dtype": "F32", "shape": [1, 2], "data_offsets": [18, 26]}}"#;
     let length = (header.len() as u64).to_le_bytes();
     vec![[&length[..], header, &[0; 26]].concat()]
+}
+
+/// Questions with all that is known of them, and with little.
+pub fn questions() -> Vec<Vec<u8>> {
+    let seeds = [
+        "{\"question\": \"what\", \"image\": null, \"answer\": \"a\", \"type\": \"b\"}\n",
+        "\u{feff}{\"question\": \"\", \"prompt_ids\": [1, -200], \"output_ids\": [2]}\r\n\n{\"question\": \"x\", \"logits8\": [0.5]}",
+    ];
+    seeds.map(|seed| seed.as_bytes().to_vec()).into()
 }
 
 /// Schemas with references, patterns and alternatives.
@@ -95,8 +128,36 @@ pub fn text() -> Vec<Vec<u8>> {
         "<s>a cat</s>",
         "\u{2581}\u{e9} \u{732b}\n\0",
         "<unk><|image|>",
+        " <a><a>\u{e9}  <a <a> ",
     ];
     seeds.map(|text| text.as_bytes().repeat(3)).into()
+}
+
+/// A vocabulary in the format of the `tokenizers` package, with strings and pairs as merges, and
+/// added tokens.
+pub fn tokenizer_json() -> Vec<Vec<u8>> {
+    let whole = read("tests/golden/checkpoints/tiny/tokenizer.json");
+    let mut vocab: serde_json::Map<_, _> = (0..256u32)
+        .map(|byte| (format!("<0x{byte:02X}>"), (byte + 3).into()))
+        .collect();
+    for (id, text) in ["<unk>", "<s>", "</s>"].into_iter().enumerate() {
+        vocab.insert(text.into(), id.into());
+    }
+    for (id, text) in (259u32..).zip(["a", "b", "\u{2581}", "ab", "\u{2581}a"]) {
+        vocab.insert(text.into(), id.into());
+    }
+    let small = serde_json::json!({
+        "added_tokens": [
+            {"id": 1, "content": "<s>", "special": true},
+            {"id": 300, "content": "<loc>", "rstrip": true, "special": false},
+        ],
+        "normalizer": null,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "\u{2581}",
+            "prepend_scheme": "first", "split": false},
+        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
+            "vocab": vocab, "merges": [["a", "b"], ["\u{2581}", "a"]]},
+    });
+    vec![whole, small.to_string().into()]
 }
 
 /// A vocabulary.

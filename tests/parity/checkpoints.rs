@@ -6,9 +6,10 @@ use std::path::Path;
 use owl2::Result;
 use owl2_convert::checkpoint::Checkpoint;
 use owl2_convert::input::Input;
+use owl2_convert::mapping::{self, Extra};
+use owl2_convert::pack;
 use owl2_convert::progress::Progress;
 use owl2_convert::recipe::{Quant, Recipe};
-use owl2_convert::{mapping, pack};
 use serde_json::Value;
 
 use crate::golden::{Golden, text};
@@ -29,7 +30,7 @@ pub fn open(golden: &Golden, entry: &Value) -> Result<Checkpoint> {
 pub fn convert(checkpoint: Checkpoint, target: &Path) -> Result<()> {
     let input = Input::from(checkpoint);
     let source = input.tensors.as_ref();
-    let mapped = mapping::map(&input.config, source)?;
+    let mapped = mapping::map(&input.config, source, Extra::Refuse)?.tensors;
     let recipe = Recipe {
         quant: Quant::F32,
         ..Recipe::default()

@@ -70,6 +70,7 @@ fn check_encoding(
         let vocabulary = vocabulary.clone();
         Tokenizer::new(Vocabulary {
             legacy,
+            added: Vec::new(),
             ..vocabulary
         })
         .unwrap()

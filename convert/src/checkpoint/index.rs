@@ -6,10 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 
+use owl2::error::Subject;
 use owl2::{Error, Result};
 
-use super::{Tensor, is_ignored, safetensors, torch};
+use super::{Listed, Tensor, is_ignored, safetensors, torch};
 use crate::json::Object;
+
+/// Missing files that an error lists.
+const MAX_LISTED: usize = 8;
 
 /// One way of storing tensors, as transformers names its files.
 struct Format {
@@ -42,8 +46,12 @@ struct Layout {
     index: Option<(PathBuf, HashMap<String, PathBuf>)>,
 }
 
-/// Lists the tensors of one file, in the format that its name ends in.
+/// The tensors of one file, in the format that its name ends in, all of which must be weights.
 pub(crate) fn open_file(path: &Path) -> Result<Vec<Tensor>> {
+    list_file(path)?.into_iter().collect()
+}
+
+fn list_file(path: &Path) -> Result<Vec<Listed>> {
     if path
         .extension()
         .is_some_and(|suffix| suffix == "safetensors")
@@ -55,12 +63,18 @@ pub(crate) fn open_file(path: &Path) -> Result<Vec<Tensor>> {
 }
 
 /// Lists the tensors of the checkpoint in `dir`, by name.
-pub(crate) fn open_all(dir: &Path) -> Result<BTreeMap<String, Tensor>> {
+pub(crate) fn open_all(dir: &Path) -> Result<BTreeMap<String, Listed>> {
     let layout = find_layout(dir)?;
     let mut tensors = BTreeMap::new();
     for path in &layout.files {
-        for tensor in open_file(path)? {
-            let name = tensor.meta.name.clone();
+        for tensor in list_file(path)? {
+            let name = match &tensor {
+                Ok(tensor) => tensor.meta.name.clone(),
+                Err(error) => match error.subject() {
+                    Some(Subject::Tensor(name)) => name.clone(),
+                    _ => return Err(tensor.expect_err("it is none")),
+                },
+            };
             // A stale copy in another shard than the index names does not count.
             let owner = layout.index.as_ref().and_then(|(_, map)| map.get(&name));
             if owner.is_some_and(|owner| owner != path) {
@@ -81,7 +95,7 @@ pub(crate) fn open_all(dir: &Path) -> Result<BTreeMap<String, Tensor>> {
 
 fn check_complete(
     map: &HashMap<String, PathBuf>,
-    tensors: &BTreeMap<String, Tensor>,
+    tensors: &BTreeMap<String, Listed>,
 ) -> Result<()> {
     let missing = map
         .iter()
@@ -118,12 +132,23 @@ fn find_layout(dir: &Path) -> Result<Layout> {
             });
         }
     }
-    let message = if dir.join(crate::lora::CONFIG_FILE).exists() {
-        "holds a LoRA adapter, not a whole model; give the model it was made for, and this directory with --lora"
-    } else {
-        "has no weights: neither model*.safetensors nor pytorch_model*.bin"
-    };
-    Err(Error::model(message).in_file(dir))
+    Err(
+        Error::model("has no weights: neither model*.safetensors nor pytorch_model*.bin")
+            .in_file(dir),
+    )
+}
+
+/// Whether `dir` has files that are called as weights are, or parts of them.
+pub(crate) fn has_weights(dir: &Path) -> Result<bool> {
+    for format in &FORMATS {
+        if dir.join(format.single).exists()
+            || dir.join(format.index).exists()
+            || !shards(dir, format)?.is_empty()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Reads an index (`weight_map`: tensor to file) and checks that its files exist.
@@ -155,9 +180,14 @@ fn read_index(dir: &Path, index: &Path) -> Result<Layout> {
         .map(|path| path.display().to_string())
         .collect();
     if !missing.is_empty() {
+        let more = match missing.len().saturating_sub(MAX_LISTED) {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
+        let listed = &missing[..missing.len().min(MAX_LISTED)];
         return Err(Error::model(format!(
-            "names files that are missing: {}; fetch them again",
-            missing.join(", ")
+            "names files that are missing: {}{more}; fetch them again",
+            listed.join(", ")
         ))
         .in_file(index));
     }
@@ -176,18 +206,13 @@ fn stays_inside(path: &str) -> bool {
 
 /// The files `<prefix>K-of-N<suffix>` of `dir` in order, which have to be all N.
 fn find_shards(dir: &Path, format: &Format) -> Result<Vec<PathBuf>> {
-    let list = std::fs::read_dir(dir).map_err(|e| Error::io("cannot list", dir, e))?;
-    let mut shards = BTreeMap::new();
-    for entry in list {
-        let path = entry.map_err(|e| Error::io("cannot list", dir, e))?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let Some(number) = name.and_then(|name| shard_number(name, format)) else {
-            continue;
-        };
-        if shards.insert(number, path.clone()).is_some() {
+    let mut by_number = BTreeMap::new();
+    for (number, path) in shards(dir, format)? {
+        if by_number.insert(number, path.clone()).is_some() {
             return Err(Error::model("is there twice, padded and not; remove one").in_file(&path));
         }
     }
+    let shards = by_number;
     let Some((&(_, total), _)) = shards.first_key_value() else {
         return Ok(Vec::new());
     };
@@ -205,6 +230,20 @@ fn find_shards(dir: &Path, format: &Format) -> Result<Vec<PathBuf>> {
         .in_file(dir));
     }
     Ok(shards.into_values().collect())
+}
+
+/// The files `<prefix>K-of-N<suffix>` of `dir`, with K and N.
+fn shards(dir: &Path, format: &Format) -> Result<Vec<((u64, u64), PathBuf)>> {
+    let list = std::fs::read_dir(dir).map_err(|e| Error::io("cannot list", dir, e))?;
+    let mut shards = Vec::new();
+    for entry in list {
+        let path = entry.map_err(|e| Error::io("cannot list", dir, e))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(number) = name.and_then(|name| shard_number(name, format)) {
+            shards.push((number, path));
+        }
+    }
+    Ok(shards)
 }
 
 /// K and N of a file name `<prefix>K-of-N<suffix>`.

@@ -11,15 +11,16 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::shard::Shard;
 use super::stored::{Stored, row_major};
-use super::{ElementType, Tensor, TensorMeta, is_ignored};
+use super::{ElementType, Listed, Tensor, TensorMeta, is_ignored, unsupported_type};
 
 /// Bytes of the header's length, which comes first.
 const LENGTH_BYTES: u64 = 8;
-/// The format's own limit on headers.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// A header takes some 120 bytes a tensor; the format itself allows 100 MB, of which a hostile one
+/// would take fifteen times as much memory.
+const MAX_HEADER_BYTES: u64 = 16 << 20;
 
 /// Lists the tensors of the file at `path`.
-pub(crate) fn open(path: &Path) -> Result<Vec<Tensor>> {
+pub(crate) fn open(path: &Path) -> Result<Vec<Listed>> {
     let shard = Shard::open(path)?;
     let (header, data_start) = read_header(&shard).map_err(|e| e.in_file(path))?;
     header
@@ -27,8 +28,10 @@ pub(crate) fn open(path: &Path) -> Result<Vec<Tensor>> {
         .into_iter()
         .filter(|(name, _)| !is_ignored(name))
         .map(|(name, info)| {
-            let element =
-                element_type(info.dtype).map_err(|e| e.in_tensor(name.as_str()).in_file(path))?;
+            let element = match element_type(info.dtype) {
+                Ok(element) => element,
+                Err(e) => return Ok(Err(e.in_tensor(name).in_file(path))),
+            };
             let (start, end) = absolute(info, data_start);
             let stored = Stored::new(
                 shard.clone(),
@@ -44,7 +47,7 @@ pub(crate) fn open(path: &Path) -> Result<Vec<Tensor>> {
                 shape: info.shape.clone(),
                 element,
             };
-            Ok(Tensor::new(meta, stored))
+            Ok(Ok(Tensor::new(meta, stored)))
         })
         .collect()
 }
@@ -62,7 +65,8 @@ fn read_header(shard: &Shard) -> Result<(Metadata, u64)> {
     let rest = shard.n_bytes() - LENGTH_BYTES;
     if length > rest.min(MAX_HEADER_BYTES) {
         return Err(Error::model(format!(
-            "says that its header has {length} bytes, but {rest} follow; it is truncated or no safetensors file"
+            "says that its header has {length} bytes, but {rest} follow, and no header needs more \
+             than {MAX_HEADER_BYTES}; it is truncated or no safetensors file"
         )));
     }
     let mut header = vec![0; length as usize];
@@ -90,8 +94,6 @@ fn element_type(dtype: Dtype) -> Result<ElementType> {
         Dtype::F32 => Ok(ElementType::F32),
         Dtype::F16 => Ok(ElementType::F16),
         Dtype::BF16 => Ok(ElementType::BF16),
-        other => Err(Error::model(format!(
-            "has elements of type {other:?}; weights have to be F32, F16 or BF16"
-        ))),
+        other => Err(unsupported_type(other)),
     }
 }

@@ -8,10 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use owl2::{Error, Result};
-
-/// What a file starts with that Git LFS has not replaced by the real one yet.
-const LFS_POINTER: &[u8] = b"version https://git-lfs";
+use owl2::gguf::lfs;
+use owl2::{Error, Result, files};
 
 /// An open weight file. Reads from several threads run at once.
 #[derive(Debug)]
@@ -24,28 +22,26 @@ pub(crate) struct Shard {
 impl Shard {
     /// Opens the file at `path`.
     pub(crate) fn open(path: &Path) -> Result<Arc<Self>> {
-        let metadata = std::fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
-        // Opening a pipe would wait for its writer.
-        if !metadata.is_file() {
-            return Err(Error::model("is no file").in_file(path));
-        }
-        let file = File::open(path).map_err(|e| Error::io("cannot open", path, e))?;
+        let file = files::open(path)?;
+        let metadata = file
+            .metadata()
+            .map_err(|e| Error::io("cannot examine", path, e))?;
         let shard = Shard {
             path: path.to_owned(),
             file,
             n_bytes: metadata.len(),
         };
-        let mut start = [0; LFS_POINTER.len()];
+        let mut start = [0; lfs::POINTER.len()];
         if shard.n_bytes >= start.len() as u64 {
             shard.read_at(&mut start, 0)?;
         }
-        if start == LFS_POINTER {
-            return Err(Error::model(
-                "is a Git LFS pointer, not the weights; run `git lfs pull` to fetch them",
-            )
-            .in_file(path));
-        }
+        lfs::check(&start).map_err(|e| e.in_file(path))?;
         Ok(Arc::new(shard))
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Its size when it was opened.

@@ -15,7 +15,7 @@ use zip::{CompressionMethod, ZipArchive};
 use super::pickle::{self, StorageType, View};
 use super::shard::Shard;
 use super::stored::Stored;
-use super::{Tensor, TensorMeta, is_ignored};
+use super::{Listed, Tensor, TensorMeta, is_ignored, unsupported_type};
 
 /// A pickle takes some 200 bytes a tensor; this holds ten times those of the largest adapters.
 const MAX_PICKLE_BYTES: u64 = 16 << 20;
@@ -32,12 +32,12 @@ struct Entry {
 }
 
 /// Lists the tensors of the file at `path`.
-pub(crate) fn open(path: &Path) -> Result<Vec<Tensor>> {
+pub(crate) fn open(path: &Path) -> Result<Vec<Listed>> {
     let shard = Shard::open(path)?;
     list(&shard).map_err(|e| e.in_file(path))
 }
 
-fn list(shard: &Arc<Shard>) -> Result<Vec<Tensor>> {
+fn list(shard: &Arc<Shard>) -> Result<Vec<Listed>> {
     check_magic(shard)?;
     let entries = entries(shard)?;
     let root = entries
@@ -62,7 +62,12 @@ fn list(shard: &Arc<Shard>) -> Result<Vec<Tensor>> {
         .filter(|(name, _)| !is_ignored(name))
         .map(|(name, view)| {
             let data = entry(&format!("data/{}", view.storage.key));
-            tensor(shard, name.clone(), view, data).map_err(|e| e.in_tensor(name))
+            if let StorageType::Other(class) = view.storage.storage_type {
+                let error = unsupported_type(class).in_tensor(name);
+                return Ok(Err(error.in_file(shard.path())));
+            }
+            let tensor = tensor(shard, name.clone(), view, data);
+            tensor.map(Ok).map_err(|e| e.in_tensor(name))
         })
         .collect()
 }
@@ -131,13 +136,8 @@ fn read_entry(shard: &Shard, entry: Entry, name: &str, max_bytes: u64) -> Result
 
 fn tensor(shard: &Arc<Shard>, name: String, view: View, data: Option<Entry>) -> Result<Tensor> {
     let key = &view.storage.key;
-    let element = match view.storage.storage_type {
-        StorageType::Float(element) => element,
-        StorageType::Other(class) => {
-            return Err(Error::model(format!(
-                "lies in a {class}; weights have to be float, half or bfloat16"
-            )));
-        }
+    let StorageType::Float(element) = view.storage.storage_type else {
+        return Err(unsupported_type("other than float"));
     };
     let data = data
         .ok_or_else(|| Error::model(format!("has its elements in data/{key}, which is missing")))?;

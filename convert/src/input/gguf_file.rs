@@ -17,9 +17,7 @@ use owl2::{Error, Result};
 
 use super::{Input, Naming};
 use crate::checkpoint::{ElementType, Shard, Stored, Tensor, TensorMeta, TensorSource, row_major};
-
-/// Number of files that a model is split into.
-const SPLIT_COUNT: &str = "split.count";
+use crate::mapping::Extra;
 
 /// Keys that say how the tensors of the file at hand are stored, which the new one says for itself.
 const NOT_COPIED: [&str; 4] = [
@@ -34,14 +32,8 @@ struct GgufTensors(BTreeMap<String, Tensor>);
 
 pub(super) fn open(path: &Path) -> Result<Input> {
     let gguf = Gguf::open(path)?;
-    let n_files = gguf.find::<usize>(SPLIT_COUNT)?.unwrap_or(1);
-    if n_files > 1 {
-        return Err(Error::model(format!(
-            "is {n_files}: the file is one part of a model; merge them first, as with llama-gguf-split --merge"
-        ))
-        .in_key(SPLIT_COUNT));
-    }
     let config = Config::read(&gguf)?;
+    gguf.check_types()?;
     // Read, not mapped: see the head of `Shard`.
     let shard = Shard::open(path)?;
     let tensors = gguf
@@ -72,6 +64,7 @@ pub(super) fn open(path: &Path) -> Result<Input> {
         config,
         metadata,
         name,
+        extra: Extra::Refuse,
     })
 }
 

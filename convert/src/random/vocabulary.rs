@@ -53,6 +53,7 @@ pub(super) fn synthetic(n_pieces: usize) -> Vocabulary {
         add_bos: true,
         add_space_prefix: true,
         legacy: false,
+        added: Vec::new(),
     }
 }
 

@@ -162,7 +162,8 @@ fn other_element_types_are_refused_unless_never_read() {
             &[0; 8],
         )
     };
-    rejects_file("model.safetensors", &entry("model.steps"), "I64");
+    let needed = "model.norm.weight";
+    rejects_file("model.safetensors", &entry(needed), "I64");
     let view = |name: &str| TorchView {
         name: name.to_owned(),
         class: "LongStorage".to_owned(),
@@ -172,7 +173,7 @@ fn other_element_types_are_refused_unless_never_read() {
         shape: vec![1],
         strides: vec![1],
     };
-    let bytes = torch_views(&[view("model.steps")]);
+    let bytes = torch_views(&[view(needed)]);
     rejects_file("pytorch_model.bin", &bytes, "LongStorage");
 
     let ignored = "model.vision_model.embeddings.position_ids";
@@ -183,6 +184,18 @@ fn other_element_types_are_refused_unless_never_read() {
         let dir = model_dir();
         std::fs::write(dir.path().join(name), bytes).unwrap();
         check(dir.path(), &[]);
+    }
+
+    // Left to the mapping, which refuses or ignores what is no part of the model.
+    for (name, bytes) in [
+        ("model.safetensors", entry("module.steps")),
+        ("pytorch_model.bin", torch_views(&[view("module.steps")])),
+    ] {
+        let dir = model_dir();
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["steps"]);
+        assert!(checkpoint.meta("steps").is_none());
     }
 }
 
@@ -329,11 +342,89 @@ fn files_of_another_kind_are_named_as_what_they_are() {
     rejects_file("model.safetensors", pointer, "git lfs pull");
     let dir = model_dir();
     rejects(dir.path(), "has no weights");
-    write_json(dir.path(), "adapter_config.json", "{}");
-    rejects(dir.path(), "--lora");
     std::fs::create_dir(dir.path().join(bin)).unwrap();
-    rejects(dir.path(), "is no file");
+    let error = Checkpoint::open(dir.path()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Io, "{error}");
+    assert!(error.to_string().contains("is a directory"), "{error}");
     rejects(&dir.path().join("nowhere"), "is no directory");
+}
+
+#[test]
+fn folders_of_another_kind_are_named_as_what_they_are() {
+    let with = |files: &[&str]| {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = dir.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "{}").unwrap();
+        }
+        dir
+    };
+    for (files, part) in [
+        (&["adapter_config.json", "adapter_model.bin"][..], "--lora"),
+        (&["adapter_config.json", "config.json"], "--lora"),
+        (
+            &[
+                "adapter_config.json",
+                "config.json",
+                "preprocessor_config.json",
+                "tokenizer.model",
+            ],
+            "--lora",
+        ),
+        (
+            &["snapshots/f00d/config.json", "refs/main"],
+            "snapshots/f00d",
+        ),
+        (
+            &["zero_to_fp32.py", "global_step3/x.pt", "config.json"],
+            "zero_to_fp32.py first",
+        ),
+        (&["model-q8_0.gguf"], "model-q8_0.gguf"),
+        (&["readme"], "has no config.json"),
+        (&[], "has no config.json"),
+    ] {
+        rejects(with(files).path(), part);
+    }
+    // An adapter beside a whole model is no obstacle.
+    let dir = model_dir();
+    write(dir.path(), "pytorch_model.bin", &samples());
+    write_json(dir.path(), "adapter_config.json", "{}");
+    check(dir.path(), &samples());
+}
+
+#[test]
+fn names_that_wrappers_made_longer_are_the_models_own() {
+    for prefix in [
+        "module.",
+        "_orig_mod.module.",
+        "base_model.model.",
+        "_forward_module.",
+    ] {
+        let mut wrapped = samples();
+        for sample in &mut wrapped {
+            sample.name.insert_str(0, prefix);
+        }
+        for name in ["model.safetensors", "pytorch_model.bin"] {
+            let dir = model_dir();
+            write(dir.path(), name, &wrapped);
+            check(dir.path(), &samples());
+        }
+        let dir = model_dir();
+        let (first, second) = wrapped.split_at(2);
+        let names = ["model-1-of-2.safetensors", "model-2-of-2.safetensors"];
+        write(dir.path(), names[0], first);
+        write(dir.path(), names[1], second);
+        let index = "model.safetensors.index.json";
+        write_index(dir.path(), index, &[(names[0], first), (names[1], second)]);
+        check(dir.path(), &samples());
+
+        // With and without the prefix.
+        let dir = model_dir();
+        let both = [&wrapped[..], &samples()[..1]].concat();
+        write(dir.path(), "model.safetensors", &both);
+        rejects(dir.path(), "is there twice");
+    }
 }
 
 #[test]

@@ -173,6 +173,32 @@ fn the_adapters_files_win_and_its_name_is_the_models() {
 }
 
 #[test]
+fn wrappers_around_an_adapter_are_taken_off() {
+    let base = base();
+    let original = Checkpoint::open(base.path()).unwrap();
+    let before = values(&original, &format!("{Q}.weight"));
+    let good = factors(Q, RANK, N_IN);
+    for wrapped in [
+        good.clone().map(|mut factor| {
+            factor.name.insert_str(0, "module.");
+            factor
+        }),
+        good.map(|mut factor| {
+            factor.name = factor
+                .name
+                .replace("base_model.model.", "base_model.model._orig_mod.");
+            factor
+        }),
+    ] {
+        let adapter = adapter_with(r#"{"r": 2, "lora_alpha": 1}"#, &wrapped);
+        let checkpoint = Checkpoint::open(base.path()).unwrap();
+        let merged = checkpoint.with_lora(adapter.path()).unwrap();
+        let found = values(&merged, &format!("{Q}.weight"));
+        assert_eq!(found, updated(before.clone()));
+    }
+}
+
+#[test]
 fn an_adapter_may_be_a_safetensors_file() {
     let (base, adapter) = (base(), adapter());
     std::fs::remove_file(adapter.path().join("adapter_model.bin")).unwrap();
@@ -188,6 +214,46 @@ fn an_adapter_may_be_a_safetensors_file() {
 }
 
 #[test]
+fn the_scale_is_that_of_peft() {
+    let base = base();
+    let original = Checkpoint::open(base.path()).unwrap();
+    let before = values(&original, &format!("{Q}.weight"));
+    // PEFT: lora_alpha / r, and lora_alpha / sqrt(r) with use_rslora; the expected scale is 0.5.
+    for (r, keys) in [
+        (
+            2,
+            r#""lora_alpha": 1, "use_rslora": false, "qalora_group_size": 16"#,
+        ),
+        (
+            4,
+            r#""lora_alpha": 1, "use_rslora": true, "init_lora_weights": "gaussian""#,
+        ),
+        (
+            4,
+            r#""lora_alpha": 2, "init_lora_weights": true, "loftq_config": {}"#,
+        ),
+    ] {
+        let config = format!(r#"{{"r": {r}, {keys}}}"#);
+        // Ranks beyond the two that `updated` knows change nothing.
+        let [mut a, mut b] = factors(Q, RANK, N_IN);
+        a.shape[0] = r;
+        a.values.resize(r * N_IN, 7.0);
+        let rows = b.values.chunks(RANK).flat_map(|row| {
+            let mut row = row.to_vec();
+            row.resize(r, 0.0);
+            row
+        });
+        b.values = rows.collect();
+        b.shape[1] = r;
+        let adapter = adapter_with(&config, &[a, b]);
+        let checkpoint = Checkpoint::open(base.path()).unwrap();
+        let merged = checkpoint.with_lora(adapter.path()).unwrap();
+        let found = values(&merged, &format!("{Q}.weight"));
+        assert_eq!(found, updated(before.clone()), "{config}");
+    }
+}
+
+#[test]
 fn adapters_that_cannot_be_merged_are_refused() {
     rejects(&tempfile::tempdir().unwrap(), "adapter_config.json");
     let good = factors(Q, RANK, N_IN);
@@ -196,7 +262,29 @@ fn adapters_that_cannot_be_merged_are_refused() {
         (r#""bias": "all""#, "bias"),
         (r#""fan_in_fan_out": true"#, "fan_in_fan_out"),
         (r#""use_dora": true"#, "use_dora"),
-        (r#""use_rslora": true"#, "use_rslora"),
+        (r#""use_rslora": 1"#, "use_rslora"),
+        (
+            r#""use_qalora": true, "qalora_group_size": 2"#,
+            "use_qalora",
+        ),
+        (r#""alpha_pattern": {"q_proj": 4}"#, "alpha_pattern"),
+        (r#""layer_replication": [[0, 1]]"#, "layer_replication"),
+        (r#""target_parameters": ["x"]"#, "target_parameters"),
+        (
+            r#""trainable_token_indices": [3]"#,
+            "trainable_token_indices",
+        ),
+        (
+            r#""alora_invocation_tokens": [3]"#,
+            "alora_invocation_tokens",
+        ),
+        (r#""lora_bias": true"#, "lora_bias"),
+        (r#""init_lora_weights": "pissa_niter_16""#, "pissa_niter_16"),
+        (r#""init_lora_weights": "olora""#, "olora"),
+        (
+            r#""use_something_of_next_year": {"x": 1}"#,
+            "use_something_of_next_year",
+        ),
         (r#""rank_pattern": {"q_proj": 4}"#, "rank_pattern"),
         (r#""modules_to_save": ["lm_head"]"#, "modules_to_save"),
     ] {

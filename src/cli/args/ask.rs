@@ -32,7 +32,7 @@ pub(in crate::cli) struct QuestionArgs {
 
     /// The question or instruction; `-` reads it from standard input, as happens without -p where
     /// that is no terminal. On a terminal, no -p begins a chat
-    #[arg(short, long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: Option<String>,
 
     /// A picture (JPEG, PNG, WebP, GIF, BMP, TIFF, QOI), `-` for standard input; repeat for several. They go
@@ -75,7 +75,12 @@ pub(in crate::cli) struct QuestionArgs {
 pub(in crate::cli) struct PromptArgs {
     /// What the model is told before the first turn [default: the template's own; none for
     /// mplug_owl2]
-    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "raw",
+        allow_hyphen_values = true
+    )]
     pub system: Option<String>,
 
     /// Prompt template: mplug_owl2, v1 or v0 [default: as the model file says; none for plain
@@ -83,7 +88,8 @@ pub(in crate::cli) struct PromptArgs {
     #[arg(long, value_name = "NAME")]
     pub template: Option<crate::prompt::Template>,
 
-    /// Take the prompt as it is, without a template; `<s>`, `</s>` and `<|image|>` in it count
+    /// Take the prompt as it is, without a template; `<s>`, `</s>`, the model's other control tokens
+    /// and `<|image|>` in it count
     #[arg(long, conflicts_with = "template")]
     pub raw: bool,
 }
@@ -95,13 +101,7 @@ pub(in crate::cli) struct SamplingArgs {
     pub max_tokens: Option<usize>,
 
     /// Randomness of the choice among likely tokens; 0 always takes the likeliest one
-    // A negative number is for the range check to refuse, which names the flag.
-    #[arg(
-        long,
-        value_name = "T",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
     pub temp: f32,
 
     /// Choose among the K likeliest tokens only; 0 is off [default: as the model file says, 50]
@@ -110,25 +110,15 @@ pub(in crate::cli) struct SamplingArgs {
 
     /// Choose among the likeliest tokens whose probabilities make up P [default: as the model
     /// file says, 1]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P")]
     pub top_p: Option<f32>,
 
     /// Leave out tokens less likely than P times the likeliest one; 0 is off
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
     pub min_p: f32,
 
     /// Make tokens that occurred already less likely; 1 is off
-    #[arg(
-        long,
-        value_name = "R",
-        default_value_t = 1.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
     pub repeat_penalty: f32,
 
     /// Seed of the random choice: the same seed gives the same text
@@ -140,6 +130,7 @@ pub(in crate::cli) struct SamplingArgs {
         long,
         value_name = "A,B,...",
         value_delimiter = ',',
+        allow_hyphen_values = true,
         conflicts_with = "json_schema"
     )]
     pub choices: Vec<String>,
@@ -149,7 +140,7 @@ pub(in crate::cli) struct SamplingArgs {
     pub json_schema: Option<PathBuf>,
 
     /// End the answer before this text; repeat for several
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub stop: Vec<String>,
 }
 

@@ -148,7 +148,7 @@ pub(in crate::cli) struct TokenizeArgs {
     #[arg(value_name = "TEXT")]
     pub text: Option<String>,
 
-    /// Let `<s>`, `</s>` and `<unk>` in the text be control tokens
+    /// Let `<s>`, `</s>`, `<unk>` and the model's other control tokens count in the text
     #[arg(long)]
     pub raw: bool,
 

@@ -6,12 +6,13 @@ use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
 use rustyline::hint::Hinter;
-use rustyline::history::FileHistory;
+use rustyline::history::MemHistory;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{CompletionType, Config, Context, Helper};
 
-use super::{command, settings};
+use super::{command, history, settings};
 use crate::error::{Error, Kind, Result};
+use crate::harmless;
 
 /// What was typed.
 pub enum Input {
@@ -25,27 +26,32 @@ pub enum Input {
 
 /// The editor.
 pub struct Editor {
-    inner: rustyline::Editor<Assistance, FileHistory>,
+    inner: rustyline::Editor<Assistance, MemHistory>,
     history: Option<PathBuf>,
+    /// The lines typed in this chat, where they are to be kept.
+    typed: Vec<String>,
 }
 
 impl Editor {
     /// An editor with the lines of the history file, if there is one.
-    pub fn open(history: Option<&Path>) -> Result<Self> {
+    pub fn open(file: Option<&Path>) -> Result<Self> {
         let config = Config::builder()
             .completion_type(CompletionType::List)
+            .max_history_size(history::MAX_LINES)
+            .map_err(failed)?
             .build();
-        let mut inner = rustyline::Editor::with_config(config).map_err(failed)?;
+        let lines = MemHistory::with_config(&config);
+        let mut inner = rustyline::Editor::with_history(config, lines).map_err(failed)?;
         inner.set_helper(Some(Assistance {
             files: FilenameCompleter::new(),
         }));
-        if let Some(path) = history.filter(|path| path.exists()) {
-            let loaded = inner.load_history(path);
-            loaded.map_err(|e| failed(e).in_file(path))?;
+        for line in file.map(history::read).transpose()?.into_iter().flatten() {
+            inner.add_history_entry(line).map_err(failed)?;
         }
         Ok(Editor {
             inner,
-            history: history.map(Path::to_owned),
+            history: file.map(Path::to_owned),
+            typed: Vec::new(),
         })
     }
 
@@ -55,6 +61,9 @@ impl Editor {
             Ok(line) => {
                 // A history that is full drops its oldest line; it does not fail.
                 self.inner.add_history_entry(&line).map_err(failed)?;
+                if self.history.is_some() {
+                    self.typed.push(line.clone());
+                }
                 Ok(Input::Line(line.replace("\\\n", "\n")))
             }
             Err(ReadlineError::Interrupted) => Ok(Input::Interrupted),
@@ -65,27 +74,24 @@ impl Editor {
 
     /// Asks a question whose answer is yes unless it begins with n.
     pub fn confirm(&mut self, question: &str) -> Result<bool> {
-        match self.inner.readline(question) {
+        match self.inner.readline(&*harmless::line(question)) {
             Ok(answer) => Ok(!answer.trim_start().to_lowercase().starts_with('n')),
             Err(ReadlineError::Interrupted | ReadlineError::Eof) => Ok(false),
             Err(error) => Err(failed(error)),
         }
     }
 
-    /// Writes the history file, if there is to be one.
-    pub fn save(&mut self) -> Result<()> {
+    /// Adds what was typed to the history file, if there is to be one.
+    pub fn save(&self) -> Result<()> {
         match &self.history {
-            Some(path) => {
-                let saved = self.inner.save_history(path);
-                saved.map_err(|e| failed(e).in_file(path))
-            }
+            Some(path) => history::append(path, &self.typed),
             None => Ok(()),
         }
     }
 }
 
 fn failed(error: ReadlineError) -> Error {
-    Error::new(Kind::Io, format!("the terminal or the history: {error}")).caused_by(error)
+    Error::new(Kind::Io, format!("the terminal: {error}")).caused_by(error)
 }
 
 /// Completes commands, settings and files.
@@ -111,7 +117,12 @@ impl Completer for Assistance {
                 typed.len() - name.len(),
                 beginning_with(name, &settings::NAMES),
             )),
-            _ => self.files.complete_path(line, position),
+            _ => {
+                let (start, mut files) = self.files.complete_path(line, position)?;
+                // A name that could command the terminal is not shown, nor put into the line.
+                files.retain(|file| !file.replacement.contains(char::is_control));
+                Ok((start, files))
+            }
         }
     }
 }

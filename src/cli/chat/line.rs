@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::cli::each::is_picture;
+use crate::cli::setup;
 
 /// The pictures that are named in a line, and where. A file manager drops paths in quotes, with
 /// backslashes before spaces, or as `file://` addresses.
@@ -53,8 +54,9 @@ pub fn unquoted(word: &str) -> PathBuf {
             return inner.into();
         }
     }
-    if let Some(path) = word.strip_prefix("file://") {
-        return from_address(path);
+    let path = setup::file_path(Path::new(word));
+    if path != Path::new(word) {
+        return path;
     }
     if Path::new(word).exists() || !word.contains('\\') {
         return word.into();
@@ -68,22 +70,6 @@ pub fn unquoted(word: &str) -> PathBuf {
         }
     }
     path.into()
-}
-
-/// The path in a `file://` address, where `%20` stands for a space.
-fn from_address(address: &str) -> PathBuf {
-    let mut bytes = Vec::new();
-    let mut rest = address.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let code = after
-            .get(..2)
-            .filter(|_| byte == b'%')
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(code.unwrap_or(byte));
-        rest = &after[if code.is_some() { 2 } else { 0 }..];
-    }
-    String::from_utf8_lossy(&bytes).into_owned().into()
 }
 
 #[cfg(test)]

@@ -113,9 +113,9 @@ impl<T> Answers<T> {
             .unzip();
         let sections = report(&indices, answers);
         match args.json {
-            true => print_json(&as_json(&sections, indices.len(), self.n_failed))?,
-            false => print(&as_text(&sections, indices.len())).map(drop)?,
-        }
+            true => print_json(&as_json(&sections, indices.len(), self.n_failed)),
+            false => print(&as_text(&sections, indices.len())),
+        }?;
         match (self.is_interrupted, self.n_failed) {
             (true, _) => Err(Error::new(
                 Kind::Interrupted,

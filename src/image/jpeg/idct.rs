@@ -41,7 +41,13 @@ pub(super) fn transform(block: &[i16; BLOCK], quant: &[u16; BLOCK]) -> [[u8; EDG
         let sample = (between + (1 << (BETWEEN + 2))) >> (BETWEEN + 3);
         return [[level(sample); EDGE]; EDGE];
     }
-    pass::<{ FRACTION - BETWEEN }>(&mut rows);
+    if block[EDGE..].iter().all(|&coefficient| coefficient == 0) {
+        // The first pass has constants to transform. They overflow, where its sums saturate.
+        let constants = rows[0].map(|value| value << BETWEEN);
+        rows = [constants; EDGE];
+    } else {
+        pass::<{ FRACTION - BETWEEN }>(&mut rows);
+    }
     transpose(&mut rows);
     pass::<{ FRACTION + BETWEEN + 3 }>(&mut rows);
     transpose(&mut rows);
@@ -63,41 +69,43 @@ fn transpose(rows: &mut Rows) {
 
 /// Transforms the eight columns.
 fn pass<const SHIFT: u32>(rows: &mut Rows) {
-    for x in 0..EDGE {
-        let value = |y: usize| i32::from(rows[y][x]);
-        let sum = |a: usize, b: usize| i32::from(rows[a][x].wrapping_add(rows[b][x]));
-        let difference = |a: usize, b: usize| i32::from(rows[a][x].wrapping_sub(rows[b][x]));
+    (0..EDGE).for_each(|x| column::<SHIFT>(rows, x));
+}
 
-        let even_3 = value(2) * (F_0_541 + F_0_765) + value(6) * F_0_541;
-        let even_2 = value(2) * F_0_541 + value(6) * (F_0_541 - F_1_847);
-        let even_0 = sum(0, 4) << FRACTION;
-        let even_1 = difference(0, 4) << FRACTION;
-        let evens = [
-            even_0.wrapping_add(even_3),
-            even_1.wrapping_add(even_2),
-            even_1.wrapping_sub(even_2),
-            even_0.wrapping_sub(even_3),
-        ];
+#[inline(always)]
+fn column<const SHIFT: u32>(rows: &mut Rows, x: usize) {
+    let value = |y: usize| i32::from(rows[y][x]);
+    let sum = |a: usize, b: usize| i32::from(rows[a][x].wrapping_add(rows[b][x]));
+    let difference = |a: usize, b: usize| i32::from(rows[a][x].wrapping_sub(rows[b][x]));
 
-        let (z3, z4) = (sum(3, 7), sum(1, 5));
-        let odd_3 = (z3 * (F_1_175 - F_1_961)).wrapping_add(z4 * F_1_175);
-        let odd_4 = (z3 * F_1_175).wrapping_add(z4 * (F_1_175 - F_0_390));
-        let pair =
-            |a: usize, fa: i32, b: usize, fb: i32| (value(a) * fa).wrapping_add(value(b) * fb);
-        let odds = [
-            pair(1, F_1_501 - F_0_899, 7, -F_0_899).wrapping_add(odd_4),
-            pair(3, F_3_072 - F_2_562, 5, -F_2_562).wrapping_add(odd_3),
-            pair(5, F_2_053 - F_2_562, 3, -F_2_562).wrapping_add(odd_4),
-            pair(7, F_0_298 - F_0_899, 1, -F_0_899).wrapping_add(odd_3),
-        ];
+    let even_3 = value(2) * (F_0_541 + F_0_765) + value(6) * F_0_541;
+    let even_2 = value(2) * F_0_541 + value(6) * (F_0_541 - F_1_847);
+    let even_0 = sum(0, 4) << FRACTION;
+    let even_1 = difference(0, 4) << FRACTION;
+    let evens = [
+        even_0.wrapping_add(even_3),
+        even_1.wrapping_add(even_2),
+        even_1.wrapping_sub(even_2),
+        even_0.wrapping_sub(even_3),
+    ];
 
-        let rounded = |sum: i32| {
-            let shifted = sum.wrapping_add(1 << (SHIFT - 1)) >> SHIFT;
-            shifted.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16
-        };
-        for (y, (even, odd)) in evens.into_iter().zip(odds).enumerate() {
-            rows[y][x] = rounded(even.wrapping_add(odd));
-            rows[EDGE - 1 - y][x] = rounded(even.wrapping_sub(odd));
-        }
+    let (z3, z4) = (sum(3, 7), sum(1, 5));
+    let odd_3 = (z3 * (F_1_175 - F_1_961)).wrapping_add(z4 * F_1_175);
+    let odd_4 = (z3 * F_1_175).wrapping_add(z4 * (F_1_175 - F_0_390));
+    let pair = |a: usize, fa: i32, b: usize, fb: i32| (value(a) * fa).wrapping_add(value(b) * fb);
+    let odds = [
+        pair(1, F_1_501 - F_0_899, 7, -F_0_899).wrapping_add(odd_4),
+        pair(3, F_3_072 - F_2_562, 5, -F_2_562).wrapping_add(odd_3),
+        pair(5, F_2_053 - F_2_562, 3, -F_2_562).wrapping_add(odd_4),
+        pair(7, F_0_298 - F_0_899, 1, -F_0_899).wrapping_add(odd_3),
+    ];
+
+    let rounded = |sum: i32| {
+        let shifted = sum.wrapping_add(1 << (SHIFT - 1)) >> SHIFT;
+        shifted.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16
+    };
+    for (y, (even, odd)) in evens.into_iter().zip(odds).enumerate() {
+        rows[y][x] = rounded(even.wrapping_add(odd));
+        rows[EDGE - 1 - y][x] = rounded(even.wrapping_sub(odd));
     }
 }

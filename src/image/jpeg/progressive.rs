@@ -168,7 +168,7 @@ impl Refinement<'_, '_, '_> {
             }
             while k < end {
                 if self.block[usize::from(NATURAL_ORDER[k])] != 0 {
-                    self.refine(k)?;
+                    self.refine(NATURAL_ORDER[k])?;
                 } else if run == 0 {
                     break;
                 } else {
@@ -186,16 +186,16 @@ impl Refinement<'_, '_, '_> {
 
     /// Refines the known coefficients from `start` on.
     fn known(&mut self, start: usize, end: usize) -> Result<()> {
-        for k in start..end {
-            if self.block[usize::from(NATURAL_ORDER[k])] != 0 {
-                self.refine(k)?;
+        for &place in &NATURAL_ORDER[start..end] {
+            if self.block[usize::from(place)] != 0 {
+                self.refine(place)?;
             }
         }
         Ok(())
     }
 
-    fn refine(&mut self, k: usize) -> Result<()> {
-        let coefficient = &mut self.block[usize::from(NATURAL_ORDER[k])];
+    fn refine(&mut self, place: u8) -> Result<()> {
+        let coefficient = &mut self.block[usize::from(place)];
         if self.bits.take(1, self.segments)? == 1 && *coefficient & self.bit == 0 {
             let change = if *coefficient >= 0 {
                 self.bit
