@@ -67,6 +67,7 @@ fn next_part(text: &str) -> (&str, &str) {
 ///
 /// # Errors
 /// [`Kind::Io`](crate::Kind::Io) where it cannot be read.
+#[cfg(feature = "cli")]
 pub fn is_animation(path: &Path) -> Result<bool> {
     image::is_animation(path)
 }

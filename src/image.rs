@@ -20,7 +20,9 @@ mod resize;
 mod samples;
 mod sniff;
 
-pub(crate) use animation::{is_animation, seconds};
+#[cfg(feature = "cli")]
+pub(crate) use animation::is_animation;
+pub(crate) use animation::seconds;
 pub use aspect::Aspect;
 #[cfg(feature = "cli")]
 pub(crate) use decode::content;

@@ -126,7 +126,7 @@ fn one<'m>(
 }
 
 /// Whether an error is about one picture, so that another may do better.
-fn is_of_one(error: &Error) -> bool {
+pub(super) fn is_of_one(error: &Error) -> bool {
     match error.kind() {
         Kind::Input | Kind::Io => true,
         // A picture that is too large names its file, a context that is too long does not.

@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::cli::args::ScoreArgs;
-use crate::cli::each::Pictures;
+use crate::cli::each::{Pictures, is_of_one};
 use crate::cli::interrupt::{self, Hold};
 use crate::cli::model_file::ModelFile;
 use crate::cli::rows::Rows;
@@ -194,15 +194,6 @@ fn go_through(
         }
         Ok(true)
     })
-}
-
-/// Whether another subject may do better: one may be damaged, or too large for the memory.
-fn is_of_one(error: &Error) -> bool {
-    match error.kind() {
-        Kind::Input | Kind::Io => true,
-        Kind::Capacity => error.file().is_some(),
-        _ => false,
-    }
 }
 
 /// What the program is busy with.

@@ -394,4 +394,23 @@ mod tests {
             assert_eq!(listed(text), [text]);
         }
     }
+
+    proptest::proptest! {
+        /// Whatever stands in a cell, it is a list of texts or the one text.
+        #[test]
+        fn any_cell_is_listed(cell in "\\[?['\"a,\\\\é\\] ]{0,12}") {
+            let texts = listed(&cell);
+            proptest::prop_assert!(texts == [cell.clone()] || cell.trim().starts_with('['));
+        }
+
+        /// Quoted as Python does, texts come back.
+        #[test]
+        fn texts_come_back(texts in proptest::collection::vec("[a-z'\"\\\\é, \\]]{0,6}", 0..4)) {
+            let quoted = texts.iter().map(|text| {
+                format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+            });
+            let list = format!("[{}]", quoted.collect::<Vec<_>>().join(", "));
+            proptest::prop_assert_eq!(listed(&list), texts);
+        }
+    }
 }

@@ -23,6 +23,7 @@ const USUAL_DELAY: f64 = 100.0;
 ///
 /// # Errors
 /// [`Kind::Io`](crate::Kind::Io) where it cannot be read.
+#[cfg(feature = "cli")]
 pub(crate) fn is_animation(path: &Path) -> Result<bool> {
     Ok(match super::content(path)? {
         Some(Content::Picture(Format::Gif)) => true,
@@ -167,6 +168,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.gif");
         std::fs::write(&path, bytes).unwrap();
+        #[cfg(feature = "cli")]
         assert!(is_animation(&path).unwrap());
         let mut levels = Vec::new();
         seconds(&path, Reading::Reference, &mut |picture| {

@@ -208,7 +208,11 @@ impl Assistant {
         let pictures = self.slot_pixels(&slots, request, timings)?;
         let positions = slots.positions(&pictures);
         check_context(positions.len().saturating_add(n_more))?;
-        memory.reserve(&self.model, positions.len() + n_more)?;
+        let beside = match pictures.is_empty() {
+            true => 0,
+            false => self.model.picture_bytes(),
+        };
+        memory.reserve_beside(&self.model, positions.len() + n_more, beside)?;
         let n_held = memory.keep(&positions);
         let rows = self.rows(&slots, &pictures, n_held, timings)?;
         let inputs = slots.inputs(&rows, n_held, self.model.config().decoder.hidden_size);

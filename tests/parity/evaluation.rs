@@ -275,7 +275,7 @@ fn judged(report: &mut Report, vectors: &Value, by_index: bool) -> Vec<Judged> {
     let some = |value: &Value| value.as_str().map(str::to_owned);
     let rows = elements(&vectors["rows"]).zip(elements(&vectors["extracted"]));
     rows.map(|(row, extracted)| {
-        let answer = YesNo::of(text(&row["prediction"]));
+        let answer = YesNo::of(&written(&row["prediction"]));
         let at = row["prediction"].to_string();
         report.equal("yes or no", &at, answer.name(), text(extracted));
         let parity = || match count(&row["index"]) % 2 {
@@ -310,7 +310,7 @@ fn chosen(row: &Value) -> Chosen {
         category: some("category"),
         l2_category: some("l2-category"),
         split: some("split"),
-        is_right: choice(text(&row["prediction"]), &options) == letter(&row["answer"]),
+        is_right: choice(&written(&row["prediction"]), &options) == letter(&row["answer"]),
     }
 }
 

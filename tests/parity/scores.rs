@@ -67,7 +67,7 @@ impl<'g> Rater<'g> {
     }
 
     fn check_prompt(&self, report: &mut Report, at: &str, prompt: &str, ids: &Value) {
-        let ours = texts::prompt_ids(&self.assistant.tokenizer(), prompt);
+        let ours = texts::prompt_ids(self.assistant.tokenizer(), prompt);
         report.equal("prompt ids", at, &ours, &integers(ids));
     }
 
