@@ -1,6 +1,7 @@
 //! Frames of animated pictures, one for each second that they last.
 
 use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use image::codecs::gif::GifDecoder;
@@ -10,10 +11,13 @@ use image::{AnimationDecoder, Frame, Frames, ImageDecoder, ImageError, RgbaImage
 use super::decode::{Reading, damaged};
 use super::sniff::{self, Content, Format};
 use super::{CHANNELS, Limits, Picture};
+use crate::capacity;
 use crate::error::{Error, Result};
 
 /// The longest animation, in seconds: as frames, it would take more positions than any model has.
 const MAX_SECONDS: u64 = 1024;
+/// What decoding takes: a canvas with transparency, a frame, and two pictures without.
+const BYTES_PER_PIXEL: u64 = 4 + 4 + 2 * CHANNELS as u64;
 /// Frames that would be shown for less than this, in milliseconds, are shown for [`USUAL_DELAY`], as
 /// programs that show animations do.
 const MIN_DELAY: f64 = 20.0;
@@ -48,8 +52,12 @@ pub(crate) fn seconds(
 ) -> Result<()> {
     let limits = Limits::default();
     let bytes = super::decode::read(path, &limits)?;
-    let frames = frames(&bytes, &limits).and_then(|frames| pick(frames, reading, each));
-    frames.map_err(|e| e.in_file(path))
+    // As where one picture is decoded: decoders may panic, and nothing of theirs is used after it.
+    let given = catch_unwind(AssertUnwindSafe(|| {
+        frames(&bytes, &limits).and_then(|frames| pick(frames, reading, each))
+    }));
+    let given = given.unwrap_or_else(|_| Err(Error::input("the decoder gave up on it")));
+    given.map_err(|e| e.in_file(path))
 }
 
 fn frames<'b>(bytes: &'b [u8], limits: &Limits) -> Result<(Format, Frames<'b>)> {
@@ -58,7 +66,15 @@ fn frames<'b>(bytes: &'b [u8], limits: &Limits) -> Result<(Format, Frames<'b>)> 
         _ => return Err(Error::input("is no animation")),
     };
     let failed = |e: ImageError| damaged(format, &e).caused_by(e);
-    let check = |(width, height): (u32, u32)| limits.check(width as usize, height as usize);
+    let check = |(width, height): (u32, u32)| {
+        limits.check(width as usize, height as usize)?;
+        let bytes = u64::from(width) * u64::from(height) * BYTES_PER_PIXEL;
+        capacity::hold(bytes).map_err(|short| {
+            Error::capacity(format!(
+                "the animation of {width}x{height} pixels takes {short}; shrink it"
+            ))
+        })
+    };
     let mut bounds = image::Limits::default();
     bounds.max_alloc = Some((limits.max_pixels as u64).saturating_mul(4 * CHANNELS as u64));
     let frames = match format {

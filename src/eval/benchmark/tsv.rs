@@ -107,6 +107,9 @@ fn wanted(table: &Table, name: &str) -> Result<Wanted> {
     if table.has("A") && table.has("B") {
         return Ok(Wanted::Letter);
     }
+    if name.to_ascii_lowercase().contains("vqa") {
+        return Ok(Wanted::Phrase);
+    }
     let mut is_yes_no = true;
     for row in 0..table.n_rows() {
         let answer = table.cell(row, "answer")?.unwrap_or_default();
@@ -131,7 +134,10 @@ fn truth(wanted: Wanted, answer: Option<String>) -> Truth {
             }
         }
         Wanted::YesNo => Truth::YesNo(answer),
-        Wanted::Phrase => Truth::Phrases(listed(&answer)),
+        Wanted::Phrase => match listed(&answer) {
+            phrases if phrases.is_empty() => Truth::Unknown,
+            phrases => Truth::Phrases(phrases),
+        },
         Wanted::Sentences => Truth::Unknown,
     }
 }
