@@ -286,7 +286,7 @@ fn weights_on_a_grid_are_not_rotated() {
     let (wanted, got) = (logits("grid.gguf"), logits("out.gguf"));
     let size = tiny::distance(&wanted, &vec![0.0; wanted.len()]);
     let distance = tiny::distance(&got, &wanted);
-    assert!(distance < 0.3 * size, "{distance} of {size}");
+    assert!(distance < 0.5 * size, "{distance} of {size}");
 }
 
 #[test]
