@@ -23,6 +23,8 @@ mod report;
 mod scores;
 #[path = "parity/texts.rs"]
 mod texts;
+#[path = "parity/words.rs"]
+mod words;
 
 use owl2::Result;
 use owl2::gguf::Gguf;
@@ -181,7 +183,7 @@ fn parity_of_q_instruct() {
 
 #[test]
 fn parity_of_co_instruct() {
-    check_family(scores::check_co_instruct);
+    check_family(words::check_co_instruct);
 }
 
 /// Checks what is made with a checkpoint of the first set: that beside the second, or the project's
@@ -189,7 +191,7 @@ fn parity_of_co_instruct() {
 fn check_with_first(check: impl Fn(&Golden, &Golden, &mut Report)) {
     check_family(|family, report| {
         let vectors = family.json(text(&family.manifest["words"]["file"]));
-        let beside = scores::beside(family.dir(), text(&vectors["checkpoint_dir"]));
+        let beside = words::beside(family.dir(), text(&vectors["checkpoint_dir"]));
         let golden = beside.map_or_else(Golden::open, Golden::at);
         check(family, &golden, report);
     });
@@ -197,7 +199,7 @@ fn check_with_first(check: impl Fn(&Golden, &Golden, &mut Report)) {
 
 #[test]
 fn parity_of_words() {
-    check_with_first(scores::check_word_lists);
+    check_with_first(words::check_word_lists);
 }
 
 #[test]

@@ -91,7 +91,10 @@ fn each_picture_of_a_folder_has_its_answer() {
     let output = room.run(&[&flags[..], &each].concat());
     assert!(output.status.success());
     let said = stderr(&output);
-    assert!(said.contains("photos/b.PNG: the answer was cut at 8 tokens"), "{said}");
+    assert!(
+        said.contains("photos/b.PNG: the answer was cut at 8 tokens"),
+        "{said}"
+    );
     let last = "owl2: 1 file was left out: 1 without a picture";
     assert_eq!(said.lines().last(), Some(last));
     let answers = String::from_utf8(output.stdout).unwrap();
