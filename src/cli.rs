@@ -5,6 +5,7 @@ mod ask;
 mod bench;
 mod cache;
 mod chat;
+mod compare;
 mod each;
 mod eval;
 mod generated;
@@ -14,6 +15,8 @@ mod model_file;
 mod output;
 mod perplexity;
 mod progress;
+mod rows;
+mod score;
 mod setup;
 mod tokenize;
 
@@ -36,6 +39,8 @@ pub fn run(cli: Cli) -> Result<()> {
     interrupt::catch_signals()?;
     match cli.command {
         Some(Command::Eval(args)) => eval::run(&args),
+        Some(Command::Score(args)) => score::run(&args),
+        Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Info(args)) => info::run(&args),
         Some(Command::Perplexity(args)) => perplexity::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),

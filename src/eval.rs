@@ -5,8 +5,14 @@
 //! so that a file it made can be held against this implementation.
 
 mod asking;
+pub mod benchmark;
+pub mod letters;
+pub mod metrics;
+pub mod prompts;
+pub mod quality;
 mod questions;
 mod report;
+pub mod table;
 
 use std::path::Path;
 

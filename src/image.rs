@@ -7,6 +7,7 @@
 //! Everything here works on files from anywhere: sizes are checked, and memory is asked for, before
 //! pixels are decoded. `docs/pictures.md` says what is read and what is refused.
 
+mod animation;
 mod aspect;
 mod decode;
 mod gif;
@@ -19,6 +20,9 @@ mod resize;
 mod samples;
 mod sniff;
 
+#[cfg(feature = "cli")]
+pub(crate) use animation::is_animation;
+pub(crate) use animation::seconds;
 pub use aspect::Aspect;
 #[cfg(feature = "cli")]
 pub(crate) use decode::content;

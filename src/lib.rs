@@ -46,6 +46,7 @@ pub mod capacity;
 pub mod chat;
 #[cfg(feature = "cli")]
 pub mod cli;
+pub mod clip;
 #[cfg(feature = "constrain")]
 pub mod constrain;
 pub mod error;
@@ -65,6 +66,7 @@ pub mod quant;
 pub mod request;
 pub mod reuse;
 pub mod sampler;
+pub mod score;
 pub mod session;
 mod sysctl;
 pub mod threads;

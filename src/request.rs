@@ -16,6 +16,7 @@ mod chooser;
 mod lookup;
 mod picture;
 mod run;
+mod words;
 
 use std::ops::ControlFlow;
 
@@ -23,11 +24,13 @@ pub use assistant::Assistant;
 #[cfg(feature = "cli")]
 pub(crate) use assistant::check_context;
 pub use picture::{Pixels, Source};
+pub(crate) use words::softmax;
+pub use words::{WordLogit, WordLogits, WordsRequest};
 
 #[cfg(feature = "constrain")]
 use crate::constrain::Constraint;
 use crate::image::{Aspect, Reading};
-use crate::prompt::{Message, Template};
+use crate::prompt::{IMAGE_MARKER, Message, Role, Template};
 use crate::sampler::Sampling;
 use crate::timing::Timings;
 
@@ -89,6 +92,24 @@ impl Prompt {
             messages,
             system: None,
             template: None,
+        }
+    }
+}
+
+impl Prompt {
+    /// Puts `n` slots in the place of each, for the frames of a clip in place of a picture.
+    pub fn repeat_pictures(&mut self, n: usize) {
+        let repeat = |text: &mut String| {
+            *text = text.replace(IMAGE_MARKER, &IMAGE_MARKER.repeat(n));
+        };
+        match self {
+            Prompt::Raw(text) => repeat(text),
+            Prompt::Turns { messages, .. } => {
+                let users = messages
+                    .iter_mut()
+                    .filter(|message| message.role == Role::User);
+                users.for_each(|message| repeat(&mut message.text));
+            }
         }
     }
 }

@@ -308,7 +308,8 @@ impl<'m> Session<'m> {
         for input in inputs {
             for i in 0..input.n_positions(width) {
                 if n == piece {
-                    self.compute(role, longest, observer);
+                    // Its rows only give keys and values to those that follow.
+                    self.compute(role, 0, longest, observer);
                     self.runs.clear();
                     n = 0;
                     if !go_on(self.len()) {
@@ -324,7 +325,12 @@ impl<'m> Session<'m> {
                 n += 1;
             }
         }
-        self.compute(role, longest, observer);
+        self.compute(
+            role,
+            if n_rows == 0 { n } else { n_rows },
+            longest,
+            observer,
+        );
         if n_rows == 0 {
             return true;
         }
@@ -337,12 +343,20 @@ impl<'m> Session<'m> {
         true
     }
 
-    /// Passes the rows gathered in `scratch.x` through the decoder.
-    fn compute<O: Observer>(&mut self, role: Role, longest: usize, observer: &mut O) {
+    /// Passes the rows gathered in `scratch.x` through the decoder; what comes out is wanted of the
+    /// last `n_wanted`.
+    fn compute<O: Observer>(
+        &mut self,
+        role: Role,
+        n_wanted: usize,
+        longest: usize,
+        observer: &mut O,
+    ) {
         self.model.decoder().forward(
             self.model.compute(),
             role,
             &self.runs,
+            n_wanted,
             longest,
             &mut self.cache,
             &mut self.scratch,

@@ -9,6 +9,7 @@ use owl2::gguf::DType;
 
 use crate::random::Shape;
 use crate::recipe::{Quant, TensorType};
+use crate::score_rule::ScoreRule;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -81,6 +82,11 @@ pub struct Args {
         conflicts_with = "random"
     )]
     pub lora: Option<PathBuf>,
+
+    /// By which rule its logits are scores: q-align, deqa, q-instruct, compare2score or none; the
+    /// file keeps it [default: as the names of checkpoint and base tell]
+    #[arg(long, value_name = "RULE", conflicts_with = "verify")]
+    pub score_rule: Option<ScoreRule>,
 
     /// Leave out tensors that are not part of the model, and name them, rather than refuse the
     /// checkpoint
@@ -155,6 +161,8 @@ mod tests {
             "owl2-convert --verify m.gguf --random 7b --seed 1",
             "owl2-convert --completions zsh",
             "owl2-convert --man",
+            "owl2-convert dir -o m.gguf --score-rule none",
+            "owl2-convert --random tiny -o m.gguf --score-rule compare2score",
             "owl2-convert dir -o m.gguf --ignore-extra",
             "owl2-convert --verify m.gguf dir --ignore-extra",
         ] {
@@ -172,6 +180,7 @@ mod tests {
             "owl2-convert dir -o m.gguf --tensor-type q8_0",
             "owl2-convert dir -o m.gguf --threads 0",
             "owl2-convert dir -o m.gguf --man",
+            "owl2-convert dir -o m.gguf --score-rule best",
             "owl2-convert --completions tcsh",
         ] {
             assert!(parse(line).is_err(), "{line}");

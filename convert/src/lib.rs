@@ -22,6 +22,7 @@ pub mod random;
 pub mod recipe;
 pub mod rotation;
 mod sampling;
+pub mod score_rule;
 mod tokenizer;
 pub mod verify;
 
@@ -61,7 +62,8 @@ pub fn run(args: &Args) -> Result<()> {
     if let (Some(output), false) = (&args.output, args.dry_run) {
         check_target(output, args.force)?;
     }
-    let input = open(args)?.ok_or_else(|| Error::usage("there is nothing to convert"))?;
+    let mut input = open(args)?.ok_or_else(|| Error::usage("there is nothing to convert"))?;
+    score_rule::set(&mut input, args)?;
     let mapping = input.map()?;
     let recipe = Recipe {
         quant: args.quant,

@@ -12,12 +12,16 @@ pub(crate) const GENERATION_FILE: &str = "generation_config.json";
 
 /// Reads the file in `dir`, or gives the defaults where there is none.
 ///
-/// Unless `do_sample` is set the temperature is 0, whatever the file says about it; `top_k` and
-/// `top_p` are kept for those who set a temperature.
+/// What it says is for those who sample; programs choose the likeliest token unless they are told
+/// otherwise. A file that says nothing of temperature has 0, or 1 with `do_sample`.
 pub(crate) fn read(dir: &Path) -> Result<Sampling> {
     let json = Object::read_optional(&dir.join(GENERATION_FILE))?;
     let default = Sampling::default();
-    let temperature = json.number("temperature")?.unwrap_or(1.0) as f32;
+    let unsaid = match json.flag("do_sample")?.unwrap_or(false) {
+        true => 1.0,
+        false => default.temperature,
+    };
+    let temperature = json.number("temperature")?.map_or(unsaid, |t| t as f32);
     if !(temperature.is_finite() && temperature >= 0.0) {
         return Err(json.error("temperature", "has to be a number of at least 0"));
     }
@@ -28,11 +32,7 @@ pub(crate) fn read(dir: &Path) -> Result<Sampling> {
         return Err(json.error("top_p", "has to be greater than 0 and at most 1"));
     }
     Ok(Sampling {
-        temperature: if json.flag("do_sample")?.unwrap_or(false) {
-            temperature
-        } else {
-            default.temperature
-        },
+        temperature,
         top_k: json.count("top_k")?.unwrap_or(default.top_k),
         top_p,
         ..default
@@ -50,13 +50,13 @@ mod tests {
     }
 
     #[test]
-    fn is_greedy_unless_asked_to_sample() {
+    fn keeps_what_the_file_says_for_those_who_sample() {
         let missing = read(tempfile::tempdir().unwrap().path()).unwrap();
         assert_eq!(missing, Sampling::default());
         let greedy = read_text(r#"{"temperature": 0.6, "top_p": 0.9, "top_k": 20}"#).unwrap();
         assert_eq!(
             (greedy.temperature, greedy.top_p, greedy.top_k),
-            (0.0, 0.9, 20)
+            (0.6, 0.9, 20)
         );
         let sampled = read_text(r#"{"do_sample": true, "temperature": 0.6}"#).unwrap();
         assert_eq!((sampled.temperature, sampled.top_k), (0.6, 50));

@@ -2,14 +2,16 @@
 
 mod ask;
 mod environment;
+mod eval;
+mod score;
 mod tools;
 
 use clap::{Arg, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(super) use ask::AskArgs;
-pub(super) use tools::{
-    BenchArgs, CompletionsArgs, EvalArgs, InfoArgs, PerplexityArgs, TokenizeArgs,
-};
+pub(super) use eval::EvalArgs;
+pub(super) use score::{CompareArgs, ScoreArgs};
+pub(super) use tools::{BenchArgs, CompletionsArgs, InfoArgs, PerplexityArgs, TokenizeArgs};
 
 const HELP: &str = "\
 {about-with-newline}
@@ -17,6 +19,7 @@ Examples:
   owl2 -m model.gguf --image cat.jpg -p \"Describe the image.\"
   owl2 -m model.gguf                                            (a chat; /help there says more)
   owl2 -m model.gguf --each photos -p \"What is this?\" --json
+  owl2 score -m one-align.gguf -r photos --csv scores.csv
 
 {usage-heading} {usage}
 
@@ -30,7 +33,7 @@ flag without a value is on with 1 and off with 0. NO_COLOR turns off colours.
 A plain LLaMA file has no prompt template: it continues the prompt, after <s>, as it is.
 
 Exit status: 0 success (also where the reader of the output has gone), 1 some pictures of --each
-failed, 2 wrong usage, 3 unusable picture or prompt, 4 unusable model file, 5 input or output
+or score failed, 2 wrong usage, 3 unusable picture or prompt, 4 unusable model file, 5 input or output
 failed, 6 not enough context or memory, 7 an answer cut before it was what --choices or
 --json-schema asks for, 101 a mistake in the program, 130 interrupted.";
 
@@ -56,8 +59,12 @@ pub(super) enum Command {
     Info(InfoArgs),
     /// Shows the tokens that a text becomes
     Tokenize(TokenizeArgs),
-    /// Asks questions with known answers and counts how many come out right
+    /// Asks questions with known answers and counts how many come out right, in many formats
     Eval(EvalArgs),
+    /// Rates the quality or beauty of pictures and videos, or says how likely words are
+    Score(ScoreArgs),
+    /// Says which of a few pictures is better
+    Compare(CompareArgs),
     /// Measures how well a model predicts a text, and how far it is from another file of itself
     Perplexity(PerplexityArgs),
     /// Measures how fast a model runs, beside what this machine could do
@@ -66,6 +73,14 @@ pub(super) enum Command {
     Completions(CompletionsArgs),
     /// Prints the manual page
     Man,
+}
+
+/// A number of frames a second.
+fn frame_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        _ => Err("wanted a number greater than 0".to_owned()),
+    }
 }
 
 impl Cli {

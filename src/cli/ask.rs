@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::cli::args::AskArgs;
 use crate::cli::cache::CacheFile;
 use crate::cli::output::{self, Output};
+use crate::cli::score::subjects::{Loader, clips};
 use crate::cli::setup::{self, STANDARD_INPUT};
 use crate::cli::{chat, each, print_json, progress};
 use crate::error::{Error, Result};
@@ -13,6 +14,7 @@ use crate::files;
 use crate::prompt::{Message, place_images};
 use crate::request::{Answer, Assistant, Prompt, Request};
 use crate::reuse::Memory;
+use crate::score::Subject;
 
 /// Answers what the flags ask: one question, one about each of several pictures, or whatever comes
 /// up in a chat.
@@ -26,10 +28,9 @@ pub(super) fn run(args: &AskArgs) -> Result<()> {
     if !args.question.each.is_empty() {
         return each::run(args, &assistant, &text);
     }
-    let sources = args.question.image.iter().map(|path| setup::source(path));
-    let request = Request {
-        pictures: sources.collect::<Result<_>>()?,
-        ..request(args, &assistant, &text, args.question.image.len())?
+    let request = match args.question.frames.is_empty() {
+        true => about_pictures(args, &assistant, &text)?,
+        false => about_frames(args, &assistant, &text)?,
     };
     let mut memory = Memory::new();
     let cache = CacheFile::open(args, &assistant, &mut memory)?;
@@ -62,9 +63,40 @@ pub(super) fn check_whole(
     Ok(())
 }
 
+fn about_pictures(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<Request> {
+    let sources = args.question.image.iter().map(|path| setup::source(path));
+    Ok(Request {
+        pictures: sources.collect::<Result<_>>()?,
+        ..request(args, assistant, text, args.question.image.len())?
+    })
+}
+
+/// The frames stand where one picture would.
+fn about_frames(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<Request> {
+    let mut clips = clips(&args.question.frames, false)?;
+    let (Some(clip), true) = (clips.pop(), clips.is_empty()) else {
+        return Err(Error::usage("names several videos; ask about one").in_flag("--frames"));
+    };
+    let mut request = request(args, assistant, text, 1)?;
+    let loader = Loader {
+        assistant,
+        fps: args.question.fps,
+        aspect: request.aspect,
+        reading: request.reading,
+    };
+    let Subject::Clip(frames) = loader.load(&clip)? else {
+        return Err(Error::input("is no video").in_flag("--frames"));
+    };
+    request.prompt.repeat_pictures(frames.len());
+    request.pictures = frames;
+    Ok(request)
+}
+
 /// Whether a person is to be asked for questions.
 fn is_chat(args: &AskArgs) -> bool {
-    let is_asked = args.question.prompt.is_some() || !args.question.each.is_empty();
+    let is_asked = args.question.prompt.is_some()
+        || !args.question.each.is_empty()
+        || !args.question.frames.is_empty();
     let is_for_programs = args.output.json || args.prompt.raw;
     !is_asked && !is_for_programs && setup::is_interactive() && io::stdout().is_terminal()
 }

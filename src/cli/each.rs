@@ -47,7 +47,7 @@ pub(super) fn run(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<(
     let mut memory = Memory::new();
     let cache = CacheFile::open(args, assistant, &mut memory)?;
     let (mut n, mut n_failed) = (0, 0);
-    let mut pictures = Pictures::of(&args.question.each);
+    let mut pictures = Pictures::of(&args.question.each, true);
     for picture in &mut pictures {
         n += 1;
         let outcome = match picture {
@@ -126,7 +126,7 @@ fn one<'m>(
 }
 
 /// Whether an error is about one picture, so that another may do better.
-fn is_of_one(error: &Error) -> bool {
+pub(super) fn is_of_one(error: &Error) -> bool {
     match error.kind() {
         Kind::Input | Kind::Io => true,
         // A picture that is too large names its file, a context that is too long does not.
@@ -148,10 +148,12 @@ fn line(picture: &Path, answer: &Result<Answer>) -> String {
 /// Files as they are, and the pictures in folders and the folders therein, by name. Which files of a
 /// folder are pictures is told by their content; one that is named like a picture counts as one, for
 /// better or worse.
-struct Pictures {
+pub(super) struct Pictures {
     /// The next one at the end.
     waiting: Vec<Waiting>,
-    left_out: LeftOut,
+    /// Whether folders in folders are looked into.
+    is_recursive: bool,
+    pub(super) left_out: LeftOut,
 }
 
 enum Waiting {
@@ -163,9 +165,10 @@ enum Waiting {
 }
 
 impl Pictures {
-    fn of(paths: &[PathBuf]) -> Self {
+    pub(super) fn of(paths: &[PathBuf], is_recursive: bool) -> Self {
         Pictures {
             waiting: paths.iter().rev().cloned().map(Waiting::Given).collect(),
+            is_recursive,
             left_out: LeftOut::default(),
         }
     }
@@ -178,6 +181,7 @@ impl Iterator for Pictures {
         loop {
             let folder = match self.waiting.pop()? {
                 Waiting::File(path) if self.left_out.has(&path) => continue,
+                Waiting::Folder(_) if !self.is_recursive => continue,
                 Waiting::File(path) => return Some(Ok(path)),
                 Waiting::Given(path) if !path.is_dir() => return Some(Ok(path)),
                 Waiting::Given(path) | Waiting::Folder(path) => path,
@@ -211,7 +215,7 @@ fn entries(folder: &Path) -> Result<Vec<Waiting>> {
 
 /// What was found in folders and not asked about.
 #[derive(Default)]
-struct LeftOut {
+pub(super) struct LeftOut {
     /// Number of files by what they are, and the command that would convert them.
     kinds: BTreeMap<&'static str, (usize, Option<&'static str>)>,
     /// How many of them are pictures, in formats that cannot be read.
@@ -248,7 +252,7 @@ impl LeftOut {
     }
 
     /// One line about all of it.
-    fn notice(&self) -> Option<String> {
+    pub(super) fn notice(&self) -> Option<String> {
         let n: usize = self.kinds.values().map(|(n, _)| n).sum();
         let kinds: Vec<String> = self
             .kinds

@@ -1,5 +1,7 @@
 //! `owl2 eval`: asks the questions of a file, shows how far it is, and prints the counts.
 
+mod benchmark;
+
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -10,29 +12,47 @@ use serde_json::{Value, json};
 use crate::cli::args::EvalArgs;
 use crate::cli::model_file::ModelFile;
 use crate::cli::{print, print_json, progress, setup};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::eval::benchmark::Format;
 use crate::eval::{self, Difference, Evaluation, Question, Report, Tally};
 use crate::ops::Compute;
 
 const BAR: &str = "{bar:30} {pos} of {len}  {eta} left  {msg}";
 
+/// Longest answer where neither the flags nor the prompts say.
+const MAX_TOKENS: usize = 512;
+
 pub(super) fn run(args: &EvalArgs) -> Result<()> {
-    let questions = eval::read(&args.questions, args.limit.unwrap_or(usize::MAX))?;
     let n_threads = setup::n_threads(args.threads);
     let open = |file: ModelFile| file.assistant(Compute::new(n_threads)?);
+    let beside = args.questions.parent().unwrap_or(Path::new(""));
+    let image_root = args.image_root.as_deref().unwrap_or(beside);
+    let format = match args.format {
+        Some(format) => format,
+        None => Format::of(&args.questions)?,
+    };
+    if format != Format::Lines {
+        check_benchmark(args)?;
+        let assistant = open(ModelFile::new(args.model.as_deref())?)?;
+        return benchmark::run(args, &assistant, format, image_root);
+    }
+    if let Some(path) = args.output.as_ref().or(args.resume.as_ref()) {
+        let message = "is written for benchmarks alone; use --json";
+        return Err(Error::usage(message).in_flag("--output").in_file(path));
+    }
+    let questions = eval::read(&args.questions, args.limit.unwrap_or(usize::MAX))?;
     let assistant = open(ModelFile::new(args.model.as_deref())?)?;
     let reference = args.reference.as_deref().map(ModelFile::Path);
     let reference = reference.map(open).transpose()?;
-    let beside = args.questions.parent().unwrap_or(Path::new(""));
-    let image_root = args.image_root.as_deref().unwrap_or(beside);
 
+    let max_tokens = args.max_tokens.unwrap_or(MAX_TOKENS);
     let bar = bar(questions.len());
     let started = Instant::now();
     let evaluation = Evaluation {
         assistant: &assistant,
         reference: reference.as_ref(),
         image_root,
-        max_tokens: args.max_tokens,
+        max_tokens,
     };
     let report = evaluation.run(&questions, |so_far| {
         bar.inc(1);
@@ -43,12 +63,20 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     if report.n_cut > 0 {
         progress::say(&format!(
             "owl2: {} answers were cut at {} tokens, or by the context; --max-tokens gives more\n",
-            report.n_cut, args.max_tokens
+            report.n_cut, max_tokens
         ));
     }
     match args.json {
         true => print_json(&as_json(&report, &questions, took)).map(drop),
         false => print(&as_text(&report, questions.len(), took)).map(drop),
+    }
+}
+
+/// Fails for flags that only files of JSON lines know.
+fn check_benchmark(args: &EvalArgs) -> Result<()> {
+    match args.reference {
+        Some(_) => Err(Error::usage("compares answers to JSON lines alone").in_flag("--reference")),
+        None => Ok(()),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::prompt::Template;
 use crate::quant::{Rotation, rotation};
 use crate::request::check_context;
 use crate::sampler::Sampling;
+use crate::score::Rule;
 use crate::session::Session;
 use crate::threads;
 
@@ -56,6 +57,7 @@ struct Info {
     config: Config,
     template: Option<Template>,
     sampling: Sampling,
+    score_rule: Option<Rule>,
     rotation: Option<Rotation>,
     /// Names of quantized tensors that are not rotated though others are.
     not_rotated: BTreeSet<String>,
@@ -160,6 +162,7 @@ fn gather(args: &InfoArgs, model: ModelFile) -> Result<Info> {
         config: config.clone(),
         template: Template::read(&gguf)?,
         sampling: Sampling::read(&gguf)?,
+        score_rule: Rule::read(&gguf)?,
         rotation: Rotation::read(&gguf)?,
         not_rotated: Rotation::read_exceptions(&gguf)?,
         sizes: sizes(&gguf, config),
@@ -181,9 +184,17 @@ fn as_text(info: &Info) -> String {
     let template = info.template.map_or("none".to_owned(), |t| t.to_string());
     text += &format!("prompt       template {template}\n");
     text += &format!(
-        "sampling     top-k {}, top-p {} (with --temp above 0)\n",
-        info.sampling.top_k, info.sampling.top_p
+        "sampling     top-k {}, top-p {} (with --temp above 0{})\n",
+        info.sampling.top_k,
+        info.sampling.top_p,
+        match info.sampling.temperature {
+            0.0 => String::new(),
+            temperature => format!("; the model's own is {temperature}"),
+        }
     );
+    if let Some(rule) = info.score_rule {
+        text += &format!("scores       by rule {rule}, see owl2 score\n");
+    }
     if info.rotation.is_some() {
         let but = match info.not_rotated.len() {
             0 => String::new(),
@@ -336,6 +347,7 @@ fn as_json(info: &Info) -> Value {
             "top_k": info.sampling.top_k,
             "top_p": info.sampling.top_p,
         },
+        "score_rule": info.score_rule.map(Rule::name),
         "decoder": {
             "vocab_size": decoder.vocab_size,
             "hidden_size": decoder.hidden_size,

@@ -93,6 +93,10 @@ pub mod visual {
     pub const PROMPT_TEMPLATE: &str = "prompt.template";
 }
 
+/// The rule by which the model's logits are scores, see [`Rule`](crate::score::Rule); absent where
+/// it was not trained to rate (to be prefixed with [`key`]).
+pub const SCORE_RULE: &str = "score.rule";
+
 /// Keys of the tokenizer.
 #[allow(missing_docs, reason = "the names are llama.cpp's")]
 pub mod tokenizer {

@@ -114,6 +114,11 @@ impl Metadata {
         }
     }
 
+    /// Takes a key away, if it is there.
+    pub fn remove(&mut self, key: &str) {
+        self.0.retain(|(existing, _)| existing != key);
+    }
+
     /// Adds each of `pairs` whose key is not there yet.
     pub fn add_missing(&mut self, pairs: impl IntoIterator<Item = (String, Value)>) {
         let mut keys: HashSet<String> = self.0.iter().map(|(key, _)| key.clone()).collect();

@@ -106,7 +106,7 @@ pub(crate) fn content(path: &Path) -> Result<Option<Content>> {
 }
 
 /// The bytes of a file.
-fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
+pub(super) fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     let failed = |doing, e| Error::io(doing, path, e);
     // Before it is opened: opening a named pipe waits until somebody writes to it.
     let metadata = fs::metadata(path).map_err(|e| failed("cannot open the picture", e))?;

@@ -154,7 +154,8 @@ impl Decoder {
     }
 
     /// Passes the first `n` rows of `scratch.x` through all blocks and stores their keys and
-    /// values behind those in the cache. `longest` is the number of positions the sequence has
+    /// values behind those in the cache. Only the last `n_wanted` rows are what comes out then: of
+    /// the others, the last block computes keys and values alone. `longest` is the number of positions the sequence has
     /// reached or is known to reach in this prompt, on which dynamic rotary scaling depends.
     #[allow(clippy::too_many_arguments, reason = "each is used as it is")]
     pub fn forward<O: Observer>(
@@ -162,6 +163,7 @@ impl Decoder {
         compute: &Compute,
         role: Role,
         runs: &[Run],
+        n_wanted: usize,
         longest: usize,
         cache: &mut KvCache,
         scratch: &mut Scratch,
@@ -173,11 +175,14 @@ impl Decoder {
         scratch.rotations.set(first, n, theta, divisor);
         observer.observe(Stage::Embeddings, &scratch.x[..n * self.config.hidden_size]);
         for (i, block) in self.blocks.iter().enumerate() {
+            let is_last = i + 1 == self.blocks.len();
+            let n_wanted = if is_last && !O::ACTIVE { n_wanted } else { n };
             block.forward(
                 compute,
                 role,
                 &self.config,
                 runs,
+                n - n_wanted,
                 first,
                 cache.layer_mut(i),
                 scratch,
@@ -248,7 +253,8 @@ impl Decoder {
 
 impl Block {
     /// `x += out(attend(rope(q), rope(k), v))` of the normed input, then
-    /// `x += down(silu(gate(u)) * up(u))` of the normed result. Norms, K and V by modality.
+    /// `x += down(silu(gate(u)) * up(u))` of the normed result. Norms, K and V by modality. Rows
+    /// before `wanted` get keys and values, and are left as they are.
     #[allow(clippy::too_many_arguments, reason = "each is used as it is")]
     fn forward(
         &self,
@@ -256,37 +262,42 @@ impl Block {
         role: Role,
         config: &DecoderConfig,
         runs: &[Run],
+        wanted: usize,
         first: usize,
         cache: &mut LayerCache,
         scratch: &mut Scratch,
     ) {
         let n = runs.last().map_or(0, |run| run.rows.end);
+        let n_wanted = n - wanted;
         let (width, kv_dim, head_dim) = (config.hidden_size, config.kv_dim(), config.head_dim());
         let x = &mut scratch.x[..n * width];
         let normed = &mut scratch.normed[..n * width];
-        let queries = &mut scratch.queries[..n * width];
+        let queries = &mut scratch.queries[..n_wanted * width];
         let keys = &mut scratch.keys[..n * kv_dim];
         let values = &mut scratch.values[..n * kv_dim];
-        let attended = &mut scratch.attended[..n * width];
-        let gate = &mut scratch.gate[..n * config.intermediate_size];
-        let up = &mut scratch.up[..n * config.intermediate_size];
+        let attended = &mut scratch.attended[..n_wanted * width];
+        let gate = &mut scratch.gate[..n_wanted * config.intermediate_size];
+        let up = &mut scratch.up[..n_wanted * config.intermediate_size];
 
-        normalize(compute, &self.attention_norm, runs, x, normed);
+        normalize(compute, &self.attention_norm, runs, 0, x, normed);
         let input = scratch.input.prepare(compute, role, normed, &self.query);
         for (i, Run { modality, rows }) in runs.iter().enumerate() {
             let key = self.key.of(*modality);
             let key = key.of(rows.clone(), rows_of_mut(keys, rows, kv_dim));
             let value = self.value.of(*modality);
             let value = value.of(rows.clone(), rows_of_mut(values, rows, kv_dim));
-            if i == 0 {
-                compute.project(input, [self.query.of(0..n, queries), key, value]);
+            if i == 0 && n_wanted > 0 {
+                compute.project(input, [self.query.of(wanted..n, queries), key, value]);
             } else {
                 compute.project(input, [key, value]);
             }
         }
-        scratch.rotations.apply(compute, queries, width);
         scratch.rotations.apply(compute, keys, kv_dim);
         cache.store(first, keys, values);
+        if n_wanted == 0 {
+            return;
+        }
+        scratch.rotations.apply(compute, queries, width);
         let attention = Attention {
             n_heads: config.n_heads,
             n_kv_heads: config.n_kv_heads,
@@ -295,7 +306,7 @@ impl Block {
             keys: cache.keys(),
             values: cache.values(),
             n_keys: first + n,
-            causal_start: Some(first),
+            causal_start: Some(first + wanted),
             role,
             // Files that are not rotated are computed as precisely as their format allows.
             in_integers: self.query.weight.is_rotated(),
@@ -304,32 +315,45 @@ impl Block {
         let input = scratch
             .input
             .prepare(compute, role, attended, &self.attention_out);
+        let x = &mut x[wanted * width..];
+        let normed = &mut normed[..n_wanted * width];
         self.attention_out.add_to(compute, input, x);
 
-        normalize(compute, &self.mlp_norm, runs, x, normed);
+        normalize(compute, &self.mlp_norm, runs, wanted, x, normed);
         let input = scratch.input.prepare(compute, role, normed, &self.gate);
-        compute.project(input, [self.gate.of(0..n, gate), self.up.of(0..n, up)]);
+        let all = 0..n_wanted;
+        compute.project(
+            input,
+            [self.gate.of(all.clone(), gate), self.up.of(all, up)],
+        );
         silu_gate(compute, gate, up, config.intermediate_size);
         let input = scratch.input.prepare(compute, role, gate, &self.down);
         self.down.add_to(compute, input, x);
     }
 }
 
-/// Normalises each run of `x` into `out` with its modality's norm.
+/// Normalises each run of `x` into `out` with its modality's norm; both begin with row `first` of
+/// the runs.
 fn normalize(
     compute: &Compute,
     norm: &PerModality<RmsNorm>,
     runs: &[Run],
+    first: usize,
     x: &[f32],
     out: &mut [f32],
 ) {
     let width = norm.text.weight.len();
     for Run { modality, rows } in runs {
+        let rows = rows.start.max(first)..rows.end;
+        if rows.is_empty() {
+            continue;
+        }
+        let rows = rows.start - first..rows.end - first;
         let norm = norm.of(*modality);
         norm.forward(
             compute,
-            rows_of(x, rows, width),
-            rows_of_mut(out, rows, width),
+            rows_of(x, &rows, width),
+            rows_of_mut(out, &rows, width),
         );
     }
 }

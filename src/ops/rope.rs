@@ -38,18 +38,31 @@ impl Rotations {
         }
     }
 
-    /// Rotates every head of every row of `x: [n_positions, n_heads * head_dim]`.
+    /// Rotates every head of every row of `x: [n, n_heads * head_dim]`, which stand at the last `n`
+    /// of the positions.
     pub fn apply(&self, compute: &Compute, x: &mut [f32], width: usize) {
         let n_pairs = self.frequencies.len();
-        assert_eq!(x.len() / width * n_pairs, self.cos_sin.len());
-        compute.for_rows(x, width, self);
+        let n_rotated = x.len() / width * n_pairs;
+        assert!(n_rotated <= self.cos_sin.len());
+        let rotations = Last {
+            cos_sin: &self.cos_sin[self.cos_sin.len() - n_rotated..],
+            n_pairs,
+        };
+        compute.for_rows(x, width, rotations);
     }
 }
 
-impl RowOp for &Rotations {
+/// The rotations of the last positions.
+#[derive(Clone, Copy)]
+struct Last<'r> {
+    cos_sin: &'r [[f32; 2]],
+    n_pairs: usize,
+}
+
+impl RowOp for Last<'_> {
     #[inline(always)]
     fn apply(&self, index: usize, row: &mut [f32]) {
-        let n_pairs = self.frequencies.len();
+        let n_pairs = self.n_pairs;
         let rotations = &self.cos_sin[index * n_pairs..(index + 1) * n_pairs];
         for head in row.chunks_exact_mut(2 * n_pairs) {
             for (pair, [cos, sin]) in head.as_chunks_mut::<2>().0.iter_mut().zip(rotations) {

@@ -13,7 +13,7 @@ use crate::capacity;
 use crate::constrain::{Constraint, Grammars, Guide};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, Identity};
-use crate::image::{Aspect, Reading};
+use crate::image::{Aspect, Picture, Reading};
 use crate::kernels::ARITHMETIC;
 use crate::model::Model;
 use crate::model::config::Config;
@@ -23,6 +23,7 @@ use crate::ops::Compute;
 use crate::prompt::{Part, Segment, Template, tokenize, tokenize_raw};
 use crate::reuse::{Memory, PictureCache};
 use crate::sampler::Sampling;
+use crate::score::Rule;
 use crate::timing::{Stage, Timings};
 use crate::tokenizer::{Tokenizer, Vocabulary};
 
@@ -36,7 +37,8 @@ pub struct Assistant {
     pub(crate) tokenizer: Tokenizer,
     template: Option<Template>,
     sampling: Sampling,
-    identity: Identity,
+    score_rule: Option<Rule>,
+    pub(super) identity: Identity,
     pictures: Mutex<PictureCache>,
     /// Made for the first request that has a constraint.
     #[cfg(feature = "constrain")]
@@ -83,6 +85,7 @@ impl Assistant {
             tokenizer,
             template,
             sampling: Sampling::read(gguf)?,
+            score_rule: Rule::read(gguf)?,
             identity: Identity::new(gguf),
             pictures: Mutex::default(),
             #[cfg(feature = "constrain")]
@@ -106,6 +109,11 @@ impl Assistant {
         &self.model
     }
 
+    /// What turns text into tokens.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// The file's own prompt template; plain LLaMA files have none.
     pub fn template(&self) -> Option<Template> {
         self.template
@@ -114,6 +122,11 @@ impl Assistant {
     /// The file's own sampling, the defaults of a request that wants to choose at random.
     pub fn sampling(&self) -> &Sampling {
         &self.sampling
+    }
+
+    /// The rule by which its logits are scores; `None` where the file names none.
+    pub fn score_rule(&self) -> Option<Rule> {
+        self.score_rule
     }
 
     /// Answers `request`, giving `listener` the text as it comes.
@@ -174,6 +187,37 @@ impl Assistant {
         };
         let threads = &self.model.compute().threads;
         threads.enter(|| preparation.pixels(source, &mut Timings::default()))
+    }
+
+    /// [`Assistant::pixels`] on this thread alone, while requests are computed on others.
+    ///
+    /// # Errors
+    /// As [`Assistant::pixels`].
+    pub fn pixels_beside(
+        &self,
+        source: &Source,
+        aspect: Option<Aspect>,
+        reading: Reading,
+    ) -> Result<Arc<Pixels>> {
+        let preparation = Preparation {
+            visual: self.visual()?,
+            aspect,
+            reading,
+        };
+        preparation.pixels(source, &mut Timings::default())
+    }
+
+    /// A picture that is decoded already, at the model's size.
+    ///
+    /// # Errors
+    /// As [`Assistant::pixels`].
+    pub fn picture_pixels(&self, picture: &Picture, aspect: Option<Aspect>) -> Result<Arc<Pixels>> {
+        let preparation = Preparation {
+            visual: self.visual()?,
+            aspect,
+            reading: Reading::default(),
+        };
+        preparation.preprocess(picture)
     }
 
     /// SHA-256 of what computed positions depend on besides the prompt: the model file, the
@@ -304,7 +348,7 @@ impl Assistant {
     }
 
     /// Counts the slots for pictures, which must be as many as there are pictures.
-    fn picture_slots(&self, segments: &[Segment], n_pictures: usize) -> Result<usize> {
+    pub(super) fn picture_slots(&self, segments: &[Segment], n_pictures: usize) -> Result<usize> {
         if n_pictures > 0 {
             self.visual()?;
         }

@@ -64,7 +64,7 @@ impl Preparation<'_> {
         }
     }
 
-    fn preprocess(self, picture: &Picture) -> Result<Arc<Pixels>> {
+    pub fn preprocess(self, picture: &Picture) -> Result<Arc<Pixels>> {
         let aspect = self.aspect.unwrap_or(self.visual.aspect);
         let values = self.visual.preprocess.pixels(picture, aspect)?;
         let key = PictureKey::of(&values);

@@ -13,6 +13,8 @@ use std::sync::OnceLock;
 use owl2::chat::Conversation;
 use owl2::constrain::Constraint;
 use owl2::eval;
+use owl2::eval::benchmark::{Benchmark, Format};
+use owl2::eval::prompts::Style;
 use owl2::gguf::{Bytes, Gguf};
 use owl2::image::{Aspect, Limits, Reading, decode};
 use owl2::kernels::Isa;
@@ -37,7 +39,8 @@ pub struct Target {
 }
 
 /// Every kind of input.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 14] = [
+    Target::new("animation", animation, seeds::animation),
     Target::new("chat_file", chat_file, seeds::chat_file),
     Target::new("gguf", gguf, seeds::gguf),
     Target::new("json", json, seeds::json),
@@ -45,6 +48,7 @@ pub const TARGETS: [Target; 12] = [
     Target::new("questions", questions, seeds::questions),
     Target::new("safetensors", safetensors, seeds::safetensors),
     Target::new("schema", schema, seeds::schema),
+    Target::new("table", table, seeds::table),
     Target::new("state_file", state_file, seeds::state_file),
     Target::new("text", text, seeds::text),
     Target::new("tokenizer_json", tokenizer_json, seeds::tokenizer_json),
@@ -183,6 +187,47 @@ pub fn chat_file(data: &[u8]) {
         conversation.load(&path, &mut || true).unwrap();
         assert_eq!(conversation.turns().len(), turns.len());
     }
+}
+
+/// Takes an animation for a clip.
+pub fn animation(data: &[u8]) {
+    /// Larger canvases only take longer.
+    const MAX_EDGE: usize = 256;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("clip");
+    fs::write(&path, data).unwrap();
+    let limits = Limits {
+        max_file_bytes: 1 << 20,
+        max_pixels: MAX_EDGE * MAX_EDGE,
+    };
+    if decode(data, Reading::Reference, &limits).is_ok()
+        && let Ok(frames) = assistant().animation(&path, None, Reading::Shown)
+    {
+        assert!(!frames.is_empty());
+    }
+}
+
+/// Reads a table of questions with pictures inside, and what stands in each row.
+pub fn table(data: &[u8]) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("questions.tsv");
+    fs::write(&path, data).unwrap();
+    let Ok(benchmark) = Benchmark::read(&path, Format::Tsv, directory.path(), 100) else {
+        return;
+    };
+    let n_columns = benchmark.columns().len();
+    for item in 0..benchmark.items.len() {
+        let _ = benchmark.pictures(item);
+        // A picture that is no text is found out when it is read.
+        if let Ok(row) = benchmark.row(item, "") {
+            assert_eq!(row.len(), n_columns);
+        }
+        for style in [Style::Authors, Style::VlmEvalKit] {
+            assert!(!benchmark.items[item].asked.prompt(style).is_empty());
+        }
+    }
+    let predictions = vec!["A yes".to_owned(); benchmark.items.len()];
+    benchmark.judged(&predictions);
 }
 
 /// Reads the questions of an evaluation.

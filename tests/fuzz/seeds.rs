@@ -84,6 +84,29 @@ pub fn safetensors() -> Vec<Vec<u8>> {
     vec![[&length[..], header, &[0; 26]].concat()]
 }
 
+/// An animation.
+pub fn animation() -> Vec<Vec<u8>> {
+    ["animated.webp", "interlaced.gif", "offset_transparent.gif"]
+        .map(|name| read(&format!("tests/fixtures/image/{name}")))
+        .into()
+}
+
+/// Tables of VLMEvalKit: choices with a picture of another row, yes or no, open answers.
+pub fn table() -> Vec<Vec<u8>> {
+    let picture = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+    let choices = "index\timage\tquestion\thint\tA\tB\tanswer\tcategory\n";
+    let texts = [
+        format!(
+            "{choices}1\t{picture}\t\"a\n\"\"b\"\"\"\tNone\t1\t2.5\tA\tx\n1000001\t1\ta\t\tN/A\t7\tB\tx\n"
+        ),
+        format!(
+            "index\timage\tquestion\tanswer\n0\t['{picture}', '{picture}']\tis it?\tYes\n1\t0\tis it?\tNo\n"
+        ),
+        format!("index\timage\tquestion\tanswer\n5\t{picture}\twhat?\t['a', \"b'\", 'c']\n"),
+    ];
+    texts.map(String::into_bytes).into()
+}
+
 /// Questions with all that is known of them, and with little.
 pub fn questions() -> Vec<Vec<u8>> {
     let seeds = [

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 /// Environment variable that names another directory than the project's own.
 const DIRECTORY_VARIABLE: &str = "OWL2_GOLDEN_DIR";
+/// The same for the set of the model's relatives.
+const FAMILY_VARIABLE: &str = "OWL2_FAMILY_GOLDEN_DIR";
 
 /// An open directory.
 pub struct Golden {
@@ -18,16 +20,31 @@ pub struct Golden {
 impl Golden {
     /// The directory that the environment names, or the project's own.
     pub fn open() -> Self {
-        let dir = std::env::var_os(DIRECTORY_VARIABLE).map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden"),
-            PathBuf::from,
-        );
+        Self::named(DIRECTORY_VARIABLE, "tests/golden")
+    }
+
+    /// The same of the model's relatives.
+    pub fn family() -> Self {
+        Self::named(FAMILY_VARIABLE, "tests/golden-family")
+    }
+
+    fn named(variable: &str, own: &str) -> Self {
+        let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join(own);
+        Self::at(std::env::var_os(variable).map_or_else(own, PathBuf::from))
+    }
+
+    /// The one in `dir`.
+    pub fn at(dir: PathBuf) -> Self {
         let mut golden = Golden {
             dir,
             manifest: Value::Null,
         };
         golden.manifest = golden.json("manifest.json");
         golden
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub fn path(&self, file: &str) -> PathBuf {
@@ -100,6 +117,18 @@ pub fn count(value: &Value) -> usize {
     value
         .as_u64()
         .unwrap_or_else(|| panic!("{value} is no count")) as usize
+}
+
+/// A number.
+pub fn number(value: &Value) -> f64 {
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// An array of numbers.
+pub fn floats(value: &Value) -> Vec<f32> {
+    elements(value).map(|x| number(x) as f32).collect()
 }
 
 /// An array of integers.

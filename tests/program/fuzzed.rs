@@ -143,6 +143,16 @@ fn files_of_questions() {
 }
 
 #[test]
+fn tables_of_questions() {
+    survives("table", 200);
+}
+
+#[test]
+fn animations() {
+    survives("animation", 100);
+}
+
+#[test]
 fn texts() {
     survives("text", 400);
 }

@@ -46,6 +46,16 @@ pub(in crate::cli) struct QuestionArgs {
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "image")]
     pub each: Vec<PathBuf>,
 
+    /// The frames of a video, a folder or files of them, or an animated GIF or WebP: all stand at
+    /// one `<|image|>`
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["image", "each"])]
+    pub frames: Vec<PathBuf>,
+
+    /// Frames a second: of --frames, take one for each second [default: all; of an animation always
+    /// one for each second]
+    #[arg(long, value_name = "F", requires = "frames", value_parser = super::frame_rate)]
+    pub fps: Option<f64>,
+
     /// What becomes of pictures that are not square: squash them, pad them with the mean colour,
     /// or crop their sides [default: as the model file says, squash]
     #[arg(long, value_name = "squash|pad|crop")]

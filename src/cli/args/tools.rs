@@ -29,44 +29,6 @@ pub(in crate::cli) struct InfoArgs {
     pub json: bool,
 }
 
-/// Arguments of `owl2 eval`.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct EvalArgs {
-    /// The model file [default: the built-in model]
-    #[arg(short, long, value_name = "FILE")]
-    pub model: Option<PathBuf>,
-
-    /// The questions: JSON lines with `image` (or null), `question`, `answer`, `type` and, from
-    /// another implementation, `prompt_ids`, `output_ids`, `model_answer`, `logits8`
-    #[arg(long, value_name = "FILE")]
-    pub questions: PathBuf,
-
-    /// Another file of the model, with more bits as a rule, whose answers and next-token
-    /// probabilities the model's are compared with
-    #[arg(long, value_name = "FILE")]
-    pub reference: Option<PathBuf>,
-
-    /// Where the pictures are [default: beside the questions]
-    #[arg(long, value_name = "DIR")]
-    pub image_root: Option<PathBuf>,
-
-    /// Longest answer, in tokens
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 512)]
-    pub max_tokens: usize,
-
-    /// Only the first N questions
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-
-    /// Worker threads [default: one for each physical core there is]
-    #[arg(short, long, value_name = "N")]
-    pub threads: Option<NonZeroUsize>,
-
-    /// Print one JSON object, with every question that came out otherwise than given
-    #[arg(long)]
-    pub json: bool,
-}
-
 const PERPLEXITY_NOTES: &str = "\
 Each window is a sequence of its own, which begins with nothing computed. After every id of it but
 the last, the model predicts the next one; all these predictions count, those at the beginning of a

@@ -1,0 +1,403 @@
+//! `owl2 score`: ratings of pictures and videos, as they are done.
+
+mod chosen;
+mod done;
+pub(super) mod subjects;
+
+use std::collections::HashSet;
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::cli::args::ScoreArgs;
+use crate::cli::each::{Pictures, is_of_one};
+use crate::cli::interrupt::{self, Hold};
+use crate::cli::model_file::ModelFile;
+use crate::cli::rows::Rows;
+use crate::cli::{print, progress, setup};
+use crate::error::{Error, Kind, Result};
+use crate::harmless;
+use crate::image::Reading;
+use crate::ops::Compute;
+use crate::prompt::{Message, place_images};
+use crate::request::{Assistant, Prompt, Source, WordsRequest};
+use crate::reuse::Memory;
+use crate::score::{Rule, Scorer, Scoring, Subject};
+
+use chosen::Chosen;
+use done::{Columns, Done, Value};
+use subjects::{Loader, Named};
+
+/// Subjects that are decoded while one is computed.
+const N_AHEAD: usize = 2;
+
+/// Runs the command.
+pub(super) fn run(args: &ScoreArgs) -> Result<()> {
+    check(args)?;
+    let model = ModelFile::new(args.model.as_deref())?;
+    let n_threads = setup::n_threads(args.threads);
+    let assistant = model.assistant(Compute::new(n_threads)?)?;
+    let mut rater = Rater::new(args, &assistant).map_err(|e| model.blame(e))?;
+    let columns = rater.columns();
+    let (mut table, earlier) = match (&args.resume, &args.csv) {
+        (Some(path), _) => {
+            let (rows, earlier) = Rows::resume(path, columns.names())?;
+            (Some(rows), earlier)
+        }
+        (None, Some(path)) => {
+            let rows = Rows::create(path, columns.names());
+            (Some(rows.map_err(|e| e.in_flag("--csv"))?), Vec::new())
+        }
+        (None, None) => (None, Vec::new()),
+    };
+    let earlier: Vec<Done> = earlier.into_iter().map(Done::of_row).collect();
+
+    let (subjects, mut report) = subjects::named(args)?;
+    let mut outcome = Outcome::new(args, columns);
+    let names: HashSet<&str> = earlier.iter().map(|done| done.name.as_str()).collect();
+    let new = subjects.into_iter();
+    let new: Vec<Named> = new
+        .filter(|subject| !names.contains(subject.shown().as_str()))
+        .collect();
+    let n_earlier = earlier.len();
+    for done in earlier {
+        outcome.chosen.add(done);
+    }
+
+    let hold = Hold::new();
+    let went = go_through(
+        &assistant,
+        args,
+        new,
+        &mut rater,
+        &mut table,
+        &mut outcome,
+        &mut report,
+    );
+    let is_interrupted = hold.end();
+    progress::clear();
+    if went? {
+        outcome.finish(is_interrupted)?;
+    }
+    if let Some(notice) = report.left_out {
+        progress::say(&format!("owl2: {notice}\n"));
+    }
+    let n_all = outcome.n_done + report.n_failed;
+    match () {
+        () if is_interrupted => Err(Error::new(
+            Kind::Interrupted,
+            format!("interrupted after {} of {}", outcome.n_done, report.n_all),
+        )),
+        () if n_all + n_earlier == 0 => Err(Error::input("there are no pictures to score")),
+        () if report.n_failed > 0 => Err(Error::new(
+            Kind::Partial,
+            format!("{} of {n_all} failed", report.n_failed),
+        )),
+        () => Ok(()),
+    }
+}
+
+/// Fails for flags that do not go together.
+fn check(args: &ScoreArgs) -> Result<()> {
+    let usage = |flag: &str, message: &str| Err(Error::usage(message).in_flag(flag));
+    match (args.words.is_empty(), &args.prompt) {
+        (false, None) => usage(
+            "--prompt",
+            "is missing; say after which question the words come",
+        ),
+        (true, Some(_)) => usage(
+            "--words",
+            "is missing; say which words could answer --prompt",
+        ),
+        (true, None) if args.paths.is_empty() => {
+            usage("PATH", "is missing; give pictures, or folders of pictures")
+        }
+        (false, _) if args.video && args.paths.is_empty() => usage("PATH", "is missing"),
+        (false, _) if args.sort || args.best.or(args.worst).is_some() || args.min.is_some() => {
+            usage("--words", "gives no score to sort or choose by")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What became of subjects before they were rated, and of those that failed.
+pub(super) struct Report {
+    n_all: usize,
+    n_failed: usize,
+    /// A line about files that were left out of folders.
+    left_out: Option<String>,
+}
+
+/// Rates all subjects, decoding the next ones meanwhile. Whether the output is still read.
+fn go_through(
+    assistant: &Assistant,
+    args: &ScoreArgs,
+    subjects: Vec<Named>,
+    rater: &mut Rater,
+    table: &mut Option<Rows>,
+    outcome: &mut Outcome,
+    report: &mut Report,
+) -> Result<bool> {
+    report.n_all = subjects.len();
+    let n_subjects = subjects.len();
+    let loader = Loader {
+        assistant,
+        fps: args.fps,
+        aspect: rater.aspect(),
+        reading: rater.reading(),
+    };
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let (sender, loaded) = mpsc::sync_channel(N_AHEAD);
+        scope.spawn(move || {
+            for named in subjects {
+                let subject = loader.load(&named);
+                // Nobody takes them any more after an error or an interrupt.
+                if interrupt::is_requested() || sender.send((named, subject)).is_err() {
+                    break;
+                }
+            }
+        });
+        for (n_before, (named, subject)) in loaded.iter().enumerate() {
+            if interrupt::is_requested() {
+                break;
+            }
+            progress::show(&busy(n_before, n_subjects, started.elapsed()));
+            let start = Instant::now();
+            let rated = subject.and_then(|subject| rater.rate(&subject));
+            let seconds = start.elapsed().as_secs_f64();
+            let is_read = match rated {
+                Ok(value) => {
+                    let done = Done {
+                        name: named.shown(),
+                        path: named.path(),
+                        value,
+                        seconds,
+                    };
+                    if let Some(table) = table {
+                        table.add(&done.row())?;
+                    }
+                    outcome.add(done)?
+                }
+                Err(error) if !is_of_one(&error) => return Err(error),
+                Err(error) => {
+                    report.n_failed += 1;
+                    progress::clear();
+                    progress::say(&format!("owl2: {error}\n"));
+                    outcome.add_failed(&named, &error)?
+                }
+            };
+            if !is_read {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
+}
+
+/// What the program is busy with.
+fn busy(n_done: usize, n_all: usize, took: Duration) -> String {
+    let seconds = took.as_secs_f64();
+    if n_done == 0 || seconds == 0.0 {
+        return format!("0 of {n_all} ...");
+    }
+    let rate = n_done as f64 / seconds;
+    let left = ((n_all - n_done) as f64 / rate).ceil() as u64;
+    let left = match left {
+        ..120 => format!("{left} s"),
+        120..7200 => format!("{} min", left / 60),
+        _ => format!("{:.1} h", left as f64 / 3600.0),
+    };
+    format!("{n_done} of {n_all}, {rate:.2} a second, {left} left ...")
+}
+
+/// What rates subjects.
+enum Rater<'m> {
+    Score(Box<Scorer<'m>>),
+    Words(Box<Words<'m>>),
+}
+
+struct Words<'m> {
+    assistant: &'m Assistant,
+    memory: Memory<'m>,
+    request: WordsRequest,
+}
+
+impl<'m> Rater<'m> {
+    fn new(args: &ScoreArgs, assistant: &'m Assistant) -> Result<Self> {
+        let reading = match args.as_shown {
+            true => Reading::Shown,
+            false => Reading::Reference,
+        };
+        if !args.words.is_empty() {
+            let request = WordsRequest {
+                first_piece: args.first_piece,
+                aspect: args.aspect,
+                reading,
+                ..WordsRequest::new(prompt(args)?, args.words.clone())
+            };
+            return Ok(Rater::Words(Box::new(Words {
+                assistant,
+                memory: Memory::new(),
+                request,
+            })));
+        }
+        let rule = args.rule.or(assistant.score_rule()).ok_or_else(|| {
+            let names = Rule::ALL.map(Rule::name).join(", ");
+            Error::usage(format!(
+                "is missing: the model file does not say that it was trained to rate; give one of \
+                 {names} if it was (owl2-convert --score-rule keeps it in the file)"
+            ))
+            .in_flag("--rule")
+        })?;
+        for (flag, is_given, of) in [
+            ("--boost", args.boost, Rule::QInstruct),
+            ("--anchors", args.anchors.is_some(), Rule::Compare2Score),
+        ] {
+            if is_given && rule != of {
+                let message = format!("is for the rule {of}, but this is {rule}");
+                return Err(Error::usage(message).in_flag(flag));
+            }
+        }
+        let scoring = Scoring {
+            rule,
+            task: args.task,
+            form: args.prompts,
+            boost: args.boost,
+            objective: args.objective,
+            aspect: args.aspect,
+            reading,
+        };
+        let scorer = Scorer::new(assistant, scoring)?;
+        Ok(Rater::Score(Box::new(match &args.anchors {
+            Some(folder) => scorer.with_anchors(&anchors(folder)?)?,
+            None => scorer,
+        })))
+    }
+
+    fn rate(&mut self, subject: &Subject) -> Result<Value> {
+        match self {
+            Rater::Score(scorer) => scorer.score(subject).map(Value::Score),
+            Rater::Words(words) => {
+                words.request.slots = match subject {
+                    Subject::Picture(picture) => vec![vec![picture.clone()]],
+                    Subject::Clip(frames) if frames.is_empty() => Vec::new(),
+                    Subject::Clip(frames) => vec![frames.clone()],
+                };
+                let (memory, request) = (&mut words.memory, &words.request);
+                let logits = words.assistant.word_logits_from(memory, request)?;
+                Ok(Value::Words(logits))
+            }
+        }
+    }
+
+    /// What is known of each subject.
+    fn columns(&self) -> Columns {
+        match self {
+            Rater::Score(scorer) => Columns::of_scores(scorer.scoring()),
+            Rater::Words(words) => Columns::of_words(&words.request.words),
+        }
+    }
+
+    fn aspect(&self) -> Option<crate::image::Aspect> {
+        match self {
+            Rater::Score(scorer) => Some(scorer.aspect()),
+            Rater::Words(words) => words.request.aspect,
+        }
+    }
+
+    fn reading(&self) -> Reading {
+        match self {
+            Rater::Score(scorer) => scorer.scoring().reading,
+            Rater::Words(words) => words.request.reading,
+        }
+    }
+}
+
+/// The prompt of `--words`, with a slot for each subject where there are any.
+fn prompt(args: &ScoreArgs) -> Result<Prompt> {
+    let text = args.prompt.as_deref().unwrap_or_default();
+    let text = place_images(text, usize::from(!args.paths.is_empty()))?;
+    Ok(match args.raw {
+        true => Prompt::Raw(text),
+        false => Prompt::turns(vec![Message::user(text), Message::assistant("")]),
+    })
+}
+
+/// The pictures in the folder of `--anchors`, by name.
+fn anchors(folder: &PathBuf) -> Result<Vec<Source>> {
+    let pictures = Pictures::of(std::slice::from_ref(folder), false);
+    let sources = pictures.map(|picture| picture.map(Source::File));
+    sources
+        .collect::<Result<_>>()
+        .map_err(|e| e.in_flag("--anchors"))
+}
+
+/// What is printed, now or at the end.
+struct Outcome<'a> {
+    args: &'a ScoreArgs,
+    columns: Columns,
+    chosen: Chosen,
+    n_done: usize,
+}
+
+impl<'a> Outcome<'a> {
+    fn new(args: &'a ScoreArgs, columns: Columns) -> Self {
+        Outcome {
+            args,
+            columns,
+            chosen: Chosen::new(args),
+            n_done: 0,
+        }
+    }
+
+    /// Takes one; whether the output is still read.
+    fn add(&mut self, done: Done) -> Result<bool> {
+        self.n_done += 1;
+        let is_read = match self.chosen.is_at_end() {
+            true => true,
+            false => self.print(&done)?,
+        };
+        self.chosen.add(done);
+        Ok(is_read)
+    }
+
+    fn add_failed(&mut self, named: &Named, error: &Error) -> Result<bool> {
+        match self.args.json {
+            true => print(&format!("{}\n", done::failed(&named.shown(), error))),
+            false => Ok(true),
+        }
+    }
+
+    fn print(&self, done: &Done) -> Result<bool> {
+        if let (Some(least), Some(score)) = (self.args.min, done.value.score())
+            && score < least
+        {
+            return Ok(true);
+        }
+        progress::clear();
+        let line = match self.args.json {
+            true => done.as_json(&self.columns).to_string(),
+            false => done.as_text(&self.columns),
+        };
+        match io::stdout().is_terminal() {
+            true => print(&format!("{}\n", harmless::line(&line))),
+            false => print(&format!("{line}\n")),
+        }
+    }
+
+    /// Prints what waited for the end, and copies what is to be copied, unless better ones may have
+    /// been missed.
+    fn finish(&self, is_interrupted: bool) -> Result<()> {
+        for done in self.chosen.listed() {
+            if !self.print(done)? {
+                break;
+            }
+        }
+        match is_interrupted {
+            true => Ok(()),
+            false => self.chosen.keep(self.args),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Rates subject after subject, computing what their prompts have in common once.
+
+use super::preference::{self, N_ANCHORS};
+use super::rule::{COMPARISON_TEMPERATURE, COMPARISONS};
+use super::{Rule, Score, Scoring, Subject};
+use crate::error::{Error, Result};
+use crate::request::{Assistant, Prompt, Source, WordLogits, WordsRequest, softmax};
+use crate::reuse::Memory;
+
+/// A model that rates subjects.
+#[derive(Debug)]
+pub struct Scorer<'m> {
+    assistant: &'m Assistant,
+    scoring: Scoring,
+    memory: Memory<'m>,
+    /// Each with what was computed of its prompt, up to the picture that is compared with it.
+    anchors: Vec<(Source, Memory<'m>)>,
+}
+
+/// What Compare2Score says of two pictures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// How likely the second picture is better, 0 to 1; 0.5 says that they are alike.
+    pub second_is_better: f64,
+    /// The words, with their logits.
+    pub logits: Vec<(&'static str, f32)>,
+    /// The words, with their probabilities.
+    pub probabilities: Vec<(&'static str, f64)>,
+}
+
+impl<'m> Scorer<'m> {
+    /// A scorer without anchors.
+    ///
+    /// # Errors
+    /// [`Kind::Input`](crate::Kind::Input) where the model has no image branch,
+    /// [`Kind::Usage`](crate::Kind::Usage) where the rule has no such task.
+    pub fn new(assistant: &'m Assistant, scoring: Scoring) -> Result<Self> {
+        assistant.visual()?;
+        let has_tasks = matches!(scoring.rule, Rule::QAlign | Rule::Deqa);
+        if !has_tasks && scoring.task != Default::default() {
+            return Err(Error::usage(format!(
+                "is {}, but {} rates quality alone",
+                scoring.task, scoring.rule
+            ))
+            .in_flag("--task"));
+        }
+        Ok(Scorer {
+            assistant,
+            scoring,
+            memory: Memory::new(),
+            anchors: Vec::new(),
+        })
+    }
+
+    /// The same, with the five pictures that Compare2Score compares others with, the worst first.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::Kind::Usage) for another number,
+    /// [`Kind::Input`](crate::Kind::Input) and [`Kind::Io`](crate::Kind::Io) for a picture that
+    /// cannot be used.
+    pub fn with_anchors(mut self, anchors: &[Source]) -> Result<Self> {
+        if anchors.len() != N_ANCHORS {
+            return Err(Error::usage(format!(
+                "has {} pictures, wanted {N_ANCHORS}, whose names sort from the worst to the best",
+                anchors.len()
+            ))
+            .in_flag("--anchors"));
+        }
+        let (aspect, reading) = (self.aspect(), self.scoring.reading);
+        let prepared = anchors.iter().map(|anchor| {
+            let pixels = self.assistant.pixels(anchor, Some(aspect), reading)?;
+            Ok((Source::Pixels(pixels), Memory::new()))
+        });
+        self.anchors = prepared.collect::<Result<_>>()?;
+        Ok(self)
+    }
+
+    /// How it rates.
+    pub fn scoring(&self) -> &Scoring {
+        &self.scoring
+    }
+
+    /// Rates a subject.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::Kind::Usage) where the rule needs anchors and there are none, the
+    /// others as [`Assistant::word_logits`].
+    pub fn score(&mut self, subject: &Subject) -> Result<Score> {
+        if self.scoring.rule == Rule::Compare2Score {
+            return self.score_by_anchors(subject);
+        }
+        let request = self.request(subject, vec![frames(subject)]);
+        let logits = self
+            .assistant
+            .word_logits_from(&mut self.memory, &request)?;
+        Ok(self.scoring.rate(&logits))
+    }
+
+    /// Compares two pictures as Compare2Score does.
+    ///
+    /// # Errors
+    /// As [`Assistant::word_logits`].
+    pub fn compare(&mut self, first: &Source, second: &Source) -> Result<Comparison> {
+        let slots = vec![vec![first.clone()], vec![second.clone()]];
+        let request = self.request(&Subject::Picture(second.clone()), slots);
+        let logits = self
+            .assistant
+            .word_logits_from(&mut self.memory, &request)?;
+        Ok(comparison(&logits))
+    }
+
+    fn score_by_anchors(&mut self, subject: &Subject) -> Result<Score> {
+        if self.anchors.is_empty() {
+            return Err(Error::usage(format!(
+                "is missing; Compare2Score rates by comparison with {N_ANCHORS} pictures (the \
+                 authors' are VQA-CityU/Anchor_images)"
+            ))
+            .in_flag("--anchors"));
+        }
+        // The picture is decoded once, and encoded once since encoded pictures are kept.
+        let (aspect, reading) = (self.aspect(), self.scoring.reading);
+        let prepared = frames(subject).into_iter().map(|frame| {
+            let pixels = self.assistant.pixels(&frame, Some(aspect), reading)?;
+            Ok(Source::Pixels(pixels))
+        });
+        let frames: Vec<Source> = prepared.collect::<Result<_>>()?;
+        let mut preferences = [0.0; N_ANCHORS];
+        let (mut n_prompt, mut n_reused) = (0, 0);
+        for (i, preference) in preferences.iter_mut().enumerate() {
+            let anchor = self.anchors[i].0.clone();
+            let request = self.request(subject, vec![vec![anchor], frames.clone()]);
+            let memory = &mut self.anchors[i].1;
+            let logits = self.assistant.word_logits_from(memory, &request)?;
+            *preference = comparison(&logits).second_is_better;
+            (n_prompt, n_reused) = (logits.n_prompt, logits.n_reused);
+        }
+        let placement = preference::place(&preferences, self.scoring.objective);
+        Ok(Score {
+            score: placement.score,
+            unit: placement.score / 100.0,
+            deviation: None,
+            logits: Vec::new(),
+            probabilities: Vec::new(),
+            preferences: preferences.to_vec(),
+            n_prompt,
+            n_reused,
+        })
+    }
+
+    fn request(&self, subject: &Subject, slots: Vec<Vec<Source>>) -> WordsRequest {
+        WordsRequest {
+            slots,
+            // As the authors' scripts do; "moderate" alone has more than one piece.
+            first_piece: true,
+            aspect: Some(self.aspect()),
+            reading: self.scoring.reading,
+            ..WordsRequest::new(
+                Prompt::Raw(self.scoring.prompt(subject)),
+                self.scoring.words(),
+            )
+        }
+    }
+
+    /// What becomes of pictures that are not square.
+    pub fn aspect(&self) -> crate::image::Aspect {
+        self.scoring.aspect.unwrap_or(self.scoring.rule.aspect())
+    }
+}
+
+fn frames(subject: &Subject) -> Vec<Source> {
+    match subject {
+        Subject::Picture(picture) => vec![picture.clone()],
+        Subject::Clip(frames) => frames.clone(),
+    }
+}
+
+fn comparison(logits: &WordLogits) -> Comparison {
+    let values = logits.logits();
+    let scaled = values
+        .iter()
+        .map(|&logit| f64::from(logit) / COMPARISON_TEMPERATURE);
+    let probabilities = softmax(scaled);
+    let terms = probabilities.iter().zip(COMPARISONS);
+    let words = COMPARISONS.map(|(word, _)| word);
+    Comparison {
+        second_is_better: terms.map(|(p, (_, worth))| p * worth).sum(),
+        logits: words.into_iter().zip(values).collect(),
+        probabilities: words.into_iter().zip(probabilities).collect(),
+    }
+}
