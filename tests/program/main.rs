@@ -1,6 +1,7 @@
 //! The programs as their users meet them.
 
 mod bench_cli;
+mod benchmarks;
 #[path = "../fuzz/bodies.rs"]
 #[allow(
     clippy::duplicate_mod,
@@ -32,6 +33,8 @@ mod machine;
 mod perplexity;
 #[path = "../common/room.rs"]
 mod room;
+mod score;
+mod score_rule;
 mod scripts;
 #[path = "../common/tiny.rs"]
 mod tiny;

@@ -2,17 +2,7 @@
 
 #![cfg(feature = "cli")]
 
-#[path = "parity/checkpoints.rs"]
-#[allow(dead_code, reason = "checkpoints are converted by the program here")]
-mod checkpoints;
-#[path = "parity/golden.rs"]
-#[allow(dead_code, reason = "other tests open whole sets")]
-mod golden;
-#[path = "common/machine.rs"]
-mod machine;
-#[path = "common/room.rs"]
-mod room;
-
+use crate::room;
 use std::path::Path;
 
 use clap::Parser;
