@@ -86,9 +86,10 @@ impl Compiler {
         let work = move || {
             let grammar = TopLevelGrammar::from_lark(grammar);
             let matcher = Matcher::new(factory.create_parser(grammar));
+            // Whoever receives the matcher may come with the next grammar at once.
+            drop((factory, running));
             // Nobody waits for one that took too long.
             let _ = sender.send(matcher);
-            drop(running);
         };
         thread::Builder::new()
             .name("owl2-grammar".to_owned())
@@ -163,6 +164,18 @@ mod tests {
         }
         compiler.deadline = DEADLINE;
         assert_eq!(matcher(&compiler, &quick), Ok(()));
+    }
+
+    #[test]
+    fn the_next_grammar_may_come_as_soon_as_one_is_ready() {
+        let tokenizer = Tokenizer::new(vocabulary(Vec::new())).unwrap();
+        let compiler = Grammars::new(&tokenizer).unwrap().compiler;
+        for divisor in 2..200 {
+            let constraint = multiple_of(divisor);
+            let compiled = compiler.matcher(&constraint, || constraint.grammar(false));
+            assert!(compiled.is_ok());
+            assert_eq!(Arc::strong_count(&compiler.running), 1, "{divisor}");
+        }
     }
 
     #[test]
