@@ -11,6 +11,7 @@
 
 mod bounds;
 mod compile;
+mod patterns;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +32,9 @@ use compile::Compiler;
 pub const MAX_SCHEMA_BYTES: usize = bounds::MAX_BYTES;
 /// States of the engine's lexer at most, of one or two kilobytes each.
 const MAX_LEXER_STATES: usize = 50_000;
+/// What the engine may consider at one place of an answer: four for each property that may come
+/// next, of as many as the bounds allow in one object.
+const MAX_ALTERNATIVES: usize = 10_000;
 
 /// The longest token, and the bytes of all together, that `toktrie` has room for.
 const MAX_TOKEN_BYTES: usize = 1 << 10;
@@ -144,6 +148,7 @@ impl Grammars {
         let limits = factory.limits_mut();
         limits.verbose_errors = false;
         limits.max_lexer_states = MAX_LEXER_STATES;
+        limits.max_items_in_row = MAX_ALTERNATIVES;
         Ok(Grammars {
             compiler: Compiler::new(factory),
             has_space_prefix: tokenizer.vocabulary().add_space_prefix,

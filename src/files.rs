@@ -18,10 +18,9 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 /// # Errors
 /// [`Kind::Io`] where it cannot be opened, or is a directory, pipe, socket or device.
 pub fn open(path: &Path) -> Result<File> {
-    open_if_there(path)?.ok_or_else(|| {
-        let missing = io::Error::from(io::ErrorKind::NotFound);
-        Error::io("cannot open", path, missing)
-    })
+    // Opening is enough to make some devices do something, so this looks before.
+    let metadata = fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
+    open_as(path, &metadata)
 }
 
 /// [`open`], with `None` where there is nothing of that name.
@@ -29,13 +28,17 @@ pub fn open(path: &Path) -> Result<File> {
 /// # Errors
 /// As [`open`].
 pub fn open_if_there(path: &Path) -> Result<Option<File>> {
-    let cannot_open = |e| Error::io("cannot open", path, e);
-    // Opening is enough to make some devices do something, so this looks before.
     match fs::metadata(path) {
-        Ok(metadata) => check_ordinary(path, &metadata)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(cannot_open(e)),
+        Ok(metadata) => open_as(path, &metadata).map(Some),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io("cannot open", path, e)),
     }
+}
+
+/// Opens what was an ordinary file when its `metadata` were read, or fails for anything else.
+fn open_as(path: &Path, metadata: &Metadata) -> Result<File> {
+    let cannot_open = |e| Error::io("cannot open", path, e);
+    check_ordinary(path, metadata)?;
     let mut options = File::options();
     options.read(true);
     #[cfg(unix)]
@@ -46,7 +49,7 @@ pub fn open_if_there(path: &Path) -> Result<Option<File>> {
     }
     let file = options.open(path).map_err(cannot_open)?;
     check_ordinary(path, &file.metadata().map_err(cannot_open)?)?;
-    Ok(Some(file))
+    Ok(file)
 }
 
 /// Opens what a person names on the command line: an ordinary file, or a descriptor that the
@@ -221,8 +224,13 @@ mod tests {
             }
         }
         assert!(open(&path("loop")).is_err() && place(&path("loop")).is_err());
+        // The system's own words, which other programs use too.
+        let words = fs::metadata(path("missing")).unwrap_err().to_string();
         let message = open(&path("missing")).unwrap_err().to_string();
-        assert!(message.contains("missing: cannot open"), "{message}");
+        assert!(
+            message.ends_with(&format!("missing: cannot open: {words}")),
+            "{message}"
+        );
         assert!(open_if_there(&path("missing")).unwrap().is_none());
     }
 

@@ -40,7 +40,7 @@ pub const ISA_VARIABLE: &str = "OWL2_ISA";
 
 /// Raised when kernels come to compute other numbers on the same instruction set: positions that were
 /// saved before must not be continued with new ones.
-pub(crate) const ARITHMETIC: u32 = 3;
+pub(crate) const ARITHMETIC: u32 = 4;
 
 /// An instruction set that this processor has.
 #[derive(Clone, Copy, Debug)]

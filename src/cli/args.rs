@@ -4,7 +4,11 @@ mod ask;
 mod environment;
 mod eval;
 mod score;
+mod swallowed;
 mod tools;
+
+use std::env;
+use std::ffi::OsString;
 
 use clap::{Arg, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -89,7 +93,9 @@ impl Cli {
     /// # Errors
     /// What clap says about wrong usage, or the help or version that was asked for.
     pub fn read() -> Result<Self, clap::Error> {
-        Self::from_arg_matches(&definition().try_get_matches()?)
+        let arguments: Vec<OsString> = env::args_os().collect();
+        swallowed::check(definition(), arguments.get(1..).unwrap_or_default())?;
+        Self::from_arg_matches(&definition().try_get_matches_from(arguments)?)
     }
 }
 

@@ -86,25 +86,29 @@ impl Output {
 /// # Errors
 /// [`Kind::Unfinished`] where the answer is only the beginning of what its constraint asks for.
 pub fn note_of_cut(answer: &Answer, context: usize, length: &str) -> Result<Option<String>> {
-    let mut note = "the answer was cut ".to_owned();
-    note += &match answer.stop {
+    let (cut, hint) = match &answer.stop {
         StopReason::Cancelled => return Ok(None),
         StopReason::MaxTokens => {
             let plural = if answer.ids.len() == 1 { "" } else { "s" };
-            format!("at {} token{plural}; {length} gives more", answer.ids.len())
+            let cut = format!("at {} token{plural}", answer.ids.len());
+            (cut, format!("; {length} gives more"))
         }
         StopReason::ContextFull => {
-            format!("where the context of {context} positions ends; --ctx-size gives more")
+            let cut = format!("where the context of {context} positions ends");
+            (cut, "; --ctx-size gives more".to_owned())
         }
-        StopReason::StopText => "by a stop text".to_owned(),
-        StopReason::EndOfText => "by the model".to_owned(),
+        StopReason::StopText => ("by a stop text".to_owned(), String::new()),
+        StopReason::EndOfText => ("by the model".to_owned(), String::new()),
     };
     match (answer.is_fulfilled, answer.stop.is_cut()) {
-        (false, _) => {
-            note += ", and is not what --choices or --json-schema asks for";
-            Err(Error::new(Kind::Unfinished, note))
-        }
-        (true, true) => Ok(Some(note)),
+        (false, _) => Err(Error::new(
+            Kind::Unfinished,
+            format!(
+                "the answer was cut {cut}, and is not what --choices or --json-schema asks \
+                 for{hint}"
+            ),
+        )),
+        (true, true) => Ok(Some(format!("the answer was cut {cut}{hint}"))),
         (true, false) => Ok(None),
     }
 }

@@ -1,12 +1,13 @@
 //! What a constraint may be like at most, before the grammar engine sees it.
 //!
 //! The engine bounds much itself, but not all: its work grows with the divisors of `multipleOf`,
-//! doubles with each `allOf` of alternatives, and it calls itself for each `$ref` and property.
+//! multiplies with the patterns of a text, and it calls itself for each `$ref` and property.
 //! Everything here looks at each value of a schema once. A keyword counts wherever it stands: a
 //! `$ref` can make a schema of any part, even of a `default`.
 
 use serde_json::{Map, Number, Value};
 
+use super::patterns;
 use crate::error::{Error, Result};
 
 /// Bytes of all choices, or of a schema's text.
@@ -20,7 +21,7 @@ const MAX_LENGTH: usize = 2000;
 /// References of a schema, each of which the engine may put in its place.
 const MAX_REFERENCES: usize = 500;
 /// Bytes of a regular expression.
-const MAX_PATTERN_BYTES: usize = 1000;
+pub(super) const MAX_PATTERN_BYTES: usize = 1000;
 /// How often something may be repeated: `minItems`, `maxLength` and the like.
 const MAX_REPEATS: f64 = 100_000.0;
 /// Divisors of `multipleOf`, as integers: all of them together, and their least common multiple
@@ -70,7 +71,8 @@ pub(super) fn check_schema(schema: &Value) -> Result<()> {
             _ => {}
         }
     }
-    seen.check_divisors()
+    seen.check_divisors()?;
+    patterns::check(schema)
 }
 
 /// What was seen of a schema.

@@ -4,6 +4,7 @@
 //! size. What [`bounds`](super::bounds) lets through takes milliseconds as a rule; where it does not,
 //! the request fails, and the thread is left to itself until the process ends.
 
+use std::fmt;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -26,6 +27,23 @@ const MAX_REASON_BYTES: usize = 300;
 
 /// What the engine says before what is wrong with a schema.
 const SCHEMA_FAILED: &str = "failed to compile JSON schema: ";
+/// What the engine says in words of its own, and what it means.
+const IN_PLAIN_WORDS: [(&str, &str); 4] = [
+    ("NoExtensionBias", "no answer of any length would be it"),
+    (
+        "Current row has",
+        "too much could come next at one place; ask for less at once",
+    ),
+    (
+        "Unable to determine if regex is empty",
+        "its patterns are too hard to follow together, if any text matches them; ask for something \
+         simpler",
+    ),
+    (
+        "lexer precomputation failed",
+        "its patterns are too hard to follow; ask for something simpler",
+    ),
+];
 
 /// Compiles grammars, and keeps the last one.
 pub(super) struct Compiler {
@@ -85,10 +103,11 @@ impl Compiler {
         let (factory, running) = (self.factory.clone(), self.running.clone());
         let work = move || {
             let grammar = TopLevelGrammar::from_lark(grammar);
-            let matcher = Matcher::new(factory.create_parser(grammar));
+            let compiled = checked(Matcher::new(factory.create_parser(grammar)));
+            // Whoever receives the matcher may come with the next grammar at once.
+            drop((factory, running));
             // Nobody waits for one that took too long.
-            let _ = sender.send(matcher);
-            drop(running);
+            let _ = sender.send(compiled);
         };
         thread::Builder::new()
             .name("owl2-grammar".to_owned())
@@ -100,10 +119,7 @@ impl Compiler {
                     .caused_by(e)
             })?;
         Ok(match receiver.recv_timeout(self.deadline) {
-            Ok(matcher) => match matcher.get_error() {
-                Some(reason) => Err(short(&reason)),
-                None => Ok(matcher),
-            },
+            Ok(compiled) => compiled,
             Err(RecvTimeoutError::Timeout) => Err(format!(
                 "it is not ready after {} s; ask for something simpler",
                 self.deadline.as_secs()
@@ -111,6 +127,23 @@ impl Compiler {
             Err(RecvTimeoutError::Disconnected) => Err("the grammar engine gave up".to_owned()),
         })
     }
+}
+
+/// A matcher that knows what an answer may begin with. Some of what the engine cannot follow shows
+/// only there.
+fn checked(mut matcher: Matcher) -> Compiled {
+    let said = |e: &dyn fmt::Display| short(&e.to_string());
+    let allowed = matcher.compute_mask_or_eos().map_err(|e| said(&e))?;
+    let tokens = matcher.tok_env().map_err(|e| said(&e))?;
+    // The space before an answer does not tell yet.
+    if let Some(space) = tokens.tok_trie().token_id(b" ")
+        && allowed.is_allowed(space)
+    {
+        let mut after = matcher.deep_clone();
+        after.consume_token(space).map_err(|e| said(&e))?;
+        after.compute_mask_or_eos().map_err(|e| said(&e))?;
+    }
+    Ok(matcher)
 }
 
 /// What the engine says, on one line, in a length that a person reads, and without the grammar that
@@ -127,6 +160,13 @@ pub(super) fn short(reason: &str) -> String {
         .split_once(SCHEMA_FAILED)
         .map_or(&*said, |(_, said)| said);
     let said = said.trim_end_matches("<non-verbose/>").trim_end();
+    let said = match IN_PLAIN_WORDS
+        .iter()
+        .find(|(jargon, _)| said.contains(jargon))
+    {
+        Some((_, plain)) => plain,
+        None => said,
+    };
     harmless::shortened(said, MAX_REASON_BYTES).into_owned()
 }
 
@@ -166,10 +206,47 @@ mod tests {
     }
 
     #[test]
+    fn the_next_grammar_may_come_as_soon_as_one_is_ready() {
+        let tokenizer = Tokenizer::new(vocabulary(Vec::new())).unwrap();
+        let compiler = Grammars::new(&tokenizer).unwrap().compiler;
+        for divisor in 2..200 {
+            let constraint = multiple_of(divisor);
+            let compiled = compiler.matcher(&constraint, || constraint.grammar(false));
+            assert!(compiled.is_ok());
+            assert_eq!(Arc::strong_count(&compiler.running), 1, "{divisor}");
+        }
+    }
+
+    #[test]
+    fn what_no_answer_begins_is_found_before_any_is_asked_for() {
+        let tokenizer = Tokenizer::new(vocabulary(Vec::new())).unwrap();
+        let grammars = Grammars::new(&tokenizer).unwrap();
+        let endless = Constraint::JsonSchema(serde_json::json!({ "$ref": "#" }));
+        let error = grammars.guide(&endless).err().unwrap();
+        assert_eq!(error.kind(), Kind::Input);
+        assert!(error.to_string().contains("no answer"), "{error}");
+    }
+
+    #[test]
+    fn as_many_properties_as_the_bounds_allow_are_followed() {
+        let tokenizer = Tokenizer::new(vocabulary(Vec::new())).unwrap();
+        let grammars = Grammars::new(&tokenizer).unwrap();
+        let names = (0..1990).map(|i| (format!("p{i}"), true.into()));
+        let properties: serde_json::Map<_, _> = names.collect();
+        let schema = serde_json::json!({ "type": "object", "properties": properties });
+        let mut guide = grammars.guide(&Constraint::JsonSchema(schema)).unwrap();
+        let brace = guide.0.tok_env().unwrap().tok_trie().token_id(b"{");
+        guide.accept(brace.unwrap()).unwrap();
+        let mut logits = vec![0.0; tokenizer.vocabulary().pieces.len()];
+        guide.restrict(&mut logits).unwrap();
+    }
+
+    #[test]
     fn what_the_engine_says_is_brief() {
         let said = "at 2(7): failed to compile JSON schema: no\n  such  key\n   1 | start: json\n";
         assert_eq!(short(said), "no such key");
         assert_eq!(short("lexer error <non-verbose/>"), "lexer error");
+        assert!(short("Parser Error: Current row has 9 items; max is 5").starts_with("too much"));
         assert!(short(&"x ".repeat(10_000)).len() < 400);
     }
 }

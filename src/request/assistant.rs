@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use sha2::{Digest, Sha256};
 
+use super::chooser::Chooser;
 use super::picture::Preparation;
 use super::run::{Plan, Run};
 use super::{Answer, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason};
@@ -157,6 +158,8 @@ impl Assistant {
         request: &Request,
         listener: &mut Listener,
     ) -> Result<Answer> {
+        // A constraint may take seconds, during which others can be answered.
+        let chooser = Chooser::new(self, request)?;
         self.model.compute().threads.enter(|| {
             self.identity.check_unchanged()?;
             let plan = self.plan(request)?;
@@ -165,7 +168,7 @@ impl Assistant {
                 false => self.model.picture_bytes(),
             };
             memory.reserve_beside(&self.model, plan.n_prompt + plan.max_tokens, beside)?;
-            Run::new(self, memory, request, &plan, listener)?.answer()
+            Run::new(self, memory, request, &plan, chooser, listener).answer()
         })
     }
 

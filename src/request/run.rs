@@ -77,24 +77,25 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
         memory: &'a mut Memory<'m>,
         request: &'a Request,
         plan: &'a Plan<'a>,
+        chooser: Chooser,
         listener: &'a mut Listener<'a>,
-    ) -> Result<Self> {
+    ) -> Self {
         let mut ids = Vec::with_capacity(plan.n_prompt + plan.max_tokens);
         ids.extend(plan.segments.iter().flat_map(token_ids));
-        Ok(Run {
+        Run {
             assistant,
             memory,
             request,
             plan,
             listener,
-            chooser: Chooser::new(assistant, request)?,
+            chooser,
             lookup: Lookup::new(request.lookup),
             ids,
             text: AnswerText::new(&assistant.tokenizer, plan.stops.iter().copied())
                 .spelling_specials(request.spells_specials),
             is_cancelled: false,
             timings: assistant.timings,
-        })
+        }
     }
 
     pub fn answer(mut self) -> Result<Answer> {

@@ -270,6 +270,7 @@ fn an_answer_that_is_cut_before_it_is_what_was_asked_for_has_a_status_of_its_own
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(7), "{more:?}: {said}");
         assert!(said.contains("the answer was cut"), "{more:?}: {said}");
+        assert!(!said.contains("more, and"), "{more:?}: {said}");
         // What there is of it is printed all the same.
         let is_stopped = more.contains(&"--stop");
         assert_eq!(output.stdout.len() > 1, !is_stopped, "{more:?}");
