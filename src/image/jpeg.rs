@@ -47,6 +47,13 @@ const EDGE: usize = 8;
 /// Most scans to read. Each goes through the whole picture, and may be a few bytes in the file.
 const MAX_SCANS: usize = 200;
 
+/// How often scans may go through a picture that is not small. Encoders that look for the smallest
+/// file have some 12 scans.
+const MAX_PASSES: usize = 20;
+
+/// Blocks that scans may go through in any picture, however often: a fraction of a second.
+const FREE_BLOCKS: usize = 4_000_000;
+
 /// A picture of which more than one part in this many is missing is not answered about.
 const MAX_LOST: usize = 2;
 
@@ -77,10 +84,7 @@ fn header(bytes: &[u8]) -> Result<Header> {
         return Err(bad("it holds no picture"));
     };
     let frame = decoder.frame()?;
-    let blocks = |rows: usize| -> usize {
-        let of = |c: &frame::Component| c.padded_across(frame).saturating_mul(rows * c.v);
-        frame.components.iter().map(of).sum()
-    };
+    let blocks = |rows| n_blocks(&frame.components, frame, rows);
     let strip = BLOCK * blocks(1);
     let is_whole = first.components.len() < frame.components.len() || frame.is_progressive;
     Ok(Header {
@@ -93,6 +97,16 @@ fn header(bytes: &[u8]) -> Result<Header> {
         // Two rows of samples, and the upsampled ones.
         row_bytes: 2 * strip + 5 * CHANNELS * frame.width,
     })
+}
+
+/// Blocks of components in rows of MCUs.
+fn n_blocks<'c>(
+    components: impl IntoIterator<Item = &'c frame::Component>,
+    frame: &Frame,
+    rows: usize,
+) -> usize {
+    let of = |c: &frame::Component| c.padded_across(frame).saturating_mul(rows * c.v);
+    components.into_iter().map(of).sum()
 }
 
 /// The contents of the segments up to the first scan where EXIF and XMP data are, as far as they
@@ -237,11 +251,22 @@ impl<'a> Decoder<'a> {
         let mut lost = Lost::default();
         let mut next = Some(first);
         let mut n_scans = 0;
+        let rows = frame.mcus_down();
+        let n_all = n_blocks(&frame.components, frame, rows);
+        let mut blocks_left = n_all.saturating_mul(MAX_PASSES).max(FREE_BLOCKS);
         while let Some(scan) = next {
             n_scans += 1;
             if n_scans > MAX_SCANS {
                 return Err(bad(format!("it has more than {MAX_SCANS} scans")));
             }
+            let scanned = scan.components.iter().map(|c| &frame.components[c.index]);
+            blocks_left = blocks_left
+                .checked_sub(n_blocks(scanned, frame, rows))
+                .ok_or_else(|| {
+                    bad(format!(
+                        "its scans go through the picture more than {MAX_PASSES} times"
+                    ))
+                })?;
             for component in &scan.components {
                 let quant = &mut quants[component.index];
                 if quant.is_none() {
