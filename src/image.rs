@@ -39,6 +39,7 @@ pub struct Picture {
     width: usize,
     height: usize,
     rgb: Vec<u8>,
+    damage: Option<String>,
 }
 
 impl Picture {
@@ -56,7 +57,12 @@ impl Picture {
                 rgb.len()
             )));
         }
-        Ok(Picture { width, height, rgb })
+        Ok(Picture {
+            width,
+            height,
+            rgb,
+            damage: None,
+        })
     }
 
     /// Width in pixels, at least 1.
@@ -72,6 +78,11 @@ impl Picture {
     /// The pixels: `[height, width, 3]`.
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
+    }
+
+    /// What its file lacks, and what stands there in its place; `None` of a whole picture.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// This picture resampled to `width` x `height` by Pillow's bicubic filter, bit for bit.

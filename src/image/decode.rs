@@ -172,7 +172,7 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
         limits,
         is_turned: !orientation.is_upright(),
     };
-    let picture = catch_unwind(|| match format {
+    let mut picture = catch_unwind(|| match format {
         Format::Jpeg => jpeg::picture(&task),
         Format::Png => png::picture(&task),
         Format::Gif => gif::picture(&task),
@@ -182,7 +182,10 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
         Format::Qoi => others::qoi(&task),
     })
     .unwrap_or_else(|_| Err(damaged(format, "the decoder gave up on it")))?;
-    orientation.apply(picture)
+    let damage = picture.damage.take();
+    let mut picture = orientation.apply(picture)?;
+    picture.damage = damage;
+    Ok(picture)
 }
 
 /// The format of a picture, or what the file is instead.

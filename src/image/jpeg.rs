@@ -138,11 +138,14 @@ pub(super) fn application_segments(bytes: &[u8]) -> Vec<&[u8]> {
 pub(super) fn picture(task: &Task<'_>) -> Result<Picture> {
     let header = header(task.bytes)?;
     task.admit(header.width, header.height, header.working_bytes())?;
-    Picture::from_rgb(header.width, header.height, decode(task.bytes)?)
+    let (rgb, share) = decode(task.bytes)?;
+    let mut picture = Picture::from_rgb(header.width, header.height, rgb)?;
+    picture.damage = (share.lost > 0).then(|| format!("{share}; it is gray there"));
+    Ok(picture)
 }
 
-/// The pixels: `[height, width, 3]`.
-fn decode(bytes: &[u8]) -> Result<Vec<u8>> {
+/// The pixels, `[height, width, 3]`, and how much of them is missing.
+fn decode(bytes: &[u8]) -> Result<(Vec<u8>, Share)> {
     let mut decoder = Decoder::new(bytes)?;
     let Some(first) = decoder.next_scan()? else {
         return Err(bad("it holds no picture"));
@@ -203,7 +206,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// A picture whose only scan has all components.
-    fn one_scan(mut self, scan: Scan, frame: &Frame, mut output: Output<'_>) -> Result<Vec<u8>> {
+    fn one_scan(mut self, scan: Scan, frame: &Frame, mut output: Output<'_>) -> Result<(Vec<u8>, Share)> {
         let quants = latch(&self.tables, frame)?;
         let mut coefficients = Coefficients::of_rows(frame, 1)?;
         let mut pass = scan.start(frame, &self.tables, &mut self.segments)?;
@@ -244,7 +247,7 @@ impl<'a> Decoder<'a> {
         first: Scan,
         frame: &Frame,
         mut output: Output<'_>,
-    ) -> Result<Vec<u8>> {
+    ) -> Result<(Vec<u8>, Share)> {
         let mut coefficients = Coefficients::of_rows(frame, frame.mcus_down())?;
         let mut quants = vec![None; frame.components.len()];
         let mut received = Received::new(frame);
@@ -299,6 +302,16 @@ fn latch(tables: &Tables, frame: &Frame) -> Result<Vec<[u16; BLOCK]>> {
 pub(super) struct Share {
     lost: usize,
     all: usize,
+}
+
+impl std::fmt::Display for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "data for {} of {} blocks is missing",
+            self.lost, self.all
+        )
+    }
 }
 
 /// What the scans that matter most lost. Refinements may be lost without much harm.
@@ -408,13 +421,10 @@ impl<'f> Output<'f> {
         self.done = ready;
     }
 
-    fn finish(self, share: Share) -> Result<Vec<u8>> {
-        if share.lost.saturating_mul(MAX_LOST) > share.all {
-            return Err(bad(format!(
-                "data for {} of {} blocks is missing",
-                share.lost, share.all
-            )));
+    fn finish(self, share: Share) -> Result<(Vec<u8>, Share)> {
+        match share.lost.saturating_mul(MAX_LOST) > share.all {
+            true => Err(bad(share)),
+            false => Ok((self.rgb, share)),
         }
-        Ok(self.rgb)
     }
 }

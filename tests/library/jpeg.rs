@@ -121,6 +121,40 @@ fn what_libjpeg_would_make_up_is_refused() {
 }
 
 #[test]
+fn what_is_missing_is_told_of() {
+    for name in ["photo.jpg", "photo_restarts.jpg"] {
+        let whole = file(name);
+        let cut = |percent: usize| {
+            let mut bytes = whole[..whole.len() * percent / 100].to_vec();
+            bytes.extend([0xff, 0xd9]);
+            read(&bytes)
+        };
+        assert_eq!(read(&whole).unwrap().damage(), None);
+        let picture = cut(65).unwrap();
+        let damage = picture.damage().unwrap();
+        assert!(damage.starts_with("data for "), "{damage}");
+        assert!(
+            damage.ends_with(" blocks is missing; it is gray there"),
+            "{damage}"
+        );
+        let error = cut(30).unwrap_err().to_string();
+        assert!(error.contains("blocks is missing"), "{error}");
+    }
+
+    // A picture that is turned is as damaged.
+    let mut bytes = file("photo.jpg");
+    bytes.truncate(bytes.len() * 65 / 100);
+    let exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    let mut segment = vec![0xff, 0xe1, 0, exif.len() as u8 + 2];
+    segment.extend(exif);
+    bytes.splice(2..2, segment);
+    bytes.extend([0xff, 0xd9]);
+    let turned = decode(&bytes, Reading::Shown, &Limits::default()).unwrap();
+    assert_eq!((turned.width(), turned.height()), (88, 120));
+    assert!(turned.damage().is_some());
+}
+
+#[test]
 fn every_file_cut_short_is_refused() {
     for name in [
         "photo.jpg",
