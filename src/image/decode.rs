@@ -29,8 +29,8 @@ pub enum Reading {
     Shown,
     /// The same, but not turned.
     Unturned,
-    /// As the reference sees it, by Pillow's `Image.open(file).convert("RGB")`: not turned, the
-    /// colours below transparency as they are, 16-bit gray clipped at 255.
+    /// As the reference sees it, by Pillow's `Image.open(file).convert("RGB")`: not turned but
+    /// for TIFF, the colours below transparency as they are, 16-bit gray clipped at 255.
     Reference,
 }
 
@@ -164,6 +164,8 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
     let format = format_of(bytes)?;
     let orientation = match reading {
         Reading::Shown => Orientation::of_file(format, bytes),
+        // Pillow turns TIFF files as it loads them, and no others.
+        Reading::Reference if format == Format::Tiff => Orientation::of_file(format, bytes),
         Reading::Unturned | Reading::Reference => Orientation::default(),
     };
     let task = Task {

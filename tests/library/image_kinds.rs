@@ -228,7 +228,13 @@ fn every_writer_s_orientation_is_seen() {
         // Turned by a quarter to the right: the first row is the first column from below.
         let below = (stored.height() - 1) * stored.width() * 3;
         assert_eq!(shown.rgb()[..3], stored.rgb()[below..below + 3], "{name}");
-        assert_eq!(picture(Reading::Reference), stored, "{name}");
+        // Pillow turns TIFF files as it loads them, and no others.
+        let reference = if name.starts_with("TIFF") {
+            &shown
+        } else {
+            &stored
+        };
+        assert_eq!(&picture(Reading::Reference), reference, "{name}");
     }
 }
 
