@@ -206,7 +206,12 @@ impl<'a> Decoder<'a> {
     }
 
     /// A picture whose only scan has all components.
-    fn one_scan(mut self, scan: Scan, frame: &Frame, mut output: Output<'_>) -> Result<(Vec<u8>, Share)> {
+    fn one_scan(
+        mut self,
+        scan: Scan,
+        frame: &Frame,
+        mut output: Output<'_>,
+    ) -> Result<(Vec<u8>, Share)> {
         let quants = latch(&self.tables, frame)?;
         let mut coefficients = Coefficients::of_rows(frame, 1)?;
         let mut pass = scan.start(frame, &self.tables, &mut self.segments)?;

@@ -192,10 +192,12 @@ fn repeating(edge: u16, n: usize) -> Vec<u8> {
     bits += &"1".repeat(bits.len().next_multiple_of(8) - bits.len());
     let bytes = (0..bits.len()).step_by(8);
     let runs: Vec<u8> = bytes
-        .flat_map(|at| match u8::from_str_radix(&bits[at..at + 8], 2).unwrap() {
-            0xff => vec![0xff, 0],
-            byte => vec![byte],
-        })
+        .flat_map(
+            |at| match u8::from_str_radix(&bits[at..at + 8], 2).unwrap() {
+                0xff => vec![0xff, 0],
+                byte => vec![byte],
+            },
+        )
         .collect();
     let mut file = [
         vec![0xff, 0xd8],
