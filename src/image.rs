@@ -20,9 +20,9 @@ mod samples;
 mod sniff;
 
 pub use aspect::Aspect;
-#[cfg(feature = "cli")]
-pub(crate) use decode::content;
 pub use decode::{Limits, Reading, decode, open};
+#[cfg(feature = "cli")]
+pub(crate) use decode::{content, read_file};
 pub use preprocess::Preprocess;
 #[cfg(feature = "cli")]
 pub(crate) use sniff::{Content, FORMATS};
