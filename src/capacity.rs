@@ -181,9 +181,7 @@ pub(crate) fn hold(bytes: u64) -> Result<(), String> {
         return Ok(());
     }
     let available = available(Path::new("/"));
-    let is_granted =
-        usize::try_from(bytes).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok());
-    if is_granted && available.is_none_or(|available| bytes <= available) {
+    if is_granted(bytes) && available.is_none_or(|available| bytes <= available) {
         return Ok(());
     }
     let left = match available {

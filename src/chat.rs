@@ -25,6 +25,13 @@ pub struct Picture {
     pixels: Option<Arc<Pixels>>,
 }
 
+impl Picture {
+    /// What its file lacks; `None` of a whole picture, and of one that was not read.
+    pub fn damage(&self) -> Option<&str> {
+        self.pixels.as_ref()?.damage()
+    }
+}
+
 /// A question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {

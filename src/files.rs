@@ -65,7 +65,7 @@ pub fn open_argument(path: &Path) -> Result<File> {
 }
 
 /// Whether a path stands for an open descriptor of this process.
-fn is_descriptor(path: &Path) -> bool {
+pub(crate) fn is_descriptor(path: &Path) -> bool {
     let folders = ["/dev/fd", "/proc/self/fd"];
     path == Path::new("/dev/stdin") || folders.iter().any(|folder| path.starts_with(folder))
 }
@@ -79,7 +79,7 @@ fn check_ordinary(path: &Path, metadata: &Metadata) -> Result<()> {
 }
 
 /// What something is that is no ordinary file.
-fn what_it_is(metadata: &Metadata) -> &'static str {
+pub(crate) fn what_it_is(metadata: &Metadata) -> &'static str {
     let file_type = metadata.file_type();
     #[cfg(unix)]
     {

@@ -24,9 +24,9 @@ mod sniff;
 pub(crate) use animation::is_animation;
 pub(crate) use animation::seconds;
 pub use aspect::Aspect;
-#[cfg(feature = "cli")]
-pub(crate) use decode::content;
 pub use decode::{Limits, Reading, decode, open};
+#[cfg(feature = "cli")]
+pub(crate) use decode::{content, read_file};
 pub use preprocess::Preprocess;
 #[cfg(feature = "cli")]
 pub(crate) use sniff::{Content, FORMATS};
@@ -43,6 +43,7 @@ pub struct Picture {
     width: usize,
     height: usize,
     rgb: Vec<u8>,
+    damage: Option<String>,
 }
 
 impl Picture {
@@ -60,7 +61,12 @@ impl Picture {
                 rgb.len()
             )));
         }
-        Ok(Picture { width, height, rgb })
+        Ok(Picture {
+            width,
+            height,
+            rgb,
+            damage: None,
+        })
     }
 
     /// Width in pixels, at least 1.
@@ -76,6 +82,11 @@ impl Picture {
     /// The pixels: `[height, width, 3]`.
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
+    }
+
+    /// What its file lacks, and what stands there in its place; `None` of a whole picture.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
     }
 
     /// This picture resampled to `width` x `height` by Pillow's bicubic filter, bit for bit.

@@ -153,6 +153,9 @@ pub struct Answer {
     pub n_drafted: usize,
     /// Drafted tokens that the model chose.
     pub n_accepted: usize,
+    /// What is missing in the files of pictures, each by the name of the file; that of
+    /// [`Source::Pixels`] was known before.
+    pub warnings: Vec<String>,
     /// Whether the text is what the request's constraint asks for, and not only the beginning of
     /// it; true without a constraint.
     pub is_fulfilled: bool,

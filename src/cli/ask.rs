@@ -49,13 +49,16 @@ pub(super) fn run(args: &AskArgs) -> Result<()> {
     Ok(())
 }
 
-/// Says so where an answer was cut, and fails where it is not what was asked for. `name` comes first.
+/// Says so where a picture was damaged or an answer was cut, and fails where it is not what was asked for. `name` comes first.
 pub(super) fn check_whole(
     args: &AskArgs,
     assistant: &Assistant,
     answer: &Answer,
     name: &str,
 ) -> Result<()> {
+    for warning in &answer.warnings {
+        progress::say(&format!("owl2: {warning}\n"));
+    }
     let context = assistant.context(args.running.ctx_size)?;
     if let Some(note) = output::note_of_cut(answer, context, "--max-tokens")? {
         progress::say(&format!("owl2: {name}{note}\n"));

@@ -34,6 +34,7 @@ pub(super) fn run(args: &AskArgs, assistant: &Assistant) -> Result<()> {
     let mut chat = Chat::new(args, assistant, memory)?;
     for picture in &args.question.image {
         chat.conversation.attach(picture)?;
+        chat.note_damage();
     }
     progress::notice(&format!(
         "context of {room} positions; /help lists the commands, Ctrl-D leaves"
@@ -117,7 +118,17 @@ impl<'m> Chat<'m> {
             "{} is attached to your next question",
             path.display()
         ));
+        self.note_damage();
         Ok(())
+    }
+
+    /// Says so where the picture attached last lacks something.
+    fn note_damage(&self) {
+        if let Some(picture) = self.conversation.attached().last()
+            && let Some(damage) = picture.damage()
+        {
+            progress::notice(&format!("{}: {damage}", picture.path.display()));
+        }
     }
 
     fn obey(&mut self, command: Command) -> Result<ControlFlow<()>> {

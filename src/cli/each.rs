@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::cli::args::AskArgs;
 use crate::cli::cache::CacheFile;
 use crate::cli::output::{self, Output};
-use crate::cli::{ask, print, progress};
+use crate::cli::{ask, print, progress, setup};
 use crate::error::{Error, Kind, Result};
 use crate::image::{self, Content, FORMATS};
 use crate::request::{Answer, Assistant, Request, Source};
@@ -78,10 +78,13 @@ pub(super) fn run(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<(
             Kind::Partial,
             format!("{n_failed} of {n} pictures failed"),
         )),
-        (_, _, n_pictures) => Err(Error::new(
-            Kind::Partial,
-            format!("{n_failed} of {n} pictures failed, and {n_pictures} were left out"),
-        )),
+        (_, _, n_pictures) => {
+            let were = if n_pictures == 1 { "was" } else { "were" };
+            Err(Error::new(
+                Kind::Partial,
+                format!("{n_failed} of {n} pictures failed, and {n_pictures} {were} left out"),
+            ))
+        }
     }
 }
 
@@ -166,8 +169,9 @@ enum Waiting {
 
 impl Pictures {
     pub(super) fn of(paths: &[PathBuf], is_recursive: bool) -> Self {
+        let given = |path: &PathBuf| Waiting::Given(setup::file_path(path));
         Pictures {
-            waiting: paths.iter().rev().cloned().map(Waiting::Given).collect(),
+            waiting: paths.iter().rev().map(given).collect(),
             is_recursive,
             left_out: LeftOut::default(),
         }

@@ -135,6 +135,7 @@ pub fn as_json(answer: &Answer) -> Value {
             "accepted": answer.n_accepted,
         },
         "ids": answer.ids,
+        "warnings": answer.warnings,
         "seconds": seconds,
     })
 }

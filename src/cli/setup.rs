@@ -11,7 +11,7 @@ use crate::cli::progress;
 use crate::constrain::{Constraint, MAX_SCHEMA_BYTES};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::image::{Limits, Reading};
+use crate::image::{self, Limits, Reading};
 use crate::ops::Compute;
 use crate::request::{Assistant, Prompt, Request, Source};
 use crate::sampler::Sampling;
@@ -121,10 +121,8 @@ pub fn source(path: &Path) -> Result<Source> {
         return Ok(Source::File(file_path(path)));
     }
     // One byte too many tells the decoder that the file is too large.
-    let limit = Limits::default().max_file_bytes as u64 + 1;
-    let mut bytes = Vec::new();
-    let input = io::stdin().lock().take(limit).read_to_end(&mut bytes);
-    input.map_err(|e| Error::io("cannot read", Path::new(STANDARD_INPUT_NAME), e))?;
+    let name = Path::new(STANDARD_INPUT_NAME);
+    let bytes = image::read_file(io::stdin().lock(), name, 0, &Limits::default())?;
     Ok(Source::Bytes(bytes))
 }
 

@@ -9,7 +9,7 @@
 //! `image` crate. Some decoders panic on malformed files: [`decode`] is the one place that calls
 //! them, and catches that.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::Read;
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -19,6 +19,7 @@ use super::sniff::{self, Content, FORMATS, Format};
 use super::{CHANNELS, Picture, gif, jpeg, others, png};
 use crate::capacity;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// What becomes of the parts of a file that are no plain 8-bit pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,8 +30,8 @@ pub enum Reading {
     Shown,
     /// The same, but not turned.
     Unturned,
-    /// As the reference sees it, by Pillow's `Image.open(file).convert("RGB")`: not turned, the
-    /// colours below transparency as they are, 16-bit gray clipped at 255.
+    /// As the reference sees it, by Pillow's `Image.open(file).convert("RGB")`: not turned but
+    /// for TIFF, the colours below transparency as they are, 16-bit gray clipped at 255.
     Reference,
 }
 
@@ -113,45 +114,53 @@ pub(super) fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     if metadata.is_dir() {
         return Err(Error::input("is a directory, wanted a picture"));
     }
-    if !metadata.is_file() && !is_own_descriptor(path) {
+    if !metadata.is_file() && !files::is_descriptor(path) {
         return Err(Error::input(format!(
             "is {}, wanted a picture in a file; standard input is `-`",
-            name_of_kind(&metadata)
+            files::what_it_is(&metadata)
         )));
     }
     limits.check_file(metadata.len())?;
-    let file = File::open(path).map_err(|e| failed("cannot open the picture", e))?;
+    read_file(files::open_argument(path)?, path, metadata.len(), limits)
+}
+
+/// The bytes of a picture file, or one more than `limits` allows of a longer one. `len` is how
+/// many there seem to be, `name` is for errors.
+///
+/// # Errors
+/// [`Kind::Io`](crate::Kind::Io) where the system refuses, [`Kind::Capacity`](crate::Kind::Capacity)
+/// where memory is short: it is asked for as the file turns out to need it, since a pipe has no
+/// size.
+pub(crate) fn read_file(
+    mut file: impl Read,
+    name: &Path,
+    len: u64,
+    limits: &Limits,
+) -> Result<Vec<u8>> {
+    const LEAST: usize = 1 << 16;
+    // One more, to see the end.
+    let first = usize::try_from(len.saturating_add(1)).unwrap_or(usize::MAX);
+    let first = first.max(LEAST);
+    let most = limits.max_file_bytes.saturating_add(1);
     let mut bytes = Vec::new();
-    if usize::try_from(metadata.len()).is_ok_and(|len| bytes.try_reserve(len).is_err()) {
-        return Err(Error::capacity("no memory for the file of the picture"));
+    loop {
+        // Twice as much each time, and both are held while the one is copied to the other.
+        let more = bytes.len().max(first).min(most - bytes.len());
+        capacity::hold((bytes.len() + more) as u64).map_err(|short| {
+            Error::capacity(format!("the file of the picture takes {short}")).in_file(name)
+        })?;
+        if bytes.try_reserve_exact(more).is_err() {
+            return Err(Error::capacity("no memory for the file of the picture").in_file(name));
+        }
+        let n = file
+            .by_ref()
+            .take(more as u64)
+            .read_to_end(&mut bytes)
+            .map_err(|e| Error::io("cannot read", name, e))?;
+        if n < more || bytes.len() >= most {
+            return Ok(bytes);
+        }
     }
-    // It may have grown, and a pipe has no size.
-    file.take((limits.max_file_bytes as u64).saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|e| failed("cannot read the picture", e))?;
-    Ok(bytes)
-}
-
-/// Whether a path names something that this process has open already.
-fn is_own_descriptor(path: &Path) -> bool {
-    ["/dev/fd", "/proc/self/fd", "/dev/stdin"]
-        .iter()
-        .any(|folder| path.starts_with(folder))
-}
-
-#[cfg(unix)]
-fn name_of_kind(metadata: &Metadata) -> &'static str {
-    use std::os::unix::fs::FileTypeExt;
-    match metadata.file_type() {
-        kind if kind.is_fifo() => "a named pipe",
-        kind if kind.is_socket() => "a socket",
-        _ => "a device",
-    }
-}
-
-#[cfg(not(unix))]
-fn name_of_kind(_: &Metadata) -> &'static str {
-    "no regular file"
 }
 
 /// Decodes the bytes of a picture file.
@@ -164,6 +173,8 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
     let format = format_of(bytes)?;
     let orientation = match reading {
         Reading::Shown => Orientation::of_file(format, bytes),
+        // Pillow turns TIFF files as it loads them, and no others.
+        Reading::Reference if format == Format::Tiff => Orientation::of_file(format, bytes),
         Reading::Unturned | Reading::Reference => Orientation::default(),
     };
     let task = Task {
@@ -172,7 +183,7 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
         limits,
         is_turned: !orientation.is_upright(),
     };
-    let picture = catch_unwind(|| match format {
+    let mut picture = catch_unwind(|| match format {
         Format::Jpeg => jpeg::picture(&task),
         Format::Png => png::picture(&task),
         Format::Gif => gif::picture(&task),
@@ -182,7 +193,10 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
         Format::Qoi => others::qoi(&task),
     })
     .unwrap_or_else(|_| Err(damaged(format, "the decoder gave up on it")))?;
-    orientation.apply(picture)
+    let damage = picture.damage.take();
+    let mut picture = orientation.apply(picture)?;
+    picture.damage = damage;
+    Ok(picture)
 }
 
 /// The format of a picture, or what the file is instead.
@@ -250,4 +264,40 @@ pub(super) fn zeros(len: u64) -> Result<Vec<u8>> {
     buffer.try_reserve_exact(len).map_err(|_| short())?;
     buffer.resize(len, 0);
     Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_read_to_the_end_or_to_the_limit() {
+        let limits = Limits {
+            max_file_bytes: 300_000,
+            ..Limits::default()
+        };
+        let read = |file: &mut dyn Read, len| read_file(file, Path::new("x"), len, &limits);
+        let bytes: Vec<u8> = (0..200_000).map(|i| i as u8).collect();
+        for len in [0, 70_000, 200_000, u64::MAX] {
+            assert_eq!(read(&mut &bytes[..], len).unwrap(), bytes, "{len}");
+            let endless = read(&mut std::io::repeat(1), len).unwrap();
+            assert_eq!(endless.len(), 300_001, "{len}");
+        }
+        assert!(read(&mut &[][..], 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn memory_for_a_file_is_asked_for() {
+        let limits = Limits {
+            max_file_bytes: usize::MAX,
+            ..Limits::default()
+        };
+        // More than any machine has, whatever the file holds.
+        let error = read_file(&b"x"[..], Path::new("x.png"), 1 << 60, &limits).unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::Capacity);
+        assert!(
+            error.to_string().contains("x.png: the file of the picture"),
+            "{error}"
+        );
+    }
 }

@@ -47,6 +47,13 @@ const EDGE: usize = 8;
 /// Most scans to read. Each goes through the whole picture, and may be a few bytes in the file.
 const MAX_SCANS: usize = 200;
 
+/// How often scans may go through a picture that is not small. Encoders that look for the smallest
+/// file have some 12 scans.
+const MAX_PASSES: usize = 20;
+
+/// Blocks that scans may go through in any picture, however often: a fraction of a second.
+const FREE_BLOCKS: usize = 4_000_000;
+
 /// A picture of which more than one part in this many is missing is not answered about.
 const MAX_LOST: usize = 2;
 
@@ -77,10 +84,7 @@ fn header(bytes: &[u8]) -> Result<Header> {
         return Err(bad("it holds no picture"));
     };
     let frame = decoder.frame()?;
-    let blocks = |rows: usize| -> usize {
-        let of = |c: &frame::Component| c.padded_across(frame).saturating_mul(rows * c.v);
-        frame.components.iter().map(of).sum()
-    };
+    let blocks = |rows| n_blocks(&frame.components, frame, rows);
     let strip = BLOCK * blocks(1);
     let is_whole = first.components.len() < frame.components.len() || frame.is_progressive;
     Ok(Header {
@@ -93,6 +97,16 @@ fn header(bytes: &[u8]) -> Result<Header> {
         // Two rows of samples, and the upsampled ones.
         row_bytes: 2 * strip + 5 * CHANNELS * frame.width,
     })
+}
+
+/// Blocks of components in rows of MCUs.
+fn n_blocks<'c>(
+    components: impl IntoIterator<Item = &'c frame::Component>,
+    frame: &Frame,
+    rows: usize,
+) -> usize {
+    let of = |c: &frame::Component| c.padded_across(frame).saturating_mul(rows * c.v);
+    components.into_iter().map(of).sum()
 }
 
 /// The contents of the segments up to the first scan where EXIF and XMP data are, as far as they
@@ -124,11 +138,14 @@ pub(super) fn application_segments(bytes: &[u8]) -> Vec<&[u8]> {
 pub(super) fn picture(task: &Task<'_>) -> Result<Picture> {
     let header = header(task.bytes)?;
     task.admit(header.width, header.height, header.working_bytes())?;
-    Picture::from_rgb(header.width, header.height, decode(task.bytes)?)
+    let (rgb, share) = decode(task.bytes)?;
+    let mut picture = Picture::from_rgb(header.width, header.height, rgb)?;
+    picture.damage = (share.lost > 0).then(|| format!("{share}; it is gray there"));
+    Ok(picture)
 }
 
-/// The pixels: `[height, width, 3]`.
-fn decode(bytes: &[u8]) -> Result<Vec<u8>> {
+/// The pixels, `[height, width, 3]`, and how much of them is missing.
+fn decode(bytes: &[u8]) -> Result<(Vec<u8>, Share)> {
     let mut decoder = Decoder::new(bytes)?;
     let Some(first) = decoder.next_scan()? else {
         return Err(bad("it holds no picture"));
@@ -189,7 +206,12 @@ impl<'a> Decoder<'a> {
     }
 
     /// A picture whose only scan has all components.
-    fn one_scan(mut self, scan: Scan, frame: &Frame, mut output: Output<'_>) -> Result<Vec<u8>> {
+    fn one_scan(
+        mut self,
+        scan: Scan,
+        frame: &Frame,
+        mut output: Output<'_>,
+    ) -> Result<(Vec<u8>, Share)> {
         let quants = latch(&self.tables, frame)?;
         let mut coefficients = Coefficients::of_rows(frame, 1)?;
         let mut pass = scan.start(frame, &self.tables, &mut self.segments)?;
@@ -230,18 +252,29 @@ impl<'a> Decoder<'a> {
         first: Scan,
         frame: &Frame,
         mut output: Output<'_>,
-    ) -> Result<Vec<u8>> {
+    ) -> Result<(Vec<u8>, Share)> {
         let mut coefficients = Coefficients::of_rows(frame, frame.mcus_down())?;
         let mut quants = vec![None; frame.components.len()];
         let mut received = Received::new(frame);
         let mut lost = Lost::default();
         let mut next = Some(first);
         let mut n_scans = 0;
+        let rows = frame.mcus_down();
+        let n_all = n_blocks(&frame.components, frame, rows);
+        let mut blocks_left = n_all.saturating_mul(MAX_PASSES).max(FREE_BLOCKS);
         while let Some(scan) = next {
             n_scans += 1;
             if n_scans > MAX_SCANS {
                 return Err(bad(format!("it has more than {MAX_SCANS} scans")));
             }
+            let scanned = scan.components.iter().map(|c| &frame.components[c.index]);
+            blocks_left = blocks_left
+                .checked_sub(n_blocks(scanned, frame, rows))
+                .ok_or_else(|| {
+                    bad(format!(
+                        "its scans go through the picture more than {MAX_PASSES} times"
+                    ))
+                })?;
             for component in &scan.components {
                 let quant = &mut quants[component.index];
                 if quant.is_none() {
@@ -274,6 +307,16 @@ fn latch(tables: &Tables, frame: &Frame) -> Result<Vec<[u16; BLOCK]>> {
 pub(super) struct Share {
     lost: usize,
     all: usize,
+}
+
+impl std::fmt::Display for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "data for {} of {} blocks is missing",
+            self.lost, self.all
+        )
+    }
 }
 
 /// What the scans that matter most lost. Refinements may be lost without much harm.
@@ -383,13 +426,10 @@ impl<'f> Output<'f> {
         self.done = ready;
     }
 
-    fn finish(self, share: Share) -> Result<Vec<u8>> {
-        if share.lost.saturating_mul(MAX_LOST) > share.all {
-            return Err(bad(format!(
-                "data for {} of {} blocks is missing",
-                share.lost, share.all
-            )));
+    fn finish(self, share: Share) -> Result<(Vec<u8>, Share)> {
+        match share.lost.saturating_mul(MAX_LOST) > share.all {
+            true => Err(bad(share)),
+            false => Ok((self.rgb, share)),
         }
-        Ok(self.rgb)
     }
 }

@@ -13,7 +13,7 @@ use super::decode::{Task, damaged, zeros};
 use super::orientation::tiff_number;
 use super::samples::{Depth, Layout};
 use super::sniff::Format;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What decoders hold beside pixels.
 const HELD: u64 = 1 << 20;
@@ -53,7 +53,12 @@ fn decode(
     task: &Task<'_>,
     decoder: ImageResult<impl ImageDecoder>,
 ) -> Result<Picture> {
-    let failed = |e: ImageError| damaged(format, &e).caused_by(e);
+    let failed = |e: ImageError| match (format, &e) {
+        (Format::Tiff, ImageError::Unsupported(_)) => {
+            unsupported_tiff("its kind of pixels or compression").caused_by(e)
+        }
+        _ => damaged(format, &e).caused_by(e),
+    };
     let mut decoder = decoder.map_err(failed)?;
     let (width, height) = decoder.dimensions();
     let (width, height) = (width as usize, height as usize);
@@ -143,10 +148,19 @@ fn check_bmp(bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// The error for a TIFF file that has something that is not supported.
+fn unsupported_tiff(what: &str) -> Error {
+    damaged(
+        Format::Tiff,
+        format!("{what} is not supported; `magick 'IN[0]' OUT.png` converts it"),
+    )
+}
+
 /// Refuses TIFF files that would be decoded into something else than what they show.
 fn check_tiff(bytes: &[u8]) -> Result<()> {
     const KIND: u32 = 254;
     const COMPRESSION: u32 = 259;
+    const PHOTOMETRIC: u32 = 262;
     const DNG_VERSION: u32 = 0xc612;
     let refused = |why: &str| Err(damaged(Format::Tiff, why));
     if tiff_number(bytes, DNG_VERSION).is_some() {
@@ -159,10 +173,13 @@ fn check_tiff(bytes: &[u8]) -> Result<()> {
             "its first picture is a small one of another, as in camera files; `exiftool -b -PreviewImage IN > OUT.jpg` may have the large one",
         );
     }
-    match tiff_number(bytes, COMPRESSION) {
-        Some(6 | 7) => {
-            refused("JPEG inside of TIFF is not supported; `magick 'IN[0]' OUT.png` converts it")
-        }
+    match (
+        tiff_number(bytes, COMPRESSION),
+        tiff_number(bytes, PHOTOMETRIC),
+    ) {
+        (Some(2 | 3), _) => Err(unsupported_tiff("fax compression of group 3")),
+        (Some(6 | 7), _) => Err(unsupported_tiff("JPEG inside of TIFF")),
+        (_, Some(3)) => Err(unsupported_tiff("a palette")),
         _ => Ok(()),
     }
 }

@@ -95,8 +95,6 @@ const BEGINNINGS: &[(&[u8], Content)] = &[
     (b"%PDF", other("PDF", "pdftoppm -png IN OUT")),
     (b"%!PS", other("PostScript", MAGICK)),
     (b"\xc5\xd0\xd3\xc6", other("PostScript", MAGICK)),
-    (b"\0\0\x01\0", foreign("ICO", "magick 'IN[0]' OUT.png")),
-    (b"\0\0\x02\0", foreign("CUR", "magick 'IN[0]' OUT.png")),
     (b"icns", foreign("ICNS", MAGICK)),
     (b"\x76\x2f\x31\x01", foreign("OpenEXR", MAGICK)),
     (b"#?RADIANCE", foreign("Radiance HDR", MAGICK)),
@@ -154,6 +152,11 @@ pub(crate) fn content(head: &[u8]) -> Content {
         None if head.get(4..8) == Some(b"ftyp") => boxes(head),
         None if is_bitmap(head) => Content::Picture(Format::Bmp),
         None if is_portable_map(head) => foreign("PBM, PGM or PPM", MAGICK),
+        None if is_icon(head, 1) => foreign("ICO", "magick 'IN[0]' OUT.png"),
+        None if is_icon(head, 2) => foreign("CUR", "magick 'IN[0]' OUT.png"),
+        None if is_targa(head) => foreign("TGA", "magick TGA:IN OUT.png"),
+        None if is_pcx(head) => foreign("PCX", "magick PCX:IN OUT.png"),
+        None if is_sgi(head) => foreign("SGI", "magick SGI:IN OUT.png"),
         None => text(head),
     }
 }
@@ -195,8 +198,88 @@ fn is_bitmap(head: &[u8]) -> bool {
     head.starts_with(b"BM") && head.get(14..18).is_some_and(|size| size[1..] == [0; 3])
 }
 
+/// "P1" to "P7", space, and a width or a comment; a key in the last of them.
 fn is_portable_map(head: &[u8]) -> bool {
-    matches!(head, [b'P', b'1'..=b'7', b' ' | b'\t' | b'\r' | b'\n', ..])
+    let [b'P', kind @ b'1'..=b'7', rest @ ..] = head else {
+        return false;
+    };
+    let header = rest.trim_ascii_start();
+    let keys: [&[u8]; 5] = [b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL", b"TUPLTYPE"];
+    let is_header = match header.first() {
+        Some(b'#' | b'0'..=b'9') => true,
+        _ => *kind == b'7' && keys.iter().any(|key| header.starts_with(key)),
+    };
+    header.len() < rest.len() && is_header
+}
+
+/// Icons (1) and pointers (2): how many there are, and the entry of the first.
+fn is_icon(head: &[u8], kind: u8) -> bool {
+    const ENTRY: u32 = 16;
+    let Some((&[0, 0, tag, 0, n0, n1, _, _, _, reserved], rest)) = head.split_first_chunk() else {
+        return false;
+    };
+    let Some(&[_, _, _, _, s0, s1, s2, s3, o0, o1, o2, o3]) = rest.first_chunk() else {
+        return false;
+    };
+    let n = u32::from(u16::from_le_bytes([n0, n1]));
+    let size = u32::from_le_bytes([s0, s1, s2, s3]);
+    let offset = u32::from_le_bytes([o0, o1, o2, o3]);
+    // Some writers have 255 where nothing should be.
+    let is_entry = [0, 255].contains(&reserved) && size > 0 && offset >= 6 + ENTRY * n;
+    tag == kind && n > 0 && is_entry
+}
+
+/// TGA has no mark at its beginning: whether all of its header makes sense.
+fn is_targa(head: &[u8]) -> bool {
+    let Some(
+        &[
+            _,
+            map,
+            kind,
+            _,
+            _,
+            m0,
+            m1,
+            map_bits,
+            _,
+            _,
+            _,
+            _,
+            w0,
+            w1,
+            h0,
+            h1,
+            bits,
+            flags,
+        ],
+    ) = head.first_chunk()
+    else {
+        return false;
+    };
+    let has_map = match map {
+        0 => false,
+        1 if [15, 16, 24, 32].contains(&map_bits) && [m0, m1] != [0, 0] => true,
+        _ => return false,
+    };
+    let is_kind = match kind {
+        1 | 9 => has_map && bits == 8,
+        2 | 10 => [15, 16, 24, 32].contains(&bits),
+        3 | 11 => [8, 16].contains(&bits),
+        _ => false,
+    };
+    let is_size = [w0, w1] != [0, 0] && [h0, h1] != [0, 0];
+    // Bits of alpha, where the first row is, and two that are unused.
+    is_kind && is_size && flags & 15 <= 8 && flags & 0xc0 == 0
+}
+
+fn is_pcx(head: &[u8]) -> bool {
+    const RESERVED: usize = 64;
+    let is_marked = matches!(head, [10, 0 | 2..=5, 0 | 1, 1 | 2 | 4 | 8, ..]);
+    is_marked && matches!(head.get(RESERVED..), Some([0, 1..=4, ..]))
+}
+
+fn is_sgi(head: &[u8]) -> bool {
+    matches!(head, [1, 0xda, 0 | 1, 1 | 2, 0, 1..=3, ..])
 }
 
 /// Files of text that show something.
@@ -238,6 +321,60 @@ mod tests {
         // A box that claims to be shorter or longer than it is.
         assert_eq!(name(b"\0\0\0\x01ftypheic"), "a video");
         assert_eq!(name(b"\xff\xff\xff\xffftypheic"), "HEIC");
+    }
+
+    #[test]
+    fn formats_without_a_mark_are_told_by_their_whole_header() {
+        let name = |bytes: &[u8]| match content(bytes) {
+            Content::Foreign(foreign) => Some(foreign.name),
+            _ => None,
+        };
+        let icon = |kind, n, size, offset| {
+            let entry = [16, 16, 0, 0, 1, 0, 32, 0, size, 0, 0, 0, offset, 0, 0, 0];
+            name(&[&[0, 0, kind, 0, n, 0][..], &entry].concat())
+        };
+        assert_eq!(icon(1, 1, 40, 22), Some("ICO"));
+        assert_eq!(icon(2, 2, 40, 38), Some("CUR"));
+        for (n, size, offset) in [(0, 40, 22), (1, 0, 22), (2, 40, 22)] {
+            assert_eq!(icon(1, n, size, offset), None);
+        }
+
+        let targa = |map: [u8; 5], kind, bits, flags| {
+            let [has_map, rest @ ..] = map;
+            let head = [&[0, has_map, kind][..], &rest, &[0; 5]].concat();
+            name(&[&head[..], &[64, 0, 48, 0, bits, flags]].concat())
+        };
+        let (none, some) = ([0; 5], [1, 0, 0, 0, 1]);
+        assert_eq!(targa(none, 2, 24, 0), Some("TGA"));
+        assert_eq!(targa(none, 10, 32, 0x28), Some("TGA"));
+        assert_eq!(targa(none, 3, 8, 0), Some("TGA"));
+        assert_eq!(targa(none, 2, 23, 0), None);
+        assert_eq!(targa(none, 2, 24, 0xc0), None);
+        assert_eq!(targa(none, 1, 8, 0), None);
+        assert_eq!(targa(some, 1, 8, 0), None);
+        let mut mapped = [&[0, 1, 1, 0, 0, 0, 1, 24][..], &[0; 4]].concat();
+        mapped.extend([64, 0, 48, 0, 8, 0]);
+        assert_eq!(name(&mapped), Some("TGA"));
+
+        let mut pcx = [&[10, 5, 1, 8][..], &[0; 61], &[3, 0]].concat();
+        assert_eq!(name(&pcx), Some("PCX"));
+        pcx[64] = 1;
+        assert_eq!(name(&pcx), None);
+        assert_eq!(name(b"\x01\xda\x01\x01\0\x03\0\x40"), Some("SGI"));
+        assert_eq!(name(b"\x01\xda\x07\x01\0\x03"), None);
+        assert_eq!(name(&[0; 100]), None);
+
+        for text in [
+            "P6\n4 4\n255\n",
+            "P5 # made\n4",
+            "P7\nWIDTH 4\n",
+            "P7 332\n",
+        ] {
+            assert!(name(text.as_bytes()).is_some(), "{text}");
+        }
+        for text in ["P3 agenda for Monday", "P7 WIDER", "P612", "P6", "P8 4 4"] {
+            assert_eq!(name(text.as_bytes()), None, "{text}");
+        }
     }
 
     #[test]

@@ -26,6 +26,14 @@ pub struct Pixels {
     /// `[3, image_size, image_size]`.
     pub(super) values: Vec<f32>,
     pub(super) key: PictureKey,
+    damage: Option<String>,
+}
+
+impl Pixels {
+    /// What the picture's file lacks, and what stands there in its place; `None` of a whole picture.
+    pub fn damage(&self) -> Option<&str> {
+        self.damage.as_deref()
+    }
 }
 
 impl PartialEq for Pixels {
@@ -68,6 +76,11 @@ impl Preparation<'_> {
         let aspect = self.aspect.unwrap_or(self.visual.aspect);
         let values = self.visual.preprocess.pixels(picture, aspect)?;
         let key = PictureKey::of(&values);
-        Ok(Arc::new(Pixels { values, key }))
+        let damage = picture.damage().map(str::to_owned);
+        Ok(Arc::new(Pixels {
+            values,
+            key,
+            damage,
+        }))
     }
 }

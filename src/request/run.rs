@@ -8,7 +8,7 @@ use super::assistant::{Assistant, token_ids};
 use super::chooser::{Choice, Chooser};
 use super::lookup::{self, Lookup};
 use super::picture::Preparation;
-use super::{Answer, Event, Listener, Pixels, Request, StopReason};
+use super::{Answer, Event, Listener, Pixels, Request, Source, StopReason};
 use crate::error::Result;
 use crate::prompt::Segment;
 use crate::reuse::{Memory, Position};
@@ -101,6 +101,7 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
     pub fn answer(mut self) -> Result<Answer> {
         let n_prompt_ids = self.ids.len();
         let pictures = self.pictures()?;
+        let warnings = self.warnings(&pictures);
         let positions = self.positions(&pictures);
         let n_reused = self.memory.keep(&positions);
         self.prefill(&pictures, &positions)?;
@@ -118,6 +119,7 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
             n_reused,
             n_drafted,
             n_accepted,
+            warnings,
             is_fulfilled,
             stop,
             timings: self.timings,
@@ -137,6 +139,20 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
         };
         let pixels = |source| preparation.pixels(source, &mut self.timings);
         sources.iter().map(pixels).collect()
+    }
+
+    /// What is missing in pictures that were decoded for this request.
+    fn warnings(&self, pictures: &[Arc<Pixels>]) -> Vec<String> {
+        let pictures = self.request.pictures.iter().zip(pictures).enumerate();
+        let warning = |(index, (source, pixels)): (usize, (&Source, &Arc<Pixels>))| {
+            let damage = pixels.damage()?;
+            match source {
+                Source::File(path) => Some(format!("{}: {damage}", path.display())),
+                Source::Bytes(_) => Some(format!("picture {}: {damage}", index + 1)),
+                Source::Pixels(_) => None,
+            }
+        };
+        pictures.filter_map(warning).collect()
     }
 
     /// What stands at each position of the prompt.

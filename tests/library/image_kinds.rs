@@ -228,7 +228,13 @@ fn every_writer_s_orientation_is_seen() {
         // Turned by a quarter to the right: the first row is the first column from below.
         let below = (stored.height() - 1) * stored.width() * 3;
         assert_eq!(shown.rgb()[..3], stored.rgb()[below..below + 3], "{name}");
-        assert_eq!(picture(Reading::Reference), stored, "{name}");
+        // Pillow turns TIFF files as it loads them, and no others.
+        let reference = if name.starts_with("TIFF") {
+            &shown
+        } else {
+            &stored
+        };
+        assert_eq!(&picture(Reading::Reference), reference, "{name}");
     }
 }
 
@@ -285,7 +291,16 @@ fn formats_without_loss_give_their_pixels() {
 fn tiff_files_that_would_show_something_else_are_refused() {
     for (wanted, entry) in [
         ("a small one of another", (254, 4, 1)),
-        ("JPEG inside of TIFF", (259, 3, 7)),
+        ("JPEG inside of TIFF is not supported; `magick", (259, 3, 7)),
+        (
+            "fax compression of group 3 is not supported; `magick",
+            (259, 3, 3),
+        ),
+        ("a palette is not supported; `magick", (262, 3, 3)),
+        (
+            "its kind of pixels or compression is not supported; `magick",
+            (262, 3, 8),
+        ),
         ("DNG", (0xc612, 4, 1)),
     ] {
         let error = read(&tiff(true, &[entry]), Reading::Shown).unwrap_err();
@@ -311,7 +326,14 @@ fn what_cannot_be_read_is_named_with_the_way_out() {
         ("is PSD", b"8BPS\0\x01"),
         ("is PDF", b"%PDF-1.7"),
         ("is SVG", b"<?xml version=\"1.0\"?>\n<svg/>"),
-        ("is ICO", b"\0\0\x01\0\x01\0"),
+        (
+            "is ICO",
+            b"\0\0\x01\0\x01\0\x10\x10\0\0\x01\0\x20\0\x28\0\0\0\x16\0\0\0",
+        ),
+        (
+            "is TGA, which cannot be read; `magick TGA:IN",
+            b"\0\0\x02\0\0\0\0\0\0\0\0\0\x04\0\x03\0\x18\0",
+        ),
         ("is PBM, PGM or PPM", b"P6\n1 1\n255\nabc"),
         ("is CR2 (Canon camera file)", b"II*\0\x10\0\0\0CR\x02\0"),
         ("is a video", b"\0\0\0\x18ftypisom\0\0\0\0isommp42"),

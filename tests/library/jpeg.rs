@@ -121,6 +121,40 @@ fn what_libjpeg_would_make_up_is_refused() {
 }
 
 #[test]
+fn what_is_missing_is_told_of() {
+    for name in ["photo.jpg", "photo_restarts.jpg"] {
+        let whole = file(name);
+        let cut = |percent: usize| {
+            let mut bytes = whole[..whole.len() * percent / 100].to_vec();
+            bytes.extend([0xff, 0xd9]);
+            read(&bytes)
+        };
+        assert_eq!(read(&whole).unwrap().damage(), None);
+        let picture = cut(65).unwrap();
+        let damage = picture.damage().unwrap();
+        assert!(damage.starts_with("data for "), "{damage}");
+        assert!(
+            damage.ends_with(" blocks is missing; it is gray there"),
+            "{damage}"
+        );
+        let error = cut(30).unwrap_err().to_string();
+        assert!(error.contains("blocks is missing"), "{error}");
+    }
+
+    // A picture that is turned is as damaged.
+    let mut bytes = file("photo.jpg");
+    bytes.truncate(bytes.len() * 65 / 100);
+    let exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    let mut segment = vec![0xff, 0xe1, 0, exif.len() as u8 + 2];
+    segment.extend(exif);
+    bytes.splice(2..2, segment);
+    bytes.extend([0xff, 0xd9]);
+    let turned = decode(&bytes, Reading::Shown, &Limits::default()).unwrap();
+    assert_eq!((turned.width(), turned.height()), (88, 120));
+    assert!(turned.damage().is_some());
+}
+
+#[test]
 fn every_file_cut_short_is_refused() {
     for name in [
         "photo.jpg",
@@ -135,6 +169,68 @@ fn every_file_cut_short_is_refused() {
             let error = error.unwrap_or_else(|| panic!("{name}: {len} of {}", bytes.len()));
             assert_eq!(error.kind(), Kind::Input);
         }
+    }
+}
+
+/// A gray progressive file whose last scan, a refinement that changes nothing, comes `n` times.
+fn repeating(edge: u16, n: usize) -> Vec<u8> {
+    let n_blocks = usize::from(edge.div_ceil(8)).pow(2);
+    let segment = |code: u8, content: &[u8]| {
+        let len = (content.len() as u16 + 2).to_be_bytes();
+        [&[0xff, code], &len[..], content].concat()
+    };
+    let [high, low] = edge.to_be_bytes();
+    // A table of one code of one bit: no difference, and 2^14 to 2^15 - 1 blocks that end.
+    let table = |slot, symbol| [&[slot, 1][..], &[0; 15], &[symbol]].concat();
+    let mut bits = String::new();
+    let mut left = n_blocks;
+    while left > 0 {
+        let run = left.clamp(1 << 14, (1 << 15) - 1);
+        bits += &format!("0{:014b}", run - (1 << 14));
+        left = left.saturating_sub(run);
+    }
+    bits += &"1".repeat(bits.len().next_multiple_of(8) - bits.len());
+    let bytes = (0..bits.len()).step_by(8);
+    let runs: Vec<u8> = bytes
+        .flat_map(
+            |at| match u8::from_str_radix(&bits[at..at + 8], 2).unwrap() {
+                0xff => vec![0xff, 0],
+                byte => vec![byte],
+            },
+        )
+        .collect();
+    let mut file = [
+        vec![0xff, 0xd8],
+        segment(0xdb, &[&[0][..], &[1; 64]].concat()),
+        segment(0xc2, &[8, high, low, high, low, 1, 1, 0x11, 0]),
+        segment(0xc4, &[table(0, 0), table(0x10, 0xe0)].concat()),
+        segment(0xda, &[1, 1, 0, 0, 0, 0]),
+        vec![0; n_blocks.div_ceil(8)],
+        segment(0xda, &[1, 1, 0, 1, 63, 1]),
+        runs.clone(),
+    ]
+    .concat();
+    for _ in 0..n {
+        file.extend(segment(0xda, &[1, 1, 0, 1, 63, 0x10]));
+        file.extend(&runs);
+    }
+    file.extend([0xff, 0xd9]);
+    file
+}
+
+#[test]
+fn scans_may_be_many_in_small_pictures_alone() {
+    for (edge, n) in [(100, 190), (2000, 10), (4000, 10)] {
+        assert!(read(&repeating(edge, n)).is_ok(), "{edge} {n}");
+    }
+    for (edge, n, wanted) in [
+        (100, 199, "more than 200 scans"),
+        (2000, 100, "go through the picture"),
+        (4000, 19, "go through the picture"),
+    ] {
+        let error = read(&repeating(edge, n)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Input);
+        assert!(error.to_string().contains(wanted), "{error}");
     }
 }
 

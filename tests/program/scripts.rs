@@ -77,6 +77,7 @@ fn each_picture_of_a_folder_has_its_answer() {
     let flags = ["-m", "m.gguf", "-n", "8", "-p", "What?"];
     let alone = |picture| room.stdout(&[&flags[..], &["--image", picture]].concat());
     let (gray, wide) = (alone("gray.png"), alone("wide_rgb.png"));
+    let gray_address = format!("file://{}", room.path("gray.png").display());
     let each = ["--each", "photos", "gray.png"];
     let output = room.run(&[&flags[..], &each].concat());
     assert!(output.status.success());
@@ -90,6 +91,9 @@ fn each_picture_of_a_folder_has_its_answer() {
     let answers = String::from_utf8(output.stdout).unwrap();
     let wanted = format!("photos/b.PNG: {gray}photos/more/c.png: {wide}gray.png: {gray}");
     assert_eq!(answers, wanted);
+
+    let address = room.run(&[&flags[..], &["--each", &gray_address]].concat());
+    assert!(answer_of(address).ends_with(&format!("gray.png: {gray}")));
 
     let output = room.run(&[&flags[..], &["--json"], &each].concat());
     let lines = String::from_utf8(output.stdout).unwrap();
@@ -128,6 +132,32 @@ fn a_bad_picture_does_not_stop_the_rest() {
     let first: Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
     assert_eq!(first["image"], "none.png");
     assert!(text(&first["error"]).contains("none.png"));
+}
+
+#[test]
+fn what_a_picture_lacks_is_said() {
+    let room = Room::with_model();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/jpeg/photo.jpg");
+    let mut bytes = fs::read(path).unwrap();
+    bytes.truncate(bytes.len() * 65 / 100);
+    bytes.extend([0xff, 0xd9]);
+    fs::write(room.path("cut.jpg"), bytes).unwrap();
+    let flags = ["-m", "m.gguf", "-n", "2", "-p", "What?"];
+    for more in [
+        &["--image", "cut.jpg"][..],
+        &["--image", "cut.jpg", "--json"],
+        &["--each", "cut.jpg"],
+        &["--each", "cut.jpg", "--json"],
+    ] {
+        let output = room.run(&[&flags[..], more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let said = stderr(&output);
+        assert!(said.contains("owl2: cut.jpg: data for "), "{said}");
+        if more.contains(&"--json") {
+            let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert!(text(&json["warnings"][0]).starts_with("cut.jpg: data for "));
+        }
+    }
 }
 
 /// A folder as phones and other programs leave it.
