@@ -61,6 +61,10 @@ fn pipes_devices_and_folders_are_refused_by_every_reader() {
         ("folder", "a directory"),
     ] {
         for args in readers(file) {
+            // A folder is a set of questions in the layout of MME.
+            if file == "folder" && args[0] == "eval" {
+                continue;
+            }
             let output = run_without_waiting(&room, &args);
             let said = stderr(&output);
             assert_eq!(output.status.code(), Some(5), "{args:?}: {said}");

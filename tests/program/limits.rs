@@ -1,7 +1,9 @@
 //! What happens where memory is short, or the model's file changes while it is in use.
 #![cfg(unix)]
 
-use crate::{checkpoints, room, tiny};
+#[cfg(target_os = "linux")]
+use crate::tiny;
+use crate::{checkpoints, room};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::ops::ControlFlow;
