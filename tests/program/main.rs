@@ -22,10 +22,7 @@ mod fuzzed;
 #[path = "../parity/golden.rs"]
 #[allow(dead_code, reason = "tests/parity.rs uses the rest")]
 mod golden;
-mod hostile;
 mod image_memory;
-#[path = "../common/limited.rs"]
-mod limited;
 mod limits;
 mod llama;
 #[path = "../common/machine.rs"]

@@ -2,7 +2,19 @@
 //! memory. `fuzzed.rs` and the tests of each reader try many more.
 #![cfg(target_os = "linux")]
 
-use crate::{limited, room};
+#[path = "parity/checkpoints.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod checkpoints;
+#[path = "parity/golden.rs"]
+#[allow(dead_code, reason = "the other tests use the rest")]
+mod golden;
+#[path = "common/limited.rs"]
+mod limited;
+#[path = "common/machine.rs"]
+mod machine;
+#[path = "common/room.rs"]
+mod room;
+
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
