@@ -135,17 +135,29 @@ impl fmt::Display for Plan {
             writeln!(f, "{:<11} {size}", part.name())?;
         }
         write!(f, "{:<11} {}", "all", self.size())?;
+        if let [first, others @ ..] = &self.exceptions()[..] {
+            let others = and_more(others.len());
+            write!(
+                f,
+                "\n{first}{others}: not rotated, since the weights would round worse"
+            )?;
+        }
         for ((wanted, dtype), (name, n)) in self.fallbacks() {
-            let others = match n {
-                1 => String::new(),
-                n => format!(" and {} more", n - 1),
-            };
+            let others = and_more(n - 1);
             write!(
                 f,
                 "\n{name}{others}: {dtype} instead of {wanted}, whose blocks do not divide the rows"
             )?;
         }
         Ok(())
+    }
+}
+
+/// What stands for `n` more names after one.
+fn and_more(n: usize) -> String {
+    match n {
+        0 => String::new(),
+        n => format!(" and {n} more"),
     }
 }
 

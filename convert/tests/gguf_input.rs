@@ -250,6 +250,12 @@ fn weights_on_a_grid_are_not_rotated() {
     }
     std::fs::write(room.path("grid.gguf"), file).unwrap();
 
+    let output = room.run("grid.gguf --quant q4_0 --dry-run");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("blk.0.attn_q.weight and 3 more: not rotated"),
+        "{said}"
+    );
     let gguf = room.convert("grid.gguf --quant q4_0", "out.gguf");
     let exceptions = Rotation::read_exceptions(&gguf).unwrap();
     assert_eq!(exceptions, on_a_grid.map(str::to_owned).into());

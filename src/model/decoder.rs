@@ -155,8 +155,9 @@ impl Decoder {
 
     /// Passes the first `n` rows of `scratch.x` through all blocks and stores their keys and
     /// values behind those in the cache. Only the last `n_wanted` rows are what comes out then: of
-    /// the others, the last block computes keys and values alone. `longest` is the number of positions the sequence has
-    /// reached or is known to reach in this prompt, on which dynamic rotary scaling depends.
+    /// the others, the last block computes keys and values alone. `longest` is the number of
+    /// positions the sequence has reached or is known to reach in this prompt, on which dynamic
+    /// rotary scaling depends.
     #[allow(clippy::too_many_arguments, reason = "each is used as it is")]
     pub fn forward<O: Observer>(
         &self,

@@ -81,8 +81,8 @@ impl FirstNotFinite {
             None => after.to_owned(),
         };
         Error::model(format!(
-            "the model computes values that are not finite, first in {place}: its weights are damaged, or too \
-             large for how they are stored; fetch or convert it again, and check it with \
+            "the model computes values that are not finite, first in {place}: its weights are damaged, \
+             or too large for how they are stored; fetch or convert it again, and check it with \
              'owl2-convert --verify'"
         ))
     }

@@ -183,11 +183,7 @@ impl Assistant {
         aspect: Option<Aspect>,
         reading: Reading,
     ) -> Result<Arc<Pixels>> {
-        let preparation = Preparation {
-            visual: self.visual()?,
-            aspect,
-            reading,
-        };
+        let preparation = self.preparation(aspect, reading)?;
         let threads = &self.model.compute().threads;
         threads.enter(|| preparation.pixels(source, &mut Timings::default()))
     }
@@ -202,11 +198,7 @@ impl Assistant {
         aspect: Option<Aspect>,
         reading: Reading,
     ) -> Result<Arc<Pixels>> {
-        let preparation = Preparation {
-            visual: self.visual()?,
-            aspect,
-            reading,
-        };
+        let preparation = self.preparation(aspect, reading)?;
         preparation.pixels(source, &mut Timings::default())
     }
 
@@ -215,12 +207,17 @@ impl Assistant {
     /// # Errors
     /// As [`Assistant::pixels`].
     pub fn picture_pixels(&self, picture: &Picture, aspect: Option<Aspect>) -> Result<Arc<Pixels>> {
-        let preparation = Preparation {
+        let preparation = self.preparation(aspect, Reading::default())?;
+        preparation.preprocess(picture)
+    }
+
+    /// How pictures become what the model sees.
+    fn preparation(&self, aspect: Option<Aspect>, reading: Reading) -> Result<Preparation<'_>> {
+        Ok(Preparation {
             visual: self.visual()?,
             aspect,
-            reading: Reading::default(),
-        };
-        preparation.preprocess(picture)
+            reading,
+        })
     }
 
     /// SHA-256 of what computed positions depend on besides the prompt: the model file, the
