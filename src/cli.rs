@@ -17,6 +17,8 @@ mod perplexity;
 mod progress;
 mod rows;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod setup;
 mod tokenize;
 
@@ -41,6 +43,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Score(args)) => score::run(&args),
         Some(Command::Compare(args)) => compare::run(&args),
+        #[cfg(feature = "serve")]
+        Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Info(args)) => info::run(&args),
         Some(Command::Perplexity(args)) => perplexity::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),

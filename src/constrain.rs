@@ -86,13 +86,21 @@ impl Constraint {
             )));
         }
         match serde_json::from_str(files::without_mark(text)) {
-            Ok(schema @ Value::Object(_)) => {
-                bounds::check_schema(&schema)?;
-                Ok(Constraint::JsonSchema(schema))
-            }
-            Ok(_) => Err(Error::input("is no JSON object, as a schema is")),
+            Ok(schema) => Self::schema(schema),
             Err(e) => Err(Error::input(format!("is no JSON: {e}")).caused_by(e)),
         }
+    }
+
+    /// JSON as a schema describes it.
+    ///
+    /// # Errors
+    /// As [`Constraint::json_schema`].
+    pub fn schema(schema: Value) -> Result<Self> {
+        if !schema.is_object() {
+            return Err(Error::input("is no JSON object, as a schema is"));
+        }
+        bounds::check_schema(&schema)?;
+        Ok(Constraint::JsonSchema(schema))
     }
 
     /// The grammar in llguidance's variant of Lark.

@@ -64,6 +64,25 @@ pub fn open_argument(path: &Path) -> Result<File> {
     }
 }
 
+/// The path in a `file://` address, where `%20` stands for a space. The host `localhost` may precede
+/// it. `None` for anything else.
+pub(crate) fn of_address(address: &str) -> Option<PathBuf> {
+    let address = address.strip_prefix("file://")?;
+    let address = address.strip_prefix("localhost").unwrap_or(address);
+    let mut bytes = Vec::new();
+    let mut rest = address.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = after
+            .get(..2)
+            .filter(|_| byte == b'%')
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(code.unwrap_or(byte));
+        rest = &after[if code.is_some() { 2 } else { 0 }..];
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned().into())
+}
+
 /// Whether a path stands for an open descriptor of this process.
 pub(crate) fn is_descriptor(path: &Path) -> bool {
     let folders = ["/dev/fd", "/proc/self/fd"];

@@ -67,6 +67,8 @@ pub mod request;
 pub mod reuse;
 pub mod sampler;
 pub mod score;
+#[cfg(feature = "serve")]
+pub mod server;
 pub mod session;
 mod sysctl;
 pub mod threads;

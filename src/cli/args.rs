@@ -4,6 +4,8 @@ mod ask;
 mod environment;
 mod eval;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod swallowed;
 mod tools;
 
@@ -15,6 +17,8 @@ use clap::{Arg, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcomm
 pub(super) use ask::AskArgs;
 pub(super) use eval::EvalArgs;
 pub(super) use score::{CompareArgs, ScoreArgs};
+#[cfg(feature = "serve")]
+pub(super) use serve::ServeArgs;
 pub(super) use tools::{BenchArgs, CompletionsArgs, InfoArgs, PerplexityArgs, TokenizeArgs};
 
 const HELP: &str = "\
@@ -69,6 +73,9 @@ pub(super) enum Command {
     Score(ScoreArgs),
     /// Says which of a few pictures is better
     Compare(CompareArgs),
+    /// Answers over HTTP, as OpenAI's and Ollama's clients ask, and has a page for people
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
     /// Measures how well a model predicts a text, and how far it is from another file of itself
     Perplexity(PerplexityArgs),
     /// Measures how fast a model runs, beside what this machine could do

@@ -128,28 +128,11 @@ pub fn source(path: &Path) -> Result<Source> {
 
 /// The path that is meant: a `file://` address stands for one, as browsers and file managers copy it.
 pub fn file_path(path: &Path) -> PathBuf {
-    let address = path.to_str().and_then(|path| path.strip_prefix("file://"));
+    let address = path.to_str().and_then(files::of_address);
     match address {
-        Some(address) if !path.exists() => from_address(address),
+        Some(meant) if !path.exists() => meant,
         _ => path.to_owned(),
     }
-}
-
-/// The path in a `file://` address, where `%20` stands for a space. A host may precede it.
-fn from_address(address: &str) -> PathBuf {
-    let address = address.strip_prefix("localhost").unwrap_or(address);
-    let mut bytes = Vec::new();
-    let mut rest = address.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let code = after
-            .get(..2)
-            .filter(|_| byte == b'%')
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(code.unwrap_or(byte));
-        rest = &after[if code.is_some() { 2 } else { 0 }..];
-    }
-    String::from_utf8_lossy(&bytes).into_owned().into()
 }
 
 /// The text on standard input, without the line end after it.

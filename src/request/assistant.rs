@@ -172,6 +172,21 @@ impl Assistant {
         })
     }
 
+    /// Checks all of a request that can be checked without computing: its settings, its constraint,
+    /// and whether prompt, pictures and answer fit the context. Does not wait for other requests.
+    ///
+    /// # Errors
+    /// As [`Assistant::answer`] fails for it before it begins.
+    pub fn check(&self, request: &Request) -> Result<()> {
+        Chooser::new(self, request)?;
+        self.plan(request).map(drop)
+    }
+
+    /// Forgets the pictures encoded so far, so that none is answered about faster than another.
+    pub fn forget_pictures(&self) {
+        *self.pictures() = PictureCache::default();
+    }
+
     /// Decodes a picture and brings it to the model's size, so that requests need not do it again.
     ///
     /// # Errors

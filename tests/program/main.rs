@@ -33,5 +33,6 @@ mod room;
 mod score;
 mod score_rule;
 mod scripts;
+mod serve;
 #[path = "../common/tiny.rs"]
 mod tiny;

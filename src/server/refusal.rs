@@ -1,0 +1,85 @@
+//! What a request is refused with, or fails with.
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Kind};
+
+/// A failure, as clients are told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: StatusCode,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// The field of the request that is at fault, such as `messages[0].content`.
+    pub param: Option<String>,
+    /// Seconds after which it may go better.
+    pub retry_after_s: Option<u64>,
+}
+
+impl Refusal {
+    pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Refusal {
+            status,
+            message: message.into(),
+            param: None,
+            retry_after_s: None,
+        }
+    }
+
+    /// A request that says something wrong.
+    pub fn bad(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// A field that says something wrong; `message` continues its name, as in "is 3, wanted 1".
+    pub fn field(path: impl Into<String>, message: impl AsRef<str>) -> Self {
+        let path = path.into();
+        Refusal {
+            message: format!("{path}: {}", message.as_ref()),
+            param: Some(path),
+            ..Self::bad("")
+        }
+    }
+
+    /// OpenAI's name for what went wrong.
+    fn kind(&self) -> &'static str {
+        match self.status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 | 405 => "not_found_error",
+            429 => "rate_limit_error",
+            503 | 504 => "unavailable_error",
+            500 => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// As OpenAI's clients read it.
+    pub fn as_openai(&self) -> Value {
+        json!({"error": {
+            "message": self.message,
+            "type": self.kind(),
+            "param": self.param,
+            "code": self.status.as_u16(),
+        }})
+    }
+
+    /// As Ollama's clients read it.
+    pub fn as_ollama(&self) -> Value {
+        json!({"error": self.message})
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let status = match error.kind() {
+            // What does not fit the context is for the asker to shorten.
+            Kind::Usage | Kind::Input | Kind::Capacity | Kind::Unfinished => {
+                StatusCode::BAD_REQUEST
+            }
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Refusal::new(status, error.to_string())
+    }
+}

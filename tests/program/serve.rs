@@ -1,0 +1,8 @@
+//! `owl2 serve`, asked over real sockets.
+
+#[path = "../common/http.rs"]
+mod http;
+mod dialects;
+mod guarded;
+mod hostile;
+mod operation;
