@@ -220,7 +220,7 @@ enum Rater<'m> {
 
 struct Words<'m> {
     assistant: &'m Assistant,
-    memory: Memory<'m>,
+    memory: Memory,
     request: WordsRequest,
 }
 

@@ -12,6 +12,7 @@ use crate::prompt::Segment;
 use crate::reuse::{Memory, Position};
 use crate::session::Input;
 use crate::timing::{Stage, Timings};
+use crate::workspace::Workspace;
 
 /// A prompt, and the words whose likelihood at its end is asked for.
 #[derive(Clone, Debug)]
@@ -108,9 +109,9 @@ impl Assistant {
     ///
     /// # Errors
     /// As [`Assistant::word_logits`].
-    pub fn word_logits_from<'m>(
-        &'m self,
-        memory: &mut Memory<'m>,
+    pub fn word_logits_from(
+        &self,
+        memory: &mut Memory,
         request: &WordsRequest,
     ) -> Result<WordLogits> {
         let words = request.words.iter().map(|word| self.word_ids(word));
@@ -123,11 +124,12 @@ impl Assistant {
             true => 0,
             false => n_pieces - 1,
         };
-        self.model.compute().threads.enter(|| {
+        self.compute(|workspace| {
             let mut timings = Timings::default();
-            let (n_prompt, n_reused) = self.read(memory, request, n_more, &mut timings)?;
+            let (n_prompt, n_reused) =
+                self.read(memory, workspace, request, n_more, &mut timings)?;
             let words = timings.measure(Stage::Decode, || {
-                self.rate(memory, request, words, n_prompt)
+                self.rate(memory, workspace, request, words, n_prompt)
             })?;
             Ok(WordLogits {
                 words,
@@ -144,25 +146,26 @@ impl Assistant {
     /// # Errors
     /// As [`Assistant::word_logits`].
     #[cfg(feature = "cli")]
-    pub(crate) fn brief_answer<'m>(
-        &'m self,
-        memory: &mut Memory<'m>,
+    pub(crate) fn brief_answer(
+        &self,
+        memory: &mut Memory,
         request: &WordsRequest,
         max_tokens: usize,
     ) -> Result<Vec<u32>> {
         let eos_id = self.tokenizer.vocabulary().eos_id;
-        self.model.compute().threads.enter(|| {
-            let (n_prompt, _) = self.read(memory, request, max_tokens, &mut Timings::default())?;
+        self.compute(|workspace| {
+            let mut timings = Timings::default();
+            let (n_prompt, _) = self.read(memory, workspace, request, max_tokens, &mut timings)?;
             let mut ids: Vec<u32> = Vec::new();
             while ids.len() < max_tokens {
                 if let Some(&last) = ids.last() {
                     if last == eos_id {
                         break;
                     }
-                    memory.step(last)?;
+                    memory.step(workspace, last)?;
                 }
                 let is_barred = |id: u32| ids.is_empty() && id == eos_id;
-                let logits = (0..).zip(memory.logits_mut().iter());
+                let logits = (0..).zip(memory.logits_mut(workspace).iter());
                 let likeliest = logits.filter(|&(id, _)| !is_barred(id)).fold(
                     (0, f32::NEG_INFINITY),
                     |best, (id, &logit)| match logit > best.1 {
@@ -196,9 +199,10 @@ impl Assistant {
 
     /// Computes what the memory does not hold of the prompt of a request, with room for `n_more`
     /// positions. Returns the positions of the prompt, and how many of them were held.
-    fn read<'m>(
-        &'m self,
-        memory: &mut Memory<'m>,
+    fn read(
+        &self,
+        memory: &mut Memory,
+        workspace: &mut Workspace,
         request: &WordsRequest,
         n_more: usize,
         timings: &mut Timings,
@@ -212,12 +216,12 @@ impl Assistant {
             true => 0,
             false => self.model.picture_bytes(),
         };
-        memory.reserve_beside(&self.model, positions.len() + n_more, beside)?;
+        memory.reserve_beside(workspace, positions.len() + n_more, beside)?;
         let n_held = memory.keep(&positions);
         let rows = self.rows(&slots, &pictures, n_held, timings)?;
         let inputs = slots.inputs(&rows, n_held, self.model.config().decoder.hidden_size);
         timings.measure(Stage::Prefill, || {
-            memory.extend(&inputs, &positions[n_held..], &mut |_| true)
+            memory.extend(workspace, &inputs, &positions[n_held..], &mut |_| true)
         })?;
         Ok((positions.len(), n_held))
     }
@@ -280,18 +284,19 @@ impl Assistant {
     fn rate(
         &self,
         memory: &mut Memory,
+        workspace: &mut Workspace,
         request: &WordsRequest,
         words: Vec<Vec<u32>>,
         n_prompt: usize,
     ) -> Result<Vec<WordLogit>> {
-        let first = memory.logits_mut().to_vec();
+        let first = memory.logits_mut(workspace).to_vec();
         let log_sum = log_sum_exp(&first);
         let mut rated = Vec::with_capacity(words.len());
         for (word, ids) in request.words.iter().zip(words) {
             let logit = first[ids[0] as usize];
             let mut log_probability = f64::from(logit) - log_sum;
             if !request.first_piece {
-                log_probability += rest(memory, &ids, n_prompt)?;
+                log_probability += rest(memory, workspace, &ids, n_prompt)?;
             }
             rated.push(WordLogit {
                 word: word.clone(),
@@ -305,11 +310,16 @@ impl Assistant {
 }
 
 /// Sum of the log probabilities of all pieces but the first, each after those before it.
-fn rest(memory: &mut Memory, ids: &[u32], n_prompt: usize) -> Result<f64> {
+fn rest(
+    memory: &mut Memory,
+    workspace: &mut Workspace,
+    ids: &[u32],
+    n_prompt: usize,
+) -> Result<f64> {
     let mut sum = 0.0;
     for pair in ids.windows(2) {
-        memory.step(pair[0])?;
-        let logits = memory.logits_mut();
+        memory.step(workspace, pair[0])?;
+        let logits = memory.logits_mut(workspace);
         sum += f64::from(logits[pair[1] as usize]) - log_sum_exp(logits);
     }
     memory.truncate(n_prompt);

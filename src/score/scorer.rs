@@ -12,9 +12,9 @@ use crate::reuse::Memory;
 pub struct Scorer<'m> {
     assistant: &'m Assistant,
     scoring: Scoring,
-    memory: Memory<'m>,
+    memory: Memory,
     /// Each with what was computed of its prompt, up to the picture that is compared with it.
-    anchors: Vec<(Source, Memory<'m>)>,
+    anchors: Vec<(Source, Memory)>,
 }
 
 /// What Compare2Score says of two pictures.
