@@ -156,7 +156,7 @@ impl Memory {
 
     /// Whether keys would have been rotated otherwise in a sequence of `len` positions computed
     /// anew: dynamic rotary scaling depends on how long the sequence is.
-    fn depends_on_length(&self, len: usize) -> bool {
+    pub(crate) fn depends_on_length(&self, len: usize) -> bool {
         let Some(sequence) = &self.sequence else {
             return false;
         };
@@ -165,6 +165,20 @@ impl Memory {
             .rope_scaling
             .is_some_and(|scaling| scaling.kind == RopeScalingKind::Dynamic);
         is_dynamic && len.max(self.longest) > config.max_position_embeddings
+    }
+
+    /// Takes over the first `len` positions that `other` holds in place of its own.
+    ///
+    /// # Panics
+    /// Where `other` has not as many, or there is not room for as many.
+    pub(crate) fn take_over(&mut self, other: &Memory, len: usize) {
+        let held = &other.held[..len];
+        if let (Some(sequence), Some(other)) = (&mut self.sequence, &other.sequence) {
+            sequence.copy_prefix(other, len);
+            self.held.clear();
+            self.held.extend_from_slice(held);
+            self.longest = len;
+        }
     }
 
     /// Forgets all positions from `len` on.
