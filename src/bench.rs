@@ -17,7 +17,9 @@ use crate::gguf::Gguf;
 use crate::image::Picture;
 use crate::model::Model;
 use crate::model::visual_config::VisualConfig;
-use crate::session::{Input, Session};
+use crate::ops::Role;
+use crate::session::{Input, Part, Sequence, Session};
+use crate::workspace::Workspace;
 pub(crate) use work::{DecoderWork, PictureWork};
 
 /// Positions of a question about one picture: the picture's 65, the template, and a sentence.
@@ -27,14 +29,16 @@ const PICTURE_WIDTH: usize = 1024;
 const PICTURE_HEIGHT: usize = 768;
 
 /// What to measure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
-    /// Tokens of the prompt; with 0, prefill is left out.
-    pub prefill: usize,
+    /// Tokens of each prompt that is measured; a prompt of 0 is left out.
+    pub prefill: Vec<usize>,
     /// Tokens to generate; with 0, generation is left out.
     pub generate: usize,
     /// Positions that precede the generated tokens.
     pub depth: usize,
+    /// Sequences that generate at once.
+    pub parallel: NonZeroUsize,
     /// Whether to measure what there is to a picture.
     pub image: bool,
     /// How often each stage is measured after its warm-up.
@@ -83,9 +87,9 @@ impl Samples {
 pub struct Report {
     /// What there is to a picture.
     pub picture: Option<PictureReport>,
-    /// The prompt.
-    pub prefill: Option<PrefillReport>,
-    /// The tokens after it.
+    /// Prompts, in the order of the plan.
+    pub prefill: Vec<PrefillReport>,
+    /// The tokens after them.
     pub generate: Option<GenerateReport>,
     /// Bytes a second that the machine reads of the model file, from the page cache.
     pub bandwidth: Samples,
@@ -133,6 +137,8 @@ pub struct PictureReport {
 /// How fast prompts are read.
 #[derive(Clone, Debug)]
 pub struct PrefillReport {
+    /// Tokens of the prompt.
+    pub n_tokens: usize,
     /// Tokens a second.
     pub tokens: Samples,
     /// Multiply-accumulates a second.
@@ -142,11 +148,12 @@ pub struct PrefillReport {
 /// How fast tokens are generated.
 #[derive(Clone, Debug)]
 pub struct GenerateReport {
-    /// Tokens a second.
+    /// Tokens a second, of all sequences together.
     pub tokens: Samples,
     /// Bytes of weights, keys and values a second.
     pub bytes: Samples,
-    /// Bytes of weights, keys and values that a token needs, on the average.
+    /// Bytes of weights, keys and values that a token needs, on the average; sequences share those of
+    /// the weights.
     pub bytes_per_token: f64,
 }
 
@@ -176,13 +183,12 @@ fn measure(gguf: &Gguf, model: &Model, plan: &Plan) -> Result<Report> {
         true => Some(bench.picture()?),
         false => None,
     };
-    let prefill = match plan.prefill {
-        0 => None,
-        n => Some(bench.prefill(n, &work)?),
-    };
+    let lengths = plan.prefill.iter().filter(|&&n| n > 0);
+    let prefill = lengths.map(|&n| bench.prefill(n, &work));
+    let prefill = prefill.collect::<Result<_>>()?;
     let generate = match plan.generate {
         0 => None,
-        n => Some(bench.generate(plan.depth, n, &work)?),
+        n => Some(bench.generate(plan.depth, n, plan.parallel.get(), &work)?),
     };
     Ok(Report {
         picture,
@@ -275,31 +281,57 @@ impl Bench<'_> {
             Ok(start.elapsed().as_secs_f64())
         })?);
         Ok(PrefillReport {
+            n_tokens: n,
             tokens: seconds.rates(n as f64),
             macs: seconds.rates(work.prefill_macs(n)),
         })
     }
 
-    fn generate(&mut self, depth: usize, n: usize, work: &DecoderWork) -> Result<GenerateReport> {
-        let ids = random_ids(depth + n, self.model.config().decoder.vocab_size);
-        let (before, generated) = ids.split_at(depth);
-        let mut session = Session::new(self.model, depth + n);
+    fn generate(
+        &mut self,
+        depth: usize,
+        n: usize,
+        n_sequences: usize,
+        work: &DecoderWork,
+    ) -> Result<GenerateReport> {
+        let vocab_size = self.model.config().decoder.vocab_size;
+        let ids = random_ids(depth + n + n_sequences, vocab_size);
+        let mut workspace = Workspace::new(self.model);
+        let mut sequences: Vec<Sequence> = (0..n_sequences)
+            .map(|_| Sequence::new(self.model, depth + n))
+            .collect();
         if depth > 0 {
-            session.extend(&[Input::Tokens(before)])?;
+            let before = [Input::Tokens(&ids[..depth])];
+            let mut parts: Vec<Part> = (sequences.iter_mut())
+                .map(|sequence| Part::new(sequence, &before, 0))
+                .collect();
+            workspace.compute(Role::Prompt, &mut parts)?;
         }
         let seconds = Samples::new(self.repeat(|| {
-            session.truncate(depth);
+            for sequence in &mut sequences {
+                sequence.truncate(depth);
+            }
             let start = Instant::now();
-            for &id in generated {
-                session.step(id)?;
-                black_box(likeliest(session.logits()));
+            for first in depth..depth + n {
+                let next: Vec<_> = ids[first..first + n_sequences]
+                    .iter()
+                    .map(|id| [Input::Tokens(std::slice::from_ref(id))])
+                    .collect();
+                let mut parts: Vec<Part> = (sequences.iter_mut().zip(&next))
+                    .map(|(sequence, next)| Part::new(sequence, next, 1))
+                    .collect();
+                workspace.compute(Role::Answer, &mut parts)?;
+                for row in 0..n_sequences {
+                    black_box(likeliest(workspace.logits(row)));
+                }
             }
             Ok(start.elapsed().as_secs_f64())
         })?);
-        let bytes_per_token = work.bytes_per_token(depth, n);
+        let bytes_per_token = work.bytes_per_token(depth, n, n_sequences);
+        let n_tokens = (n * n_sequences) as f64;
         Ok(GenerateReport {
-            tokens: seconds.rates(n as f64),
-            bytes: seconds.rates(n as f64 * bytes_per_token),
+            tokens: seconds.rates(n_tokens),
+            bytes: seconds.rates(n_tokens * bytes_per_token),
             bytes_per_token,
         })
     }

@@ -62,14 +62,22 @@ impl Machine {
     /// Seconds to read a prompt of `n` tokens, pictures' positions among them.
     pub fn prefill_s(self, work: &Work, n: usize) -> f64 {
         // A short prompt waits for the weights, which are read once, rather than for the multipliers.
-        let reading = self.reading_s(work.decoder.bytes_per_token(0, n.min(1)));
+        let reading = self.reading_s(work.decoder.bytes_per_token(0, n.min(1), 1));
         self.multiplying_s(work.decoder.prefill_macs(n))
             .max(reading)
     }
 
     /// Seconds to generate a token, on the average of `n` after `depth` positions.
     pub fn token_s(self, work: &Work, depth: usize, n: usize) -> f64 {
-        self.reading_s(work.decoder.bytes_per_token(depth, n))
+        self.parallel_token_s(work, depth, n, 1)
+    }
+
+    /// Seconds for each token where `n_sequences` generate at once: those of a step by their number.
+    pub fn parallel_token_s(self, work: &Work, depth: usize, n: usize, n_sequences: usize) -> f64 {
+        let bytes = work.decoder.bytes_per_token(depth, n, n_sequences);
+        // Many share a reading of the weights until the multipliers hold them up.
+        self.reading_s(bytes)
+            .max(self.multiplying_s(work.decoder.macs_per_token()))
     }
 
     fn multiplying_s(self, macs: f64) -> f64 {

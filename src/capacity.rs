@@ -12,15 +12,18 @@ use crate::model::Model;
 use crate::model::layout::{self, Part, TensorKind};
 use crate::session::Session;
 use crate::sysctl;
+use crate::workspace::Workspace;
 
 /// Fails where a session with room for `n_positions` would not fit the memory together with
-/// `beside` bytes of the model's buffers for a picture, with the figures and what would.
+/// `beside` bytes of the model's buffers for a picture, with the figures and what would. Of the
+/// session, `held_bytes` are there already.
 ///
 /// # Errors
 /// [`Kind::Capacity`](crate::Kind::Capacity).
-pub fn check(model: &Model, n_positions: usize, beside: u64) -> Result<()> {
+pub fn check(model: &Model, n_positions: usize, beside: u64, held_bytes: u64) -> Result<()> {
     check_beside(beside)?;
-    let bytes = Session::bytes(model, n_positions).saturating_add(beside);
+    let held_bytes = held_bytes.min(Workspace::bytes(model, n_positions));
+    let bytes = Session::bytes(model, n_positions).saturating_add(beside) - held_bytes;
     let available = available(Path::new("/"));
     if is_granted(bytes) && available.is_none_or(|available| bytes <= available) {
         return Ok(());
@@ -38,7 +41,7 @@ pub fn check(model: &Model, n_positions: usize, beside: u64) -> Result<()> {
         Some(available) => {
             message += &format!("but {} are available; ", human_bytes(available));
             // Decoding, threads and the allocator need some too.
-            let room = (available / 4 * 3).saturating_sub(beside);
+            let room = (available / 4 * 3).saturating_sub(beside) + held_bytes;
             message += &match longest_context(model, n_positions, room) {
                 0 => "close other programs".to_owned(),
                 n => format!("set --ctx-size to {n} or less"),

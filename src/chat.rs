@@ -50,7 +50,7 @@ pub struct Turn {
 pub struct Conversation<'m> {
     assistant: &'m Assistant,
     /// What earlier turns computed.
-    pub memory: Memory<'m>,
+    pub memory: Memory,
     /// How to answer; its prompt and pictures count for nothing.
     pub settings: Request,
     /// What the model is told before the first turn; as in [`Prompt::Turns`].
@@ -66,7 +66,7 @@ pub struct Conversation<'m> {
 
 impl<'m> Conversation<'m> {
     /// A conversation without turns, which answers as `settings` says.
-    pub fn new(assistant: &'m Assistant, memory: Memory<'m>, settings: Request) -> Self {
+    pub fn new(assistant: &'m Assistant, memory: Memory, settings: Request) -> Self {
         Conversation {
             assistant,
             memory,

@@ -75,6 +75,7 @@ pub mod threads;
 pub mod timing;
 pub mod tokenizer;
 mod whole_file;
+pub mod workspace;
 
 pub use error::{Error, Kind, Result};
 pub use request::{Answer, Assistant, Request};

@@ -7,9 +7,13 @@ pub(crate) mod decoder;
 pub mod kv_cache;
 pub mod layout;
 pub mod observer;
+pub(crate) mod pass;
+pub mod sequence;
 pub mod visual_config;
 mod vit;
 mod weights;
+
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -24,14 +28,24 @@ use vit::Vit;
 use weights::Binder;
 
 /// A model bound to an open file: weights stay where they are in the map.
-#[derive(Debug)]
+///
+/// It is a handle: clones share weights and threads, and cost nothing. So whatever needs the model
+/// holds one, and may outlive what it was made from or go to another thread.
+#[derive(Clone, Debug)]
 pub struct Model {
+    bound: Arc<Bound>,
+    /// That of the sequences made with this handle.
+    cache_type: CacheType,
+}
+
+/// What the handles of a model share.
+#[derive(Debug)]
+struct Bound {
     config: Config,
     file_bytes: u64,
     compute: Compute,
     eye: Option<Eye>,
     decoder: Decoder,
-    cache_type: CacheType,
 }
 
 /// The image branch: pixels to decoder inputs.
@@ -54,44 +68,53 @@ impl Model {
             abstractor: Abstractor::bind(&binder, visual),
         });
         let decoder = Decoder::bind(&binder, &config.decoder, eye.is_some());
-        Ok(Model {
+        let cache_type = match decoder.is_exact() {
+            true => CacheType::F32,
+            false => CacheType::F16,
+        };
+        let bound = Bound {
             config,
             file_bytes: gguf.file_bytes() as u64,
             compute,
             eye,
-            cache_type: match decoder.is_exact() {
-                true => CacheType::F32,
-                false => CacheType::F16,
-            },
             decoder,
+        };
+        Ok(Model {
+            bound: Arc::new(bound),
+            cache_type,
         })
+    }
+
+    /// Whether two handles are of one model.
+    pub fn is_same(&self, other: &Model) -> bool {
+        Arc::ptr_eq(&self.bound, &other.bound)
     }
 
     /// Its hyper-parameters.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.bound.config
     }
 
     /// Size of its file.
     pub fn file_bytes(&self) -> u64 {
-        self.file_bytes
+        self.bound.file_bytes
     }
 
     /// Bytes of the buffers that encoding one picture takes, its pixels included; 0 without an
     /// image branch.
     pub fn picture_bytes(&self) -> u64 {
-        let Some(visual) = &self.config.visual else {
+        let Some(visual) = &self.config().visual else {
             return 0;
         };
         let size = visual.vit.image_size as u64;
         let pixels = 3 * size * size * size_of::<f32>() as u64;
-        let abstractor = Abstractor::bytes(visual, self.config.decoder.hidden_size);
+        let abstractor = Abstractor::bytes(visual, self.config().decoder.hidden_size);
         pixels + Vit::bytes(&visual.vit).max(abstractor)
     }
 
     /// What it computes on.
     pub fn compute(&self) -> &Compute {
-        &self.compute
+        &self.bound.compute
     }
 
     /// Encodes one picture, `pixels: [3, image_size, image_size]`, to the decoder's inputs
@@ -124,21 +147,25 @@ impl Model {
     /// As [`Model::encode_image`].
     pub fn vision<O: Observer>(&self, pixels: &[f32], observer: &mut O) -> Result<Vec<f32>> {
         let eye = self.eye()?;
-        let size = self.config.visual.as_ref().map_or(0, |v| v.vit.image_size);
+        let size = self
+            .config()
+            .visual
+            .as_ref()
+            .map_or(0, |v| v.vit.image_size);
         if pixels.len() != 3 * size * size {
             return Err(Error::input(format!(
                 "the picture has {} values, wanted 3 x {size} x {size}",
                 pixels.len()
             )));
         }
-        self.compute.threads.enter(|| {
-            let picture = eye.vit.forward(&self.compute, pixels, observer);
+        self.compute().threads.enter(|| {
+            let picture = eye.vit.forward(self.compute(), pixels, observer);
             if all_finite(&picture) {
                 return Ok(picture);
             }
             // Once more, with a look at each stage.
             let mut first = FirstNotFinite::default();
-            eye.vit.forward(&self.compute, pixels, &mut first);
+            eye.vit.forward(self.compute(), pixels, &mut first);
             Err(first.error("the vision tower"))
         })
     }
@@ -153,21 +180,21 @@ impl Model {
         observer: &mut O,
     ) -> Result<Vec<f32>> {
         let eye = self.eye()?;
-        self.compute.threads.enter(|| {
-            let rows = eye.abstractor.forward(&self.compute, picture, observer);
+        self.compute().threads.enter(|| {
+            let rows = eye.abstractor.forward(self.compute(), picture, observer);
             if all_finite(&rows) {
                 return Ok(rows);
             }
             let mut first = FirstNotFinite::default();
-            eye.abstractor.forward(&self.compute, picture, &mut first);
+            eye.abstractor.forward(self.compute(), picture, &mut first);
             Err(first.error("the abstractor"))
         })
     }
 
     /// Applies the output head to one normed row (`Stage::FinalNorm`): logits `[vocab_size]`.
     pub fn output_head(&self, normed: &[f32]) -> Vec<f32> {
-        let mut logits = vec![0.0; self.config.decoder.vocab_size];
-        self.decoder.head(&self.compute, normed, &mut logits);
+        let mut logits = vec![0.0; self.config().decoder.vocab_size];
+        self.decoder().head(self.compute(), normed, &mut logits);
         logits
     }
 
@@ -177,22 +204,23 @@ impl Model {
         self.cache_type
     }
 
-    /// Decides how caches keep keys and values.
+    /// Decides how the caches of sequences made with this handle keep keys and values.
     ///
     /// # Errors
     /// [`Kind::Usage`](crate::Kind::Usage) where its heads cannot be kept so.
     pub fn set_cache_type(&mut self, cache_type: CacheType) -> Result<()> {
-        cache_type.check(&self.config.decoder)?;
+        cache_type.check(&self.config().decoder)?;
         self.cache_type = cache_type;
         Ok(())
     }
 
     pub(crate) fn decoder(&self) -> &Decoder {
-        &self.decoder
+        &self.bound.decoder
     }
 
     fn eye(&self) -> Result<&Eye> {
-        self.eye
+        self.bound
+            .eye
             .as_ref()
             .ok_or_else(|| Error::input("this model has no image branch; ask it without a picture"))
     }

@@ -80,6 +80,15 @@ impl Compute {
     }
 }
 
+/// Moves `rows` of `matrix: [n, width]`, which ascend, to its beginning.
+pub(crate) fn gather<T: Copy>(matrix: &mut [T], width: usize, rows: &[usize]) {
+    for (to, &from) in rows.iter().enumerate() {
+        if to != from {
+            matrix.copy_within(from * width..(from + 1) * width, to * width);
+        }
+    }
+}
+
 /// What is done to each row of a matrix. `apply` must be `#[inline(always)]`, to be compiled for
 /// the instruction set; a closure need not be.
 trait RowOp: Sync {

@@ -136,8 +136,8 @@ impl<'m> Measurement<'m> {
     fn piece(
         &self,
         piece: &Piece,
-        model: &mut Session<'m>,
-        mut reference: Option<&mut Session<'m>>,
+        model: &mut Session,
+        mut reference: Option<&mut Session>,
         statistics: &mut Statistics,
         progress: &mut dyn FnMut(&Statistics),
     ) -> Result<()> {
@@ -188,11 +188,12 @@ struct Piece<'a> {
 }
 
 /// Does `work` inside the threads of the session's model.
-fn on_threads<'s, 'm, R: Send>(
-    session: &'s mut Session<'m>,
-    work: impl FnOnce(&'s mut Session<'m>) -> R + Send,
+fn on_threads<'s, R: Send>(
+    session: &'s mut Session,
+    work: impl FnOnce(&'s mut Session) -> R + Send,
 ) -> R {
-    session.model().compute().threads.enter(|| work(session))
+    let model = session.model().clone();
+    model.compute().threads.enter(|| work(session))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What one request leaves to the next: computed positions, and encoded pictures.
 //!
-//! A [`Memory`] holds a session and what stands at each of its positions. The next prompt is
+//! A [`Memory`] holds a sequence and what stands at each of its positions. The next prompt is
 //! compared with that from the beginning on, and only what follows the common part is computed:
 //! keys and values depend on nothing but the positions up to theirs and on their [`Role`]. So
 //! positions that were computed as a prompt's are those of a fresh run, bit by bit. Those of an answer
@@ -21,7 +21,8 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::RopeScalingKind;
 use crate::ops::Role;
-use crate::session::{Input, Session};
+use crate::session::{Input, Part, Sequence};
+use crate::workspace::Workspace;
 
 /// What stands at a position of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,25 +49,27 @@ pub struct Held {
 
 /// A sequence that outlives the request it was computed for.
 #[derive(Debug, Default)]
-pub struct Memory<'m> {
-    session: Option<Session<'m>>,
-    /// What stands at the session's positions; as many.
+pub struct Memory {
+    sequence: Option<Sequence>,
+    /// What stands at the sequence's positions; as many.
     held: Vec<Held>,
     /// Whether positions of answers serve later prompts.
     reuses_answers: bool,
     /// The longest that the sequence has been since its first position was computed.
     longest: usize,
-    /// Positions that a session is made for, where a request needs no more.
+    /// Positions that a sequence is made for, where a request needs no more.
     room: usize,
+    /// Which row of the logits is current.
+    row: usize,
 }
 
-impl<'m> Memory<'m> {
-    /// Nothing yet. Sessions are made for the request that needs one.
+impl Memory {
+    /// Nothing yet. Sequences are made for the request that needs one.
     pub fn new() -> Self {
         Memory::default()
     }
 
-    /// Nothing yet, and sessions with room for `room` positions at least: a conversation grows.
+    /// Nothing yet, and sequences with room for `room` positions at least: a conversation grows.
     pub fn with_room(room: usize) -> Self {
         Memory {
             room,
@@ -89,31 +92,48 @@ impl<'m> Memory<'m> {
         &self.held
     }
 
-    /// Makes room for `n_positions` in all. A session that is too small is replaced.
+    /// Makes room for `n_positions` in all, here and in `workspace`. A sequence that is too small is
+    /// replaced.
     ///
     /// # Errors
     /// [`Kind::Capacity`](crate::Kind::Capacity) where the system would not give the memory.
-    pub fn reserve(&mut self, model: &'m Model, n_positions: usize) -> Result<()> {
-        self.reserve_beside(model, n_positions, 0)
+    pub fn reserve(&mut self, workspace: &mut Workspace, n_positions: usize) -> Result<()> {
+        self.reserve_beside(workspace, n_positions, 0)
     }
 
     /// [`Memory::reserve`], where `beside` bytes are needed for the model's work on pictures.
     pub(crate) fn reserve_beside(
         &mut self,
-        model: &'m Model,
+        workspace: &mut Workspace,
         n_positions: usize,
         beside: u64,
     ) -> Result<()> {
-        if self.session.as_ref().is_some_and(|session| {
-            session.capacity() >= n_positions && std::ptr::eq(session.model(), model)
+        let held_bytes = workspace.held_bytes();
+        self.reserve_in(workspace.model(), n_positions, beside, held_bytes)?;
+        workspace.reserve(n_positions);
+        Ok(())
+    }
+
+    /// Makes room in the sequence, where a workspace has `held_bytes` already.
+    fn reserve_in(
+        &mut self,
+        model: &Model,
+        n_positions: usize,
+        beside: u64,
+        held_bytes: u64,
+    ) -> Result<()> {
+        if (self.sequence.as_ref()).is_some_and(|sequence| {
+            sequence.capacity() >= n_positions
+                && sequence.model().is_same(model)
+                && sequence.model().cache_type() == model.cache_type()
         }) {
             return capacity::check_beside(beside);
         }
         let n_positions = n_positions.max(self.room);
         self.truncate(0);
-        self.session = None;
-        capacity::check(model, n_positions, beside)?;
-        self.session = Some(Session::new(model, n_positions));
+        self.sequence = None;
+        capacity::check(model, n_positions, beside, held_bytes)?;
+        self.sequence = Some(Sequence::new(model, n_positions));
         self.held.reserve(n_positions);
         Ok(())
     }
@@ -136,21 +156,35 @@ impl<'m> Memory<'m> {
 
     /// Whether keys would have been rotated otherwise in a sequence of `len` positions computed
     /// anew: dynamic rotary scaling depends on how long the sequence is.
-    fn depends_on_length(&self, len: usize) -> bool {
-        let Some(session) = &self.session else {
+    pub(crate) fn depends_on_length(&self, len: usize) -> bool {
+        let Some(sequence) = &self.sequence else {
             return false;
         };
-        let config = &session.model().config().decoder;
+        let config = &sequence.model().config().decoder;
         let is_dynamic = config
             .rope_scaling
             .is_some_and(|scaling| scaling.kind == RopeScalingKind::Dynamic);
         is_dynamic && len.max(self.longest) > config.max_position_embeddings
     }
 
+    /// Takes over the first `len` positions that `other` holds in place of its own.
+    ///
+    /// # Panics
+    /// Where `other` has not as many, or there is not room for as many.
+    pub(crate) fn take_over(&mut self, other: &Memory, len: usize) {
+        let held = &other.held[..len];
+        if let (Some(sequence), Some(other)) = (&mut self.sequence, &other.sequence) {
+            sequence.copy_prefix(other, len);
+            self.held.clear();
+            self.held.extend_from_slice(held);
+            self.longest = len;
+        }
+    }
+
     /// Forgets all positions from `len` on.
     pub fn truncate(&mut self, len: usize) {
-        if let Some(session) = &mut self.session {
-            session.truncate(len);
+        if let Some(sequence) = &mut self.sequence {
+            sequence.truncate(len);
         }
         self.held.truncate(len);
         if self.held.is_empty() {
@@ -158,39 +192,59 @@ impl<'m> Memory<'m> {
         }
     }
 
-    /// Computes `inputs`, at which `positions` stand, behind what is held. `go_on` is asked as in
-    /// [`Session::extend_while`]; the result is its.
+    /// Computes `inputs`, at which `positions` stand, behind what is held. `go_on` is given the
+    /// positions held so far before each pass but the first, and says whether to compute more;
+    /// `Ok(false)` is a sequence that ends with those, and has no new logits.
     ///
     /// # Errors
-    /// As [`Session::extend`], and where nothing was reserved.
+    /// As [`Workspace::compute`], and where nothing was reserved.
     pub fn extend(
         &mut self,
+        workspace: &mut Workspace,
         inputs: &[Input],
         positions: &[Position],
         go_on: &mut dyn FnMut(usize) -> bool,
     ) -> Result<bool> {
-        let session = self.session.as_mut().ok_or_else(no_session)?;
-        let is_whole = session.extend_while(inputs, go_on)?;
-        let held = positions.iter().map(|&position| Held {
-            position,
-            role: Role::Prompt,
-        });
-        self.held.extend(held);
-        self.longest = self.longest.max(self.held.len());
-        self.held.truncate(session.len());
+        let n_before = self.held.len();
+        let mut parts = [self.part(inputs, 1)?];
+        let mut go_on = |n_done| go_on(n_before + n_done);
+        let is_whole = workspace.compute_while(Role::Prompt, &mut parts, &mut (), &mut go_on)?;
+        self.hold(Role::Prompt, positions.iter().copied());
+        self.row = 0;
         Ok(is_whole)
+    }
+
+    /// The part of a pass that computes `inputs` behind what is held, with the logits after the last
+    /// `n_logits` of them. [`Memory::hold`] has to say then what they were.
+    ///
+    /// # Errors
+    /// Where nothing was reserved.
+    pub(crate) fn part<'a>(
+        &'a mut self,
+        inputs: &'a [Input<'a>],
+        n_logits: usize,
+    ) -> Result<Part<'a>> {
+        let sequence = self.sequence.as_mut().ok_or_else(no_sequence)?;
+        Ok(Part::new(sequence, inputs, n_logits))
+    }
+
+    /// Notes what stands at the positions behind what is held: `positions`, or as many of them as were
+    /// computed.
+    pub(crate) fn hold(&mut self, role: Role, positions: impl IntoIterator<Item = Position>) {
+        let new = positions.into_iter();
+        self.held
+            .extend(new.map(|position| Held { position, role }));
+        self.longest = self.longest.max(self.held.len());
+        self.held
+            .truncate(self.sequence.as_ref().map_or(0, Sequence::len));
     }
 
     /// Computes one generated token.
     ///
     /// # Errors
     /// As [`Memory::extend`].
-    pub fn step(&mut self, id: u32) -> Result<()> {
-        let session = self.session.as_mut().ok_or_else(no_session)?;
-        session.step(id)?;
-        self.held.push(Held::of_answer(id));
-        self.longest = self.longest.max(self.held.len());
-        Ok(())
+    pub fn step(&mut self, workspace: &mut Workspace, id: u32) -> Result<()> {
+        self.look_ahead(workspace, &[id])
     }
 
     /// Computes one generated token and what a draft says will follow it. The logits after the first
@@ -198,52 +252,40 @@ impl<'m> Memory<'m> {
     ///
     /// # Errors
     /// As [`Memory::extend`].
-    pub fn look_ahead(&mut self, ids: &[u32]) -> Result<()> {
-        let session = self.session.as_mut().ok_or_else(no_session)?;
-        session.look_ahead(ids)?;
-        self.held.extend(ids.iter().copied().map(Held::of_answer));
-        self.longest = self.longest.max(self.held.len());
+    pub fn look_ahead(&mut self, workspace: &mut Workspace, ids: &[u32]) -> Result<()> {
+        let inputs = [Input::Tokens(ids)];
+        let mut parts = [self.part(&inputs, ids.len())?];
+        workspace.compute(Role::Answer, &mut parts)?;
+        self.hold(Role::Answer, ids.iter().copied().map(Position::Token));
+        self.row = 0;
         Ok(())
     }
 
     /// Goes on to the logits after the next position of a look ahead.
     pub fn next_logits(&mut self) {
-        if let Some(session) = &mut self.session {
-            session.next_logits();
-        }
+        self.row += 1;
     }
 
     /// Tokens that a look ahead can have besides the one at hand. None where positions that are
     /// forgotten afterwards would have changed how others are rotated.
     pub fn room_ahead(&self) -> usize {
-        let Some(session) = &self.session else {
+        let Some(sequence) = &self.sequence else {
             return 0;
         };
-        let room = session.capacity() - session.len();
-        match session.model().config().decoder.rope_scaling {
+        let room = sequence.capacity() - sequence.len();
+        match sequence.model().config().decoder.rope_scaling {
             Some(scaling) if scaling.kind == RopeScalingKind::Dynamic => 0,
             _ => room.saturating_sub(1),
         }
     }
 
-    /// Logits of what comes next, to be changed by a sampler; none before anything was reserved.
-    pub fn logits_mut(&mut self) -> &mut [f32] {
-        match &mut self.session {
-            Some(session) => session.logits_mut(),
-            None => &mut [],
-        }
+    /// Logits of what comes next, to be changed by a sampler, as long as `workspace`, which computed
+    /// the last positions, has computed nothing else.
+    pub fn logits_mut<'w>(&self, workspace: &'w mut Workspace) -> &'w mut [f32] {
+        workspace.logits_mut(self.row)
     }
 }
 
-impl Held {
-    fn of_answer(id: u32) -> Self {
-        Held {
-            position: Position::Token(id),
-            role: Role::Answer,
-        }
-    }
-}
-
-fn no_session() -> Error {
+fn no_sequence() -> Error {
     Error::capacity("no memory was reserved for the sequence")
 }

@@ -1,4 +1,4 @@
-//! Generating a token allocates nothing: the buffers belong to the session.
+//! Generating tokens allocates nothing: the buffers belong to the session, or to the workspace of many.
 //!
 //! A binary of its own, because the counting allocator sees every thread of the process.
 
@@ -12,8 +12,10 @@ use std::sync::Mutex;
 
 use owl2::kernels::Isa;
 use owl2::model::Model;
+use owl2::ops::Role;
 use owl2::sampler::{Sampler, Sampling};
-use owl2::session::{Input, Session};
+use owl2::session::{Input, Part, Sequence, Session};
+use owl2::workspace::Workspace;
 use stats_alloc::{Region, StatsAlloc};
 
 #[global_allocator]
@@ -38,6 +40,35 @@ fn generating_a_token_allocates_nothing() {
             generate(&mut session, &mut sampler, 8);
             let region = Region::new(&ALLOCATOR);
             generate(&mut session, &mut sampler, 64);
+            region.change()
+        });
+        assert_eq!(
+            (change.allocations, change.reallocations),
+            (0, 0),
+            "with {n_threads} threads: {change:?}"
+        );
+    }
+}
+
+#[test]
+fn generating_tokens_of_several_sequences_allocates_nothing() {
+    let _turn = TURN.lock();
+    for n_threads in [1, 2] {
+        let model = tiny::model_on(tiny::compute_on(n_threads, Isa::detect().unwrap()));
+        let mut sequences: [Sequence; 5] = std::array::from_fn(|_| Sequence::new(&model, 128));
+        let mut workspace = Workspace::new(&model);
+        let mut step = |role, ids: &[u32]| {
+            let inputs = [Input::Tokens(ids)];
+            let mut parts = sequences
+                .each_mut()
+                .map(|sequence| Part::new(sequence, &inputs, 1));
+            workspace.compute(role, &mut parts).unwrap();
+        };
+        let change = model.compute().threads.enter(|| {
+            step(Role::Prompt, &[1, 7, 9]);
+            (0..8).for_each(|id| step(Role::Answer, &[id]));
+            let region = Region::new(&ALLOCATOR);
+            (0..64).for_each(|id| step(Role::Answer, &[id]));
             region.change()
         });
         assert_eq!(

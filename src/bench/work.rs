@@ -76,10 +76,16 @@ impl DecoderWork {
         n * self.block_macs as f64 + self.head_macs as f64 + n_pairs * per_pair
     }
 
-    /// Bytes read for a generated token, on the average of `n` tokens after `depth` positions.
-    pub fn bytes_per_token(&self, depth: usize, n: usize) -> f64 {
+    /// Bytes read for a generated token, on the average of `n` tokens after `depth` positions, where
+    /// `n_sequences` generate at once and so read the weights once.
+    pub fn bytes_per_token(&self, depth: usize, n: usize, n_sequences: usize) -> f64 {
         let n_positions = depth as f64 + (n + 1) as f64 / 2.0;
-        self.weight_bytes as f64 + n_positions * self.position_bytes as f64
+        self.weight_bytes as f64 / n_sequences as f64 + n_positions * self.position_bytes as f64
+    }
+
+    /// Multiply-accumulates of the weights for a generated token.
+    pub fn macs_per_token(&self) -> f64 {
+        (self.block_macs + self.head_macs) as f64
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::bench::{self, Plan, Report, Samples};
+use crate::bench::{self, Plan, PrefillReport, Report, Samples};
 use crate::cli::args::BenchArgs;
 use crate::cli::model_file::ModelFile;
 use crate::cli::{human_bytes, print, print_json, setup};
@@ -52,9 +52,10 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let (isa, n_threads) = (compute.isa, compute.threads.count());
     let model = Model::new(&gguf, compute).map_err(|e| file.blame(e))?;
     let plan = Plan {
-        prefill: args.pp,
+        prefill: args.pp.clone(),
         generate: args.tg,
         depth: args.depth,
+        parallel: args.parallel,
         image: args.image,
         repeats: args.repeats,
     };
@@ -83,12 +84,14 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
 fn figures<'a>(report: &'a Report, plan: &Plan) -> Vec<Figure<'a>> {
     use Unit::{BytesPerSecond, MacsPerSecond, Seconds, TokensPerSecond};
     let picture = report.picture.as_ref();
-    let prefill = report.prefill.as_ref();
     let generate = report.generate.as_ref();
     let n_question = picture.map_or(0, |p| p.question_positions);
     let question = format!("first token, question of {n_question}");
-    let (prompt, n, depth) = (plan.prefill, plan.generate, plan.depth);
-    let tokens = format!("generate {n} after {depth}");
+    let (n, depth, parallel) = (plan.generate, plan.depth, plan.parallel.get());
+    let tokens = match parallel {
+        1 => format!("generate {n} after {depth}"),
+        _ => format!("generate {n} after {depth}, {parallel} at once"),
+    };
     let figure = |key, label: &str, unit, samples| Figure {
         key,
         label: label.to_owned(),
@@ -107,7 +110,7 @@ fn figures<'a>(report: &'a Report, plan: &Plan) -> Vec<Figure<'a>> {
         ..figure(key, label, unit, samples)
     };
     let (bandwidth, int8) = (&report.bandwidth, &report.int8);
-    vec![
+    let mut figures = vec![
         figure(
             "preprocess_s",
             "preprocess",
@@ -136,15 +139,14 @@ fn figures<'a>(report: &'a Report, plan: &Plan) -> Vec<Figure<'a>> {
             Seconds,
             picture.map(|p| &p.first_token),
         ),
-        expected(
-            figure(
-                "prefill_tokens_per_s",
-                &format!("prefill {prompt}"),
-                TokensPerSecond,
-                prefill.map(|p| &p.tokens),
-            ),
-            Some(prompt as f64 / machine.prefill_s(&report.work, prompt)),
-        ),
+    ];
+    figures.extend(report.prefill.iter().map(|p| prefill_tokens(report, p)));
+    if report.prefill.is_empty() {
+        let tokens = figure("prefill_tokens_per_s", "prefill", TokensPerSecond, None);
+        let macs = figure("prefill_macs_per_s", "prefill", MacsPerSecond, None);
+        figures.extend([expected(tokens, Some(0.0)), macs]);
+    }
+    figures.extend([
         expected(
             figure(
                 "generate_tokens_per_s",
@@ -152,7 +154,7 @@ fn figures<'a>(report: &'a Report, plan: &Plan) -> Vec<Figure<'a>> {
                 TokensPerSecond,
                 generate.map(|g| &g.tokens),
             ),
-            Some(1.0 / machine.token_s(&report.work, depth, n)),
+            Some(1.0 / machine.parallel_token_s(&report.work, depth, n, parallel)),
         ),
         bounded(
             "vit_macs_per_s",
@@ -168,13 +170,9 @@ fn figures<'a>(report: &'a Report, plan: &Plan) -> Vec<Figure<'a>> {
             picture.map(|p| &p.abstractor_macs),
             int8,
         ),
-        bounded(
-            "prefill_macs_per_s",
-            "prefill",
-            MacsPerSecond,
-            prefill.map(|p| &p.macs),
-            int8,
-        ),
+    ]);
+    figures.extend(report.prefill.iter().map(|p| prefill_macs(report, p)));
+    figures.extend([
         figure(
             "int8_macs_per_s",
             "machine, 8-bit integers",
@@ -194,7 +192,31 @@ fn figures<'a>(report: &'a Report, plan: &Plan) -> Vec<Figure<'a>> {
             BytesPerSecond,
             Some(bandwidth),
         ),
-    ]
+    ]);
+    figures
+}
+
+fn prefill_tokens<'a>(report: &'a Report, prefill: &'a PrefillReport) -> Figure<'a> {
+    let n = prefill.n_tokens;
+    Figure {
+        key: "prefill_tokens_per_s",
+        label: format!("prefill {n}"),
+        unit: Unit::TokensPerSecond,
+        samples: Some(&prefill.tokens),
+        limit: None,
+        modelled: Some(n as f64 / report.machine().prefill_s(&report.work, n)),
+    }
+}
+
+fn prefill_macs<'a>(report: &'a Report, prefill: &'a PrefillReport) -> Figure<'a> {
+    Figure {
+        key: "prefill_macs_per_s",
+        label: format!("prefill {}", prefill.n_tokens),
+        unit: Unit::MacsPerSecond,
+        samples: Some(&prefill.macs),
+        limit: Some(&report.int8),
+        modelled: None,
+    }
 }
 
 fn table(figures: &[Figure]) -> String {
@@ -231,29 +253,51 @@ fn as_json(
     figures: &[Figure],
 ) -> Value {
     let mut object = Map::new();
-    let mut set = |key: &str, value: Value| object.insert(key.to_owned(), value);
+    let mut set = |key: &str, value: Value| drop(object.insert(key.to_owned(), value));
     set("model", json!(file.name().display().to_string()));
     set("isa", json!(isa.name()));
     set("threads", json!(n_threads));
     set("repeats", json!(args.repeats));
-    set("pp", json!(args.pp));
+    let lengths: Vec<usize> = report.prefill.iter().map(|p| p.n_tokens).collect();
+    match lengths[..] {
+        [] => set("pp", json!(0)),
+        [n] => set("pp", json!(n)),
+        _ => set("pp", json!(lengths)),
+    };
     set("tg", json!(args.tg));
     set("depth", json!(args.depth));
-    for figure in figures {
-        let value = |of: fn(&Samples) -> f64| json!(figure.samples.map(of));
-        set(figure.key, value(Samples::median));
-        set(&format!("{}_min", figure.key), value(Samples::min));
-        set(&format!("{}_max", figure.key), value(Samples::max));
-        if let Some(modelled) = figure.modelled {
-            let modelled = figure.samples.map(|_| modelled);
-            set(&format!("{}_modelled", figure.key), json!(modelled));
-        }
-    }
+    set("parallel", json!(args.parallel));
     let picture = report.picture.as_ref();
     let question = picture.map(|p| p.question_positions);
     set("first_token_positions", json!(question));
     let bytes = report.generate.as_ref().map(|g| g.bytes_per_token);
     set("generate_bytes_per_token", json!(bytes));
     set("peak_rss_bytes", json!(report.peak_rss_bytes));
+    for figure in figures {
+        // Of several prompts, the first one's.
+        if !object.contains_key(figure.key) {
+            set_figure(&mut object, figure);
+        }
+    }
+    let prompts = report.prefill.iter().map(|prefill| {
+        let mut object = Map::new();
+        object.insert("pp".to_owned(), json!(prefill.n_tokens));
+        set_figure(&mut object, &prefill_tokens(report, prefill));
+        set_figure(&mut object, &prefill_macs(report, prefill));
+        Value::Object(object)
+    });
+    object.insert("prompts".to_owned(), prompts.collect());
     Value::Object(object)
+}
+
+/// Adds the median, the minimum and the maximum of a figure, and what is modelled of it.
+fn set_figure(object: &mut Map<String, Value>, figure: &Figure) {
+    let mut set = |suffix: &str, value| object.insert(format!("{}{suffix}", figure.key), value);
+    let value = |of: fn(&Samples) -> f64| json!(figure.samples.map(of));
+    set("", value(Samples::median));
+    set("_min", value(Samples::min));
+    set("_max", value(Samples::max));
+    if let Some(modelled) = figure.modelled {
+        set("_modelled", json!(figure.samples.map(|_| modelled)));
+    }
 }

@@ -14,11 +14,7 @@ pub struct CacheFile<'a>(Option<(&'a Path, [u8; 32])>);
 
 impl<'a> CacheFile<'a> {
     /// Reads the file into `memory`.
-    pub fn open<'m>(
-        args: &'a AskArgs,
-        assistant: &'m Assistant,
-        memory: &mut Memory<'m>,
-    ) -> Result<Self> {
+    pub fn open(args: &'a AskArgs, assistant: &Assistant, memory: &mut Memory) -> Result<Self> {
         let Some(path) = args.running.cache.as_deref() else {
             return Ok(CacheFile(None));
         };

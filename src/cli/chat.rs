@@ -52,7 +52,7 @@ struct Chat<'m> {
 }
 
 impl<'m> Chat<'m> {
-    fn new(args: &AskArgs, assistant: &'m Assistant, memory: Memory<'m>) -> Result<Self> {
+    fn new(args: &AskArgs, assistant: &'m Assistant, memory: Memory) -> Result<Self> {
         let nothing = Prompt::turns(Vec::new());
         let settings = setup::request(args, nothing, assistant)?;
         let mut conversation = Conversation::new(assistant, memory, settings);

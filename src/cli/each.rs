@@ -89,10 +89,10 @@ pub(super) fn run(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<(
 }
 
 /// Asks about one picture. An error is one that all would meet.
-fn one<'m>(
+fn one(
     args: &AskArgs,
-    assistant: &'m Assistant,
-    memory: &mut Memory<'m>,
+    assistant: &Assistant,
+    memory: &mut Memory,
     request: &Request,
     picture: &Path,
 ) -> Result<Outcome> {

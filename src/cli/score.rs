@@ -2,35 +2,35 @@
 
 mod chosen;
 mod done;
+mod groups;
+mod rater;
 pub(super) mod subjects;
 
 use std::collections::HashSet;
 use std::io::{self, IsTerminal};
-use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::cli::args::ScoreArgs;
-use crate::cli::each::{Pictures, is_of_one};
+use crate::cli::each::is_of_one;
 use crate::cli::interrupt::{self, Hold};
 use crate::cli::model_file::ModelFile;
 use crate::cli::rows::Rows;
 use crate::cli::{print, progress, setup};
 use crate::error::{Error, Kind, Result};
 use crate::harmless;
-use crate::image::Reading;
 use crate::ops::Compute;
-use crate::prompt::{Message, place_images};
-use crate::request::{Assistant, Prompt, Source, WordsRequest};
-use crate::reuse::Memory;
-use crate::score::{Rule, Scorer, Scoring, Subject};
+use crate::request::Assistant;
+use crate::score::{Scorer, Subject};
 
 use chosen::Chosen;
-use done::{Columns, Done, Value};
+use done::{Columns, Done};
+use groups::{Groups, Loaded};
+use rater::Rater;
 use subjects::{Loader, Named};
 
-/// Subjects that are decoded while one is computed.
-const N_AHEAD: usize = 2;
+/// Subjects that are decoded while others are computed: a group of the most there can be.
+const N_AHEAD: usize = Scorer::TOGETHER;
 
 /// Runs the command.
 pub(super) fn run(args: &ScoreArgs) -> Result<()> {
@@ -159,41 +159,73 @@ fn go_through(
                 }
             }
         });
-        for (n_before, (named, subject)) in loaded.iter().enumerate() {
+        let mut groups = Groups::new(loaded);
+        let mut n_before = 0;
+        while let Some(group) = groups.next() {
             if interrupt::is_requested() {
                 break;
             }
             progress::show(&busy(n_before, n_subjects, started.elapsed()));
-            let start = Instant::now();
-            let rated = subject.and_then(|subject| rater.rate(&subject));
-            let seconds = start.elapsed().as_secs_f64();
-            let is_read = match rated {
-                Ok(value) => {
-                    let done = Done {
-                        name: named.shown(),
-                        path: named.path(),
-                        value,
-                        seconds,
-                    };
-                    if let Some(table) = table {
-                        table.add(&done.row())?;
-                    }
-                    outcome.add(done)?
-                }
-                Err(error) if !is_of_one(&error) => return Err(error),
-                Err(error) => {
-                    report.n_failed += 1;
-                    progress::clear();
-                    progress::say(&format!("owl2: {error}\n"));
-                    outcome.add_failed(&named, &error)?
-                }
-            };
-            if !is_read {
+            n_before += group.len();
+            if !rate_group(group, rater, table, outcome, report)? {
                 return Ok(false);
             }
         }
         Ok(true)
     })
+}
+
+/// Rates subjects together, and reports each. Whether the output is still read.
+fn rate_group(
+    group: Vec<Loaded>,
+    rater: &mut Rater,
+    table: &mut Option<Rows>,
+    outcome: &mut Outcome,
+    report: &mut Report,
+) -> Result<bool> {
+    let start = Instant::now();
+    let (named, subjects): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+    let readable: Vec<Subject> = subjects.iter().flatten().cloned().collect();
+    let mut rated = rater
+        .rate_each(&readable, &mut || !interrupt::is_requested())
+        .into_iter();
+    // Each has its share of the time.
+    let seconds = start.elapsed().as_secs_f64() / readable.len().max(1) as f64;
+    for (named, subject) in named.iter().zip(subjects) {
+        let value = match subject {
+            Ok(_) => match rated.next() {
+                Some(rated) => rated,
+                // After an interrupt there are only those that had begun.
+                None => break,
+            },
+            Err(error) => Err(error),
+        };
+        let is_read = match value {
+            Ok(value) => {
+                let done = Done {
+                    name: named.shown(),
+                    path: named.path(),
+                    value,
+                    seconds,
+                };
+                if let Some(table) = table {
+                    table.add(&done.row())?;
+                }
+                outcome.add(done)?
+            }
+            Err(error) if !is_of_one(&error) => return Err(error),
+            Err(error) => {
+                report.n_failed += 1;
+                progress::clear();
+                progress::say(&format!("owl2: {error}\n"));
+                outcome.add_failed(named, &error)?
+            }
+        };
+        if !is_read {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What the program is busy with.
@@ -210,128 +242,6 @@ fn busy(n_done: usize, n_all: usize, took: Duration) -> String {
         _ => format!("{:.1} h", left as f64 / 3600.0),
     };
     format!("{n_done} of {n_all}, {rate:.2} a second, {left} left ...")
-}
-
-/// What rates subjects.
-enum Rater<'m> {
-    Score(Box<Scorer<'m>>),
-    Words(Box<Words<'m>>),
-}
-
-struct Words<'m> {
-    assistant: &'m Assistant,
-    memory: Memory<'m>,
-    request: WordsRequest,
-}
-
-impl<'m> Rater<'m> {
-    fn new(args: &ScoreArgs, assistant: &'m Assistant) -> Result<Self> {
-        let reading = match args.as_shown {
-            true => Reading::Shown,
-            false => Reading::Reference,
-        };
-        if !args.words.is_empty() {
-            let request = WordsRequest {
-                first_piece: args.first_piece,
-                aspect: args.aspect,
-                reading,
-                ..WordsRequest::new(prompt(args)?, args.words.clone())
-            };
-            return Ok(Rater::Words(Box::new(Words {
-                assistant,
-                memory: Memory::new(),
-                request,
-            })));
-        }
-        let rule = args.rule.or(assistant.score_rule()).ok_or_else(|| {
-            let names = Rule::ALL.map(Rule::name).join(", ");
-            Error::usage(format!(
-                "is missing: the model file does not say that it was trained to rate; give one of \
-                 {names} if it was (owl2-convert --score-rule keeps it in the file)"
-            ))
-            .in_flag("--rule")
-        })?;
-        for (flag, is_given, of) in [
-            ("--boost", args.boost, Rule::QInstruct),
-            ("--anchors", args.anchors.is_some(), Rule::Compare2Score),
-        ] {
-            if is_given && rule != of {
-                let message = format!("is for the rule {of}, but this is {rule}");
-                return Err(Error::usage(message).in_flag(flag));
-            }
-        }
-        let scoring = Scoring {
-            rule,
-            task: args.task,
-            form: args.prompts,
-            boost: args.boost,
-            objective: args.objective,
-            aspect: args.aspect,
-            reading,
-        };
-        let scorer = Scorer::new(assistant, scoring)?;
-        Ok(Rater::Score(Box::new(match &args.anchors {
-            Some(folder) => scorer.with_anchors(&anchors(folder)?)?,
-            None => scorer,
-        })))
-    }
-
-    fn rate(&mut self, subject: &Subject) -> Result<Value> {
-        match self {
-            Rater::Score(scorer) => scorer.score(subject).map(Value::Score),
-            Rater::Words(words) => {
-                words.request.slots = match subject {
-                    Subject::Picture(picture) => vec![vec![picture.clone()]],
-                    Subject::Clip(frames) if frames.is_empty() => Vec::new(),
-                    Subject::Clip(frames) => vec![frames.clone()],
-                };
-                let (memory, request) = (&mut words.memory, &words.request);
-                let logits = words.assistant.word_logits_from(memory, request)?;
-                Ok(Value::Words(logits))
-            }
-        }
-    }
-
-    /// What is known of each subject.
-    fn columns(&self) -> Columns {
-        match self {
-            Rater::Score(scorer) => Columns::of_scores(scorer.scoring()),
-            Rater::Words(words) => Columns::of_words(&words.request.words),
-        }
-    }
-
-    fn aspect(&self) -> Option<crate::image::Aspect> {
-        match self {
-            Rater::Score(scorer) => Some(scorer.aspect()),
-            Rater::Words(words) => words.request.aspect,
-        }
-    }
-
-    fn reading(&self) -> Reading {
-        match self {
-            Rater::Score(scorer) => scorer.scoring().reading,
-            Rater::Words(words) => words.request.reading,
-        }
-    }
-}
-
-/// The prompt of `--words`, with a slot for each subject where there are any.
-fn prompt(args: &ScoreArgs) -> Result<Prompt> {
-    let text = args.prompt.as_deref().unwrap_or_default();
-    let text = place_images(text, usize::from(!args.paths.is_empty()))?;
-    Ok(match args.raw {
-        true => Prompt::Raw(text),
-        false => Prompt::turns(vec![Message::user(text), Message::assistant("")]),
-    })
-}
-
-/// The pictures in the folder of `--anchors`, by name.
-fn anchors(folder: &PathBuf) -> Result<Vec<Source>> {
-    let pictures = Pictures::of(std::slice::from_ref(folder), false);
-    let sources = pictures.map(|picture| picture.map(Source::File));
-    sources
-        .collect::<Result<_>>()
-        .map_err(|e| e.in_flag("--anchors"))
 }
 
 /// What is printed, now or at the end.

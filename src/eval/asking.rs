@@ -14,7 +14,7 @@ pub struct Asking<'e> {
     assistant: &'e Assistant,
     image_root: &'e Path,
     max_tokens: usize,
-    session: Session<'e>,
+    session: Session,
     /// The last picture asked about and its inputs to the decoder.
     picture: Option<(&'e str, Vec<f32>)>,
 }

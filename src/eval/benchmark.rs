@@ -228,10 +228,10 @@ impl Benchmark {
     ///
     /// # Errors
     /// As [`Assistant::word_logits`].
-    pub fn answer<'m>(
+    pub fn answer(
         &self,
-        assistant: &'m Assistant,
-        memory: &mut Memory<'m>,
+        assistant: &Assistant,
+        memory: &mut Memory,
         item: usize,
         style: Style,
         max_tokens: Option<usize>,

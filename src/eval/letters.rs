@@ -89,11 +89,7 @@ impl Choice {
 ///
 /// # Errors
 /// As [`Assistant::word_logits`].
-pub fn answer<'m>(
-    assistant: &'m Assistant,
-    memory: &mut Memory<'m>,
-    prompt: String,
-) -> Result<&'static str> {
+pub fn answer(assistant: &Assistant, memory: &mut Memory, prompt: String) -> Result<&'static str> {
     let request = WordsRequest {
         first_piece: true,
         ..WordsRequest::new(Prompt::Raw(prompt), LETTERS)

@@ -134,6 +134,21 @@ impl Tile<'_> {
         self.cols.clone()
     }
 
+    /// What of it lies in `rows` of the matrix, if anything does: a tile of those rows alone, which
+    /// are counted from the first of `rows`.
+    pub fn within(&mut self, rows: &Range<usize>) -> Option<Tile<'_>> {
+        let first = self.rows.start.max(rows.start);
+        let end = self.rows.end.min(rows.end);
+        (first < end).then(|| Tile {
+            // A row of the matrix, since `first` is one and no earlier.
+            data: self.data.wrapping_add(rows.start * self.stride),
+            stride: self.stride,
+            rows: first - rows.start..end - rows.start,
+            cols: self.cols.clone(),
+            matrix: PhantomData,
+        })
+    }
+
     /// This tile's part of row `row` of the matrix.
     #[inline(always)]
     pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
@@ -162,6 +177,35 @@ impl Tile<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_of_a_tile_are_its_rows_counted_from_elsewhere() {
+        let (n_rows, n_cols) = (11, 4);
+        let mut matrix = vec![0.0; n_rows * n_cols];
+        // Some of no rows, some across the ends of tiles.
+        let parts = [0..0, 0..2, 2..3, 3..9, 9..9, 9..11];
+        let tiles = Tiles::new(&mut matrix, n_cols, 4, 3);
+        while let Some(mut tile) = tiles.take() {
+            for (i, part) in parts.iter().enumerate() {
+                let Some(mut within) = tile.within(part) else {
+                    continue;
+                };
+                for row in within.rows() {
+                    let cols = within.cols();
+                    for (value, col) in within.row_mut(row).iter_mut().zip(cols) {
+                        *value += (100 * i + 10 * row + col) as f32;
+                    }
+                }
+            }
+        }
+        for (row, values) in matrix.chunks(n_cols).enumerate() {
+            let i = parts.iter().position(|part| part.contains(&row)).unwrap();
+            for (col, &value) in values.iter().enumerate() {
+                let wanted = 100 * i + 10 * (row - parts[i].start) + col;
+                assert_eq!(value, wanted as f32, "row {row}, column {col}");
+            }
+        }
+    }
 
     #[test]
     fn every_element_is_handed_out_once() {

@@ -4,15 +4,16 @@ use crate::gguf::DType;
 use crate::gguf::names::{self, tensor};
 use crate::model::adaptive::{PerModality, Run, rows_of, rows_of_mut};
 use crate::model::config::{DecoderConfig, RopeScalingKind};
-use crate::model::kv_cache::{KvCache, LayerCache};
 use crate::model::observer::{Observer, Stage};
+use crate::model::pass::{Pass, Rows, Span};
+use crate::model::sequence::Part;
 use crate::model::weights::Binder;
 use crate::ops::activation::silu_gate;
 use crate::ops::attention::{Attention, Heads};
 use crate::ops::linear::{InputBuffer, Linear, Matrix};
 use crate::ops::norm::RmsNorm;
 use crate::ops::rope::Rotations;
-use crate::ops::{Compute, Role};
+use crate::ops::{Compute, Role, gather};
 use std::ops::Range;
 
 /// The decoder's weights.
@@ -153,67 +154,66 @@ impl Decoder {
         self.embedding.row(id as usize, out);
     }
 
-    /// Passes the first `n` rows of `scratch.x` through all blocks and stores their keys and
-    /// values behind those in the cache. Only the last `n_wanted` rows are what comes out then: of
-    /// the others, the last block computes keys and values alone. `longest` is the number of
-    /// positions the sequence has reached or is known to reach in this prompt, on which dynamic
-    /// rotary scaling depends.
-    #[allow(clippy::too_many_arguments, reason = "each is used as it is")]
+    /// Passes the rows of `pass`, which `scratch.x` begins with, through all blocks, and stores their
+    /// keys and values behind those that the sequence of each part has. `scratch.x` begins with the
+    /// rows that are wanted then, and has no others. An observer sees all, so for it all stay.
     pub fn forward<O: Observer>(
         &self,
         compute: &Compute,
         role: Role,
-        runs: &[Run],
-        n_wanted: usize,
-        longest: usize,
-        cache: &mut KvCache,
+        pass: &Pass,
+        parts: &mut [Part],
         scratch: &mut Scratch,
         observer: &mut O,
     ) {
-        let n = runs.last().map_or(0, |run| run.rows.end);
-        let first = cache.len();
-        let (theta, divisor) = self.rope(longest);
-        scratch.rotations.set(first, n, theta, divisor);
-        observer.observe(Stage::Embeddings, &scratch.x[..n * self.config.hidden_size]);
+        let n_values = pass.n() * self.config.hidden_size;
+        scratch.rotations.clear();
+        for (span, &longest) in pass.all.spans.iter().zip(&pass.longest) {
+            let (theta, divisor) = self.rope(longest);
+            let n = span.rows.len();
+            scratch
+                .rotations
+                .push(span.first_position, n, theta, divisor);
+        }
+        observer.observe(Stage::Embeddings, &scratch.x[..n_values]);
         for (i, block) in self.blocks.iter().enumerate() {
             let is_last = i + 1 == self.blocks.len();
-            let n_wanted = if is_last && !O::ACTIVE { n_wanted } else { n };
-            block.forward(
-                compute,
+            let layer = Layer {
+                index: i,
                 role,
-                &self.config,
-                runs,
-                n - n_wanted,
-                first,
-                cache.layer_mut(i),
-                scratch,
-            );
-            observer.observe(
-                Stage::DecoderLayer(i),
-                &scratch.x[..n * self.config.hidden_size],
-            );
+                pass,
+                only_wanted: is_last && !O::ACTIVE && pass.n_wanted() < pass.n(),
+            };
+            block.forward(compute, &self.config, layer, parts, scratch);
+            observer.observe(Stage::DecoderLayer(i), &scratch.x[..n_values]);
         }
-        cache.advance(n);
+        for (part, span) in parts.iter_mut().zip(&pass.all.spans) {
+            part.sequence.cache.advance(span.rows.len());
+        }
     }
 
-    /// Logits of the tokens after `rows` of `scratch.x`, to `logits: [rows, vocab_size]`. They are
-    /// computed as an answer's whatever the rows are, since after a prompt one row is wanted, and it
-    /// should not matter how many are.
+    /// Logits of the tokens after `rows` of those that are wanted of a pass that [`Decoder::forward`]
+    /// has computed, to `logits: [rows, vocab_size]`. They are computed as an answer's whatever the
+    /// rows are, since after a prompt one row is wanted, and it should not matter how many are.
     pub fn logits<O: Observer>(
         &self,
         compute: &Compute,
+        pass: &Pass,
         rows: Range<usize>,
         scratch: &mut Scratch,
         logits: &mut [f32],
         observer: &mut O,
     ) {
         let width = self.config.hidden_size;
-        let first = if O::ACTIVE { 0 } else { rows.start };
-        let normed = &mut scratch.normed[first * width..rows.end * width];
+        let normed_rows = if O::ACTIVE { 0..pass.n() } else { rows.clone() };
+        let normed = &mut scratch.normed[..normed_rows.len() * width];
         self.norm
-            .forward(compute, &scratch.x[first * width..rows.end * width], normed);
+            .forward(compute, rows_of(&scratch.x, &normed_rows, width), normed);
         observer.observe(Stage::FinalNorm, normed);
-        let wanted = &normed[(rows.start - first) * width..];
+        if O::ACTIVE {
+            gather(normed, width, &pass.indices[rows.clone()]);
+        }
+        let wanted = &normed[..rows.len() * width];
         let wanted = scratch
             .input
             .prepare(compute, Role::Answer, wanted, &self.output);
@@ -252,109 +252,149 @@ impl Decoder {
     }
 }
 
+/// Where a block stands, and what it is to compute.
+#[derive(Clone, Copy)]
+struct Layer<'a> {
+    index: usize,
+    role: Role,
+    pass: &'a Pass,
+    /// Whether rows that are not wanted get keys and values alone.
+    only_wanted: bool,
+}
+
 impl Block {
     /// `x += out(attend(rope(q), rope(k), v))` of the normed input, then
-    /// `x += down(silu(gate(u)) * up(u))` of the normed result. Norms, K and V by modality. Rows
-    /// before `wanted` get keys and values, and are left as they are.
-    #[allow(clippy::too_many_arguments, reason = "each is used as it is")]
+    /// `x += down(silu(gate(u)) * up(u))` of the normed result. Norms, K and V by modality; positions,
+    /// cache and attention by part.
     fn forward(
         &self,
         compute: &Compute,
-        role: Role,
         config: &DecoderConfig,
-        runs: &[Run],
-        wanted: usize,
-        first: usize,
-        cache: &mut LayerCache,
+        layer: Layer,
+        parts: &mut [Part],
         scratch: &mut Scratch,
     ) {
-        let n = runs.last().map_or(0, |run| run.rows.end);
-        let n_wanted = n - wanted;
-        let (width, kv_dim, head_dim) = (config.hidden_size, config.kv_dim(), config.head_dim());
+        let Layer { role, pass, .. } = layer;
+        let n = pass.n();
+        let (width, kv_dim) = (config.hidden_size, config.kv_dim());
         let x = &mut scratch.x[..n * width];
         let normed = &mut scratch.normed[..n * width];
-        let queries = &mut scratch.queries[..n_wanted * width];
         let keys = &mut scratch.keys[..n * kv_dim];
         let values = &mut scratch.values[..n * kv_dim];
-        let attended = &mut scratch.attended[..n_wanted * width];
-        let gate = &mut scratch.gate[..n_wanted * config.intermediate_size];
-        let up = &mut scratch.up[..n_wanted * config.intermediate_size];
+        let queries = &mut scratch.queries[..n * width];
 
-        normalize(compute, &self.attention_norm, runs, 0, x, normed);
+        normalize(compute, &self.attention_norm, &pass.all.runs, x, normed);
         let input = scratch.input.prepare(compute, role, normed, &self.query);
-        for (i, Run { modality, rows }) in runs.iter().enumerate() {
+        for (i, Run { modality, rows }) in pass.all.runs.iter().enumerate() {
             let key = self.key.of(*modality);
             let key = key.of(rows.clone(), rows_of_mut(keys, rows, kv_dim));
             let value = self.value.of(*modality);
             let value = value.of(rows.clone(), rows_of_mut(values, rows, kv_dim));
-            if i == 0 && n_wanted > 0 {
-                compute.project(input, [self.query.of(wanted..n, queries), key, value]);
+            if i == 0 && !layer.only_wanted {
+                compute.project(input, [self.query.of(0..n, queries), key, value]);
             } else {
                 compute.project(input, [key, value]);
             }
         }
         scratch.rotations.apply(compute, keys, kv_dim);
-        cache.store(first, keys, values);
-        if n_wanted == 0 {
+        for (part, span) in parts.iter_mut().zip(&pass.all.spans) {
+            let (keys, values) = (
+                rows_of(keys, &span.rows, kv_dim),
+                rows_of(values, &span.rows, kv_dim),
+            );
+            let cache = part.sequence.cache.layer_mut(layer.index);
+            cache.store(span.first_position, keys, values);
+        }
+
+        let rows = match layer.only_wanted {
+            true => &pass.wanted,
+            false => &pass.all,
+        };
+        let n = rows.n();
+        if n == 0 {
             return;
         }
+        let queries = &mut queries[..n * width];
+        if layer.only_wanted {
+            gather(x, width, &pass.indices);
+            gather(normed, width, &pass.indices);
+            scratch.rotations.gather(&pass.indices);
+            let normed = &normed[..n * width];
+            let input = scratch.input.prepare(compute, role, normed, &self.query);
+            self.query.forward(compute, input, queries);
+        }
+        let x = &mut x[..n * width];
+        let normed = &mut normed[..n * width];
+        let attended = &mut scratch.attended[..n * width];
+        let gate = &mut scratch.gate[..n * config.intermediate_size];
+        let up = &mut scratch.up[..n * config.intermediate_size];
         scratch.rotations.apply(compute, queries, width);
-        let attention = Attention {
-            n_heads: config.n_heads,
-            n_kv_heads: config.n_kv_heads,
-            head_dim,
-            queries: Heads::in_columns(queries, width, 0, head_dim),
-            keys: cache.keys(),
-            values: cache.values(),
-            n_keys: first + n,
-            causal_start: Some(first + wanted),
-            role,
-            // Files that are not rotated are computed as precisely as their format allows.
-            in_integers: self.query.weight.is_rotated(),
-        };
-        attention.forward(compute, attended);
+        self.attend(compute, config, layer, rows, parts, queries, attended);
         let input = scratch
             .input
             .prepare(compute, role, attended, &self.attention_out);
-        let x = &mut x[wanted * width..];
-        let normed = &mut normed[..n_wanted * width];
         self.attention_out.add_to(compute, input, x);
 
-        normalize(compute, &self.mlp_norm, runs, wanted, x, normed);
+        normalize(compute, &self.mlp_norm, &rows.runs, x, normed);
         let input = scratch.input.prepare(compute, role, normed, &self.gate);
-        let all = 0..n_wanted;
-        compute.project(
-            input,
-            [self.gate.of(all.clone(), gate), self.up.of(all, up)],
-        );
+        compute.project(input, [self.gate.of(0..n, gate), self.up.of(0..n, up)]);
         silu_gate(compute, gate, up, config.intermediate_size);
         let input = scratch.input.prepare(compute, role, gate, &self.down);
         self.down.add_to(compute, input, x);
     }
+
+    /// Each part's `queries` see the positions of its own sequence up to theirs.
+    #[allow(clippy::too_many_arguments, reason = "each is used as it is")]
+    fn attend(
+        &self,
+        compute: &Compute,
+        config: &DecoderConfig,
+        layer: Layer,
+        rows: &Rows,
+        parts: &[Part],
+        queries: &[f32],
+        attended: &mut [f32],
+    ) {
+        let (width, head_dim) = (config.hidden_size, config.head_dim());
+        let part = |index: usize| {
+            let Span {
+                rows,
+                first_position,
+            } = &rows.spans[index];
+            let cache = parts[index].sequence.cache.layer(layer.index);
+            let attention = Attention {
+                n_heads: config.n_heads,
+                n_kv_heads: config.n_kv_heads,
+                head_dim,
+                queries: Heads::in_columns(rows_of(queries, rows, width), width, 0, head_dim),
+                keys: cache.keys(),
+                values: cache.values(),
+                n_keys: first_position + rows.len(),
+                causal_start: Some(*first_position),
+                role: layer.role,
+                // Files that are not rotated are computed as precisely as their format allows.
+                in_integers: self.query.weight.is_rotated(),
+            };
+            (rows.clone(), attention)
+        };
+        Attention::forward_each(compute, parts.len(), part, attended);
+    }
 }
 
-/// Normalises each run of `x` into `out` with its modality's norm; both begin with row `first` of
-/// the runs.
+/// Normalises each run of `x` into `out` with its modality's norm.
 fn normalize(
     compute: &Compute,
     norm: &PerModality<RmsNorm>,
     runs: &[Run],
-    first: usize,
     x: &[f32],
     out: &mut [f32],
 ) {
     let width = norm.text.weight.len();
     for Run { modality, rows } in runs {
-        let rows = rows.start.max(first)..rows.end;
-        if rows.is_empty() {
-            continue;
-        }
-        let rows = rows.start - first..rows.end - first;
-        let norm = norm.of(*modality);
-        norm.forward(
+        norm.of(*modality).forward(
             compute,
-            rows_of(x, &rows, width),
-            rows_of_mut(out, &rows, width),
+            rows_of(x, rows, width),
+            rows_of_mut(out, rows, width),
         );
     }
 }

@@ -188,6 +188,10 @@ impl KvCache {
         self.len = self.len.min(len);
     }
 
+    pub(super) fn layer(&self, index: usize) -> &LayerCache {
+        &self.layers[index]
+    }
+
     pub(super) fn layer_mut(&mut self, index: usize) -> &mut LayerCache {
         &mut self.layers[index]
     }

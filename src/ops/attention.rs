@@ -1,5 +1,7 @@
 //! Multi-head attention, for the ViT, the abstractor and the decoder alike.
 
+use std::ops::Range;
+
 use half::f16;
 
 use crate::kernels::attention::{Head, HeadRows, Stored, attend, tile_queries};
@@ -95,31 +97,58 @@ pub struct Attention<'a> {
     pub in_integers: bool,
 }
 
-impl Attention<'_> {
+impl<'a> Attention<'a> {
     /// `out = softmax(q k^T / sqrt(head_dim)) v` for `out: [n_queries, n_heads * head_dim]`.
     pub fn forward(&self, compute: &Compute, out: &mut [f32]) {
-        let scale = 1.0 / (self.head_dim as f32).sqrt();
-        let group = self.n_heads / self.n_kv_heads;
-        let width = self.n_heads * self.head_dim;
+        let n_queries = out.len() / (self.n_heads * self.head_dim);
+        Self::forward_each(compute, 1, |_| (0..n_queries, *self), out);
+    }
+
+    /// The attention of several sequences at once, in one parallel region: `part` gives each of
+    /// `n_parts` with the rows of `out: [n, n_heads * head_dim]` that its queries have, one part
+    /// behind the other. The heads of all are alike.
+    pub fn forward_each(
+        compute: &Compute,
+        n_parts: usize,
+        part: impl Fn(usize) -> (Range<usize>, Attention<'a>) + Sync,
+        out: &mut [f32],
+    ) {
+        if n_parts == 0 {
+            return;
+        }
+        let Attention {
+            n_heads, head_dim, ..
+        } = part(0).1;
+        let width = n_heads * head_dim;
         let n_queries = out.len() / width;
-        let tile_rows = tile_queries(n_queries, self.n_heads, compute.threads.count()).max(1);
-        let tiles = Tiles::new(out, width, tile_rows, self.head_dim);
+        let tile_rows = tile_queries(n_queries, n_heads, compute.threads.count()).max(1);
+        let tiles = Tiles::new(out, width, tile_rows, head_dim);
         compute.threads.run(|worker| {
             while let Some(mut tile) = tiles.take() {
-                let head = tile.cols().start / self.head_dim;
-                let inputs = Head {
-                    queries: self.queries.head(head),
-                    keys: self.keys.head(head / group),
-                    values: self.values.head(head / group),
-                    n_keys: self.n_keys,
-                    causal_start: self.causal_start,
-                    role: self.role,
-                    scale,
-                    in_integers: self.in_integers,
-                };
+                let index = tile.cols().start / head_dim;
                 let scratch = &mut compute.scratches.of(worker);
-                attend(compute.isa, inputs, &mut tile, scratch);
+                for (rows, attention) in (0..n_parts).map(&part) {
+                    assert!(attention.n_heads == n_heads && attention.head_dim == head_dim);
+                    if let Some(mut tile) = tile.within(&rows) {
+                        attend(compute.isa, attention.head(index), &mut tile, scratch);
+                    }
+                }
             }
         });
+    }
+
+    /// The inputs of query head `index`.
+    fn head(&self, index: usize) -> Head<'a> {
+        let of_queries = self.n_heads / self.n_kv_heads;
+        Head {
+            queries: self.queries.head(index),
+            keys: self.keys.head(index / of_queries),
+            values: self.values.head(index / of_queries),
+            n_keys: self.n_keys,
+            causal_start: self.causal_start,
+            role: self.role,
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            in_integers: self.in_integers,
+        }
     }
 }

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::chooser::Chooser;
 use super::picture::Preparation;
-use super::run::{Plan, Run};
+use super::run::{Computed, Plan, Run};
 use super::{Answer, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason};
 use crate::capacity;
 #[cfg(feature = "constrain")]
@@ -27,6 +27,7 @@ use crate::sampler::Sampling;
 use crate::score::Rule;
 use crate::timing::{Stage, Timings};
 use crate::tokenizer::{Tokenizer, Vocabulary};
+use crate::workspace::Workspace;
 
 /// Largest context in positions; what is larger is taken for a mistake.
 const MAX_CONTEXT: usize = 1 << 24;
@@ -41,6 +42,8 @@ pub struct Assistant {
     score_rule: Option<Rule>,
     pub(super) identity: Identity,
     pictures: Mutex<PictureCache>,
+    /// What requests are computed in, while none is.
+    workspace: Mutex<Option<Workspace>>,
     /// Made for the first request that has a constraint.
     #[cfg(feature = "constrain")]
     grammars: OnceLock<Grammars>,
@@ -89,6 +92,7 @@ impl Assistant {
             score_rule: Rule::read(gguf)?,
             identity: Identity::new(gguf),
             pictures: Mutex::default(),
+            workspace: Mutex::default(),
             #[cfg(feature = "constrain")]
             grammars: OnceLock::new(),
             timings: Timings::default(),
@@ -102,7 +106,26 @@ impl Assistant {
     /// As [`Model::set_cache_type`].
     pub fn set_cache_type(&mut self, cache_type: CacheType) -> Result<()> {
         self.default_context = OnceLock::new();
+        // It holds a handle of the model as it was.
+        self.workspace = Mutex::default();
         self.model.set_cache_type(cache_type)
+    }
+
+    /// Does `work` when it is its turn, in the buffers that all requests use by turns.
+    pub(crate) fn compute<R>(&self, work: impl FnOnce(&mut Workspace) -> R) -> R {
+        let kept = || {
+            self.workspace
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        self.model.compute().threads.enter(|| {
+            // A listener may ask in its turn, and gets buffers of its own.
+            let taken = kept().take();
+            let mut workspace = taken.unwrap_or_else(|| Workspace::new(&self.model));
+            let result = work(&mut workspace);
+            *kept() = Some(workspace);
+            result
+        })
     }
 
     /// The model.
@@ -152,23 +175,24 @@ impl Assistant {
     ///
     /// # Errors
     /// As [`Assistant::answer`].
-    pub fn answer_from<'m>(
-        &'m self,
-        memory: &mut Memory<'m>,
+    pub fn answer_from(
+        &self,
+        memory: &mut Memory,
         request: &Request,
         listener: &mut Listener,
     ) -> Result<Answer> {
         // A constraint may take seconds, during which others can be answered.
         let chooser = Chooser::new(self, request)?;
-        self.model.compute().threads.enter(|| {
+        self.compute(|workspace| {
             self.identity.check_unchanged()?;
             let plan = self.plan(request)?;
             let beside = match request.pictures.is_empty() {
                 true => 0,
                 false => self.model.picture_bytes(),
             };
-            memory.reserve_beside(&self.model, plan.n_prompt + plan.max_tokens, beside)?;
-            Run::new(self, memory, request, &plan, chooser, listener).answer()
+            memory.reserve_beside(workspace, plan.n_prompt + plan.max_tokens, beside)?;
+            let computed = Computed { memory, workspace };
+            Run::new(self, computed, request, &plan, chooser, listener).answer()
         })
     }
 

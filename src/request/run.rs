@@ -14,6 +14,7 @@ use crate::prompt::Segment;
 use crate::reuse::{Memory, Position};
 use crate::session::Input;
 use crate::timing::{Stage, Timings};
+use crate::workspace::Workspace;
 
 /// What the checks of a request found.
 pub(super) struct Plan<'a> {
@@ -55,10 +56,17 @@ impl Plan<'_> {
     }
 }
 
+/// What is computed of a request, and where.
+pub(super) struct Computed<'a> {
+    pub memory: &'a mut Memory,
+    pub workspace: &'a mut Workspace,
+}
+
 /// A request in progress.
-pub(super) struct Run<'a, 'm> {
-    assistant: &'m Assistant,
-    memory: &'a mut Memory<'m>,
+pub(super) struct Run<'a> {
+    assistant: &'a Assistant,
+    memory: &'a mut Memory,
+    workspace: &'a mut Workspace,
     request: &'a Request,
     plan: &'a Plan<'a>,
     listener: &'a mut Listener<'a>,
@@ -71,10 +79,10 @@ pub(super) struct Run<'a, 'm> {
     timings: Timings,
 }
 
-impl<'a, 'm: 'a> Run<'a, 'm> {
+impl<'a> Run<'a> {
     pub fn new(
-        assistant: &'m Assistant,
-        memory: &'a mut Memory<'m>,
+        assistant: &'a Assistant,
+        computed: Computed<'a>,
         request: &'a Request,
         plan: &'a Plan<'a>,
         chooser: Chooser,
@@ -84,7 +92,8 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
         ids.extend(plan.segments.iter().flat_map(token_ids));
         Run {
             assistant,
-            memory,
+            memory: computed.memory,
+            workspace: computed.workspace,
             request,
             plan,
             listener,
@@ -184,12 +193,13 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
             return Ok(());
         }
         let inputs = self.inputs(&rows, n_held);
-        let (memory, listener) = (&mut *self.memory, &mut *self.listener);
+        let (memory, workspace) = (&mut *self.memory, &mut *self.workspace);
+        let listener = &mut *self.listener;
         let mut go_on = |n_done| listener(reading(n_done)).is_continue();
         let new = &positions[n_held..];
-        let is_whole = self
-            .timings
-            .measure(Stage::Prefill, || memory.extend(&inputs, new, &mut go_on))?;
+        let is_whole = self.timings.measure(Stage::Prefill, || {
+            memory.extend(workspace, &inputs, new, &mut go_on)
+        })?;
         self.is_cancelled = !is_whole;
         Ok(())
     }
@@ -273,7 +283,8 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
 
     fn choose_tokens(&mut self) -> Result<StopReason> {
         for n_generated in 1.. {
-            let choice = self.chooser.choose(self.memory.logits_mut(), &self.ids)?;
+            let logits = self.memory.logits_mut(self.workspace);
+            let choice = self.chooser.choose(logits, &self.ids)?;
             let (Choice::End(id) | Choice::Token(id) | Choice::LastToken(id)) = choice;
             self.ids.push(id);
             if matches!(choice, Choice::End(_)) {
@@ -307,11 +318,12 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
         self.forget_drafts();
         let draft = self.lookup.draft(&self.ids, self.memory.room_ahead());
         if draft.is_empty() {
-            return self.memory.step(id);
+            return self.memory.step(self.workspace, id);
         }
         let mut ids = [id; 1 + lookup::MAX_TOKENS];
         ids[1..=draft.len()].copy_from_slice(draft);
-        self.memory.look_ahead(&ids[..=draft.len()])
+        let ids = &ids[..=draft.len()];
+        self.memory.look_ahead(self.workspace, ids)
     }
 
     /// Whether the text is what the constraint asks for, if there is one.

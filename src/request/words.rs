@@ -1,6 +1,10 @@
 //! How likely words are at the end of a prompt: one pass over it, and no new token.
 
+mod slots;
+mod together;
+
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::assistant::{Assistant, check_context};
 use super::picture::Preparation;
@@ -8,10 +12,10 @@ use super::{Pixels, Prompt, Source};
 use crate::error::{Error, Result};
 use crate::image::{Aspect, Reading};
 use crate::perplexity::statistics::log_sum_exp;
-use crate::prompt::Segment;
 use crate::reuse::{Memory, Position};
-use crate::session::Input;
 use crate::timing::{Stage, Timings};
+use crate::workspace::Workspace;
+use slots::{Part, Slots};
 
 /// A prompt, and the words whose likelihood at its end is asked for.
 #[derive(Clone, Debug)]
@@ -108,33 +112,42 @@ impl Assistant {
     ///
     /// # Errors
     /// As [`Assistant::word_logits`].
-    pub fn word_logits_from<'m>(
-        &'m self,
-        memory: &mut Memory<'m>,
+    pub fn word_logits_from(
+        &self,
+        memory: &mut Memory,
         request: &WordsRequest,
     ) -> Result<WordLogits> {
-        let words = request.words.iter().map(|word| self.word_ids(word));
-        let words: Vec<Vec<u32>> = words.collect::<Result<_>>()?;
-        if words.is_empty() {
-            return Err(Error::usage("names no word").in_flag("--words"));
-        }
-        let n_pieces = words.iter().map(Vec::len).max().unwrap_or(1);
-        let n_more = match request.first_piece {
-            true => 0,
-            false => n_pieces - 1,
-        };
-        self.model.compute().threads.enter(|| {
-            let mut timings = Timings::default();
-            let (n_prompt, n_reused) = self.read(memory, request, n_more, &mut timings)?;
-            let words = timings.measure(Stage::Decode, || {
-                self.rate(memory, request, words, n_prompt)
-            })?;
-            Ok(WordLogits {
-                words,
-                n_prompt,
-                n_reused,
-                timings,
-            })
+        let memories = std::slice::from_mut(memory);
+        let requests = std::slice::from_ref(request);
+        let mut logits = self.word_logits_each(memories, requests, &mut || true);
+        logits
+            .pop()
+            .unwrap_or_else(|| Err(Error::input("there is nothing to compute")))
+    }
+
+    /// [`Assistant::word_logits_from`] for several requests, whose prompts are computed together: they
+    /// share the readings of the weights. Each gets the bits that it would get alone. Before each
+    /// request but the first is prepared, its pictures above all, `go_on` says whether it should be; the
+    /// requests before it are answered in any case.
+    ///
+    /// # Panics
+    /// Where there are not as many memories as requests.
+    pub fn word_logits_each(
+        &self,
+        memories: &mut [Memory],
+        requests: &[WordsRequest],
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Vec<Result<WordLogits>> {
+        assert_eq!(memories.len(), requests.len());
+        self.compute(|workspace| {
+            let mut asked = Vec::with_capacity(requests.len());
+            for (i, (memory, request)) in memories.iter_mut().zip(requests).enumerate() {
+                if i > 0 && !go_on() {
+                    break;
+                }
+                asked.push(self.prepare(memory, workspace, request, None));
+            }
+            self.read_each(memories, workspace, asked)
         })
     }
 
@@ -144,25 +157,27 @@ impl Assistant {
     /// # Errors
     /// As [`Assistant::word_logits`].
     #[cfg(feature = "cli")]
-    pub(crate) fn brief_answer<'m>(
-        &'m self,
-        memory: &mut Memory<'m>,
+    pub(crate) fn brief_answer(
+        &self,
+        memory: &mut Memory,
         request: &WordsRequest,
         max_tokens: usize,
     ) -> Result<Vec<u32>> {
         let eos_id = self.tokenizer.vocabulary().eos_id;
-        self.model.compute().threads.enter(|| {
-            let (n_prompt, _) = self.read(memory, request, max_tokens, &mut Timings::default())?;
+        self.compute(|workspace| {
+            let mut asked = self.prepare(memory, workspace, request, Some(max_tokens))?;
+            self.read(memory, workspace, &mut asked)?;
+            let n_prompt = asked.positions.len();
             let mut ids: Vec<u32> = Vec::new();
             while ids.len() < max_tokens {
                 if let Some(&last) = ids.last() {
                     if last == eos_id {
                         break;
                     }
-                    memory.step(last)?;
+                    memory.step(workspace, last)?;
                 }
                 let is_barred = |id: u32| ids.is_empty() && id == eos_id;
-                let logits = (0..).zip(memory.logits_mut().iter());
+                let logits = (0..).zip(memory.logits_mut(workspace).iter());
                 let likeliest = logits.filter(|&(id, _)| !is_barred(id)).fold(
                     (0, f32::NEG_INFINITY),
                     |best, (id, &logit)| match logit > best.1 {
@@ -194,32 +209,70 @@ impl Assistant {
         }
     }
 
-    /// Computes what the memory does not hold of the prompt of a request, with room for `n_more`
-    /// positions. Returns the positions of the prompt, and how many of them were held.
-    fn read<'m>(
-        &'m self,
-        memory: &mut Memory<'m>,
-        request: &WordsRequest,
-        n_more: usize,
-        timings: &mut Timings,
-    ) -> Result<(usize, usize)> {
+    /// Does all that comes before the prompt of a request is computed, with room for `n_more` positions
+    /// after it, or for its longest word.
+    fn prepare<'r>(
+        &self,
+        memory: &mut Memory,
+        workspace: &mut Workspace,
+        request: &'r WordsRequest,
+        n_more: Option<usize>,
+    ) -> Result<Asked<'r>> {
         self.identity.check_unchanged()?;
+        let words = request.words.iter();
+        let words = match n_more {
+            Some(_) => Vec::new(),
+            None => words
+                .map(|word| self.word_ids(word))
+                .collect::<Result<Vec<_>>>()?,
+        };
+        if n_more.is_none() && words.is_empty() {
+            return Err(Error::usage("names no word").in_flag("--words"));
+        }
+        let longest = words.iter().map(Vec::len).max().unwrap_or(1);
+        let n_more = n_more.unwrap_or(match request.first_piece {
+            true => 0,
+            false => longest - 1,
+        });
+        let mut timings = Timings::default();
         let slots = Slots::new(self, request)?;
-        let pictures = self.slot_pixels(&slots, request, timings)?;
+        let pictures = self.slot_pixels(&slots, request, &mut timings)?;
         let positions = slots.positions(&pictures);
         check_context(positions.len().saturating_add(n_more))?;
         let beside = match pictures.is_empty() {
             true => 0,
             false => self.model.picture_bytes(),
         };
-        memory.reserve_beside(&self.model, positions.len() + n_more, beside)?;
+        memory.reserve_beside(workspace, positions.len() + n_more, beside)?;
         let n_held = memory.keep(&positions);
-        let rows = self.rows(&slots, &pictures, n_held, timings)?;
-        let inputs = slots.inputs(&rows, n_held, self.model.config().decoder.hidden_size);
-        timings.measure(Stage::Prefill, || {
-            memory.extend(&inputs, &positions[n_held..], &mut |_| true)
+        let rows = self.rows(&slots, &pictures, n_held, &mut timings)?;
+        Ok(Asked {
+            request,
+            words,
+            slots,
+            positions,
+            rows,
+            timings,
+        })
+    }
+
+    /// Computes what the memory does not hold of a prompt.
+    fn read(
+        &self,
+        memory: &mut Memory,
+        workspace: &mut Workspace,
+        asked: &mut Asked,
+    ) -> Result<()> {
+        let n_held = memory.held().len();
+        let inputs =
+            asked
+                .slots
+                .inputs(&asked.rows, n_held, self.model.config().decoder.hidden_size);
+        let new = &asked.positions[n_held..];
+        asked.timings.measure(Stage::Prefill, || {
+            memory.extend(workspace, &inputs, new, &mut |_| true)
         })?;
-        Ok((positions.len(), n_held))
+        Ok(())
     }
 
     /// The decoder's inputs for each picture that does not lie in the first `n_held` positions.
@@ -275,127 +328,70 @@ impl Assistant {
         self.pictures().put(pixels.key, rows.clone());
         Ok(rows)
     }
+}
 
-    /// Computes how likely each word is after the `n_prompt` positions that were read.
-    fn rate(
-        &self,
+/// A request that is ready to be computed.
+struct Asked<'r> {
+    request: &'r WordsRequest,
+    /// The ids of its words.
+    words: Vec<Vec<u32>>,
+    slots: Slots<'r>,
+    /// What stands at each position of the prompt.
+    positions: Vec<Position>,
+    /// The decoder's inputs for each picture that was not held.
+    rows: Vec<Arc<[f32]>>,
+    timings: Timings,
+}
+
+impl Asked<'_> {
+    /// Computes how likely each word is after the prompt, after which the logits are `first`.
+    fn rated(
+        mut self,
         memory: &mut Memory,
-        request: &WordsRequest,
-        words: Vec<Vec<u32>>,
-        n_prompt: usize,
-    ) -> Result<Vec<WordLogit>> {
-        let first = memory.logits_mut().to_vec();
-        let log_sum = log_sum_exp(&first);
-        let mut rated = Vec::with_capacity(words.len());
-        for (word, ids) in request.words.iter().zip(words) {
+        workspace: &mut Workspace,
+        first: &[f32],
+        n_reused: usize,
+    ) -> Result<WordLogits> {
+        let start = Instant::now();
+        let n_prompt = self.positions.len();
+        let log_sum = log_sum_exp(first);
+        let mut words = Vec::with_capacity(self.words.len());
+        for (word, ids) in self.request.words.iter().zip(self.words) {
             let logit = first[ids[0] as usize];
             let mut log_probability = f64::from(logit) - log_sum;
-            if !request.first_piece {
-                log_probability += rest(memory, &ids, n_prompt)?;
+            if !self.request.first_piece {
+                log_probability += rest(memory, workspace, &ids, n_prompt)?;
             }
-            rated.push(WordLogit {
+            words.push(WordLogit {
                 word: word.clone(),
                 ids,
                 logit,
                 log_probability,
             });
         }
-        Ok(rated)
+        self.timings.add(Stage::Decode, start.elapsed());
+        Ok(WordLogits {
+            words,
+            n_prompt,
+            n_reused,
+            timings: self.timings,
+        })
     }
 }
 
 /// Sum of the log probabilities of all pieces but the first, each after those before it.
-fn rest(memory: &mut Memory, ids: &[u32], n_prompt: usize) -> Result<f64> {
+fn rest(
+    memory: &mut Memory,
+    workspace: &mut Workspace,
+    ids: &[u32],
+    n_prompt: usize,
+) -> Result<f64> {
     let mut sum = 0.0;
     for pair in ids.windows(2) {
-        memory.step(pair[0])?;
-        let logits = memory.logits_mut();
+        memory.step(workspace, pair[0])?;
+        let logits = memory.logits_mut(workspace);
         sum += f64::from(logits[pair[1] as usize]) - log_sum_exp(logits);
     }
     memory.truncate(n_prompt);
     Ok(sum)
-}
-
-/// A run of a prompt.
-enum Part {
-    Tokens(Vec<u32>),
-    /// The rows of the picture with this number.
-    Picture(usize),
-}
-
-/// A prompt whose slots are filled.
-struct Slots<'s> {
-    parts: Vec<Part>,
-    /// Positions that one picture takes.
-    n_rows: usize,
-    pictures: Vec<&'s Source>,
-}
-
-impl<'s> Slots<'s> {
-    fn new(assistant: &Assistant, request: &'s WordsRequest) -> Result<Self> {
-        if request.slots.iter().any(Vec::is_empty) {
-            return Err(Error::input("a clip has no frames"));
-        }
-        let (segments, _) = assistant.segments(&request.prompt);
-        assistant.picture_slots(&segments, request.slots.len())?;
-        let mut slots = Slots {
-            parts: Vec::new(),
-            n_rows: assistant.picture_rows(),
-            pictures: Vec::new(),
-        };
-        for segment in segments {
-            match segment {
-                Segment::Tokens(ids) => slots.parts.push(Part::Tokens(ids)),
-                Segment::Image(slot) => {
-                    for picture in &request.slots[slot] {
-                        slots.parts.push(Part::Picture(slots.pictures.len()));
-                        slots.pictures.push(picture);
-                    }
-                }
-            }
-        }
-        Ok(slots)
-    }
-
-    /// Positions that a part takes.
-    fn len(&self, part: &Part) -> usize {
-        match part {
-            Part::Tokens(ids) => ids.len(),
-            Part::Picture(_) => self.n_rows,
-        }
-    }
-
-    /// What stands at each position.
-    fn positions(&self, pictures: &[Arc<Pixels>]) -> Vec<Position> {
-        let mut positions = Vec::new();
-        for part in &self.parts {
-            match part {
-                Part::Tokens(ids) => positions.extend(ids.iter().copied().map(Position::Token)),
-                Part::Picture(index) => {
-                    let key = pictures[*index].key;
-                    let rows = 0..self.n_rows as u32;
-                    positions.extend(rows.map(|row| Position::Picture { key, row }));
-                }
-            }
-        }
-        positions
-    }
-
-    /// The prompt without its first `n_held` positions; `width` is that of a row.
-    fn inputs<'r>(&'r self, rows: &'r [Arc<[f32]>], n_held: usize, width: usize) -> Vec<Input<'r>> {
-        let mut n_skipped = n_held;
-        let mut inputs = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
-            let len = self.len(part);
-            let skipped = n_skipped.min(len);
-            n_skipped -= skipped;
-            if skipped < len {
-                inputs.push(match part {
-                    Part::Tokens(ids) => Input::Tokens(&ids[skipped..]),
-                    Part::Picture(index) => Input::Image(&rows[*index][skipped * width..]),
-                });
-            }
-        }
-        inputs
-    }
 }

@@ -20,12 +20,12 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{Held, Memory, PictureKey, Position, no_session};
+use super::{Held, Memory, PictureKey, Position, no_sequence};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Model;
 use crate::ops::Role;
-use crate::session::Session;
+use crate::session::Sequence;
 use crate::whole_file::{self, BUFFER_BYTES};
 
 /// The first bytes of every file of this kind.
@@ -50,22 +50,22 @@ pub enum Restored {
     Unusable(&'static str),
 }
 
-impl<'m> Memory<'m> {
+impl Memory {
     /// Writes what is held to `path`, in place of what is there: all of it or nothing.
     /// `fingerprint` says what the positions were computed with.
     ///
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io) where it cannot be written.
     pub fn save(&self, path: &Path, fingerprint: &[u8; 32]) -> Result<()> {
-        let Some(session) = &self.session else {
+        let Some(sequence) = &self.sequence else {
             return Ok(());
         };
-        whole_file::write(path, |out| self.write(session, fingerprint, out))
+        whole_file::write(path, |out| self.write(sequence, fingerprint, out))
     }
 
     fn write(
         &self,
-        session: &Session,
+        sequence: &Sequence,
         fingerprint: &[u8; 32],
         out: &mut dyn Write,
     ) -> io::Result<()> {
@@ -78,12 +78,12 @@ impl<'m> Memory<'m> {
         for position in &self.held {
             out.write_all(&position.to_bytes())?;
         }
-        session.cache().save(&mut out)?;
+        sequence.cache().save(&mut out)?;
         let digest = out.digest();
         out.inner.write_all(&digest)
     }
 
-    /// Reads what [`Memory::save`] wrote with the same `fingerprint`, into a session with room for
+    /// Reads what [`Memory::save`] wrote with the same `fingerprint`, into a sequence with room for
     /// `room` positions. A file that cannot be used leaves the memory empty.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl<'m> Memory<'m> {
     /// [`Memory::reserve`].
     pub fn restore(
         &mut self,
-        model: &'m Model,
+        model: &Model,
         room: usize,
         path: &Path,
         fingerprint: &[u8; 32],
@@ -101,9 +101,9 @@ impl<'m> Memory<'m> {
             return Ok(Restored::Absent);
         };
         self.room = room;
-        self.reserve(model, room)?;
-        let session = self.session.as_mut().ok_or_else(no_session)?;
-        match read(file, session, fingerprint) {
+        self.reserve_in(model, room, 0, 0)?;
+        let sequence = self.sequence.as_mut().ok_or_else(no_sequence)?;
+        match read(file, sequence, fingerprint) {
             Ok((held, longest)) => {
                 self.held = held;
                 self.longest = longest;
@@ -144,11 +144,11 @@ impl From<io::Error> for Refusal {
 
 const DAMAGED: Refusal = Refusal::Unusable("it is damaged");
 
-/// Reads a file into the cache of `session`; what stands at its positions, and the longest that
+/// Reads a file into the cache of `sequence`; what stands at its positions, and the longest that
 /// the sequence has been.
 fn read(
     file: File,
-    session: &mut Session,
+    sequence: &mut Sequence,
     fingerprint: &[u8; 32],
 ) -> Result<(Vec<Held>, usize), Refusal> {
     let n_bytes = file.metadata()?.len();
@@ -156,7 +156,7 @@ fn read(
     check_beginning(&mut input, n_bytes, fingerprint)?;
     let longest = u64::from_le_bytes(take(&mut input)?);
     let n_positions = u64::from_le_bytes(take(&mut input)?);
-    let cache = session.cache_mut();
+    let cache = sequence.cache_mut();
     let wanted_bytes = n_positions
         .checked_mul(POSITION_BYTES + cache.position_bytes() as u64)
         .and_then(|n| n.checked_add(HEADER_BYTES + DIGEST_BYTES));

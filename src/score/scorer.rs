@@ -12,9 +12,12 @@ use crate::reuse::Memory;
 pub struct Scorer<'m> {
     assistant: &'m Assistant,
     scoring: Scoring,
-    memory: Memory<'m>,
-    /// Each with what was computed of its prompt, up to the picture that is compared with it.
-    anchors: Vec<(Source, Memory<'m>)>,
+    /// One for each subject of a group; all but the first are made when there is one.
+    memories: Vec<Memory>,
+    /// What Compare2Score compares with, the worst first.
+    anchors: Vec<Source>,
+    /// For each of these, what was computed of its prompt, up to the picture that is compared with it.
+    of_anchors: Vec<Memory>,
 }
 
 /// What Compare2Score says of two pictures.
@@ -29,6 +32,9 @@ pub struct Comparison {
 }
 
 impl<'m> Scorer<'m> {
+    /// Pictures whose prompts are computed together at the most: about as many as a pass has room for.
+    pub const TOGETHER: usize = 5;
+
     /// A scorer without anchors.
     ///
     /// # Errors
@@ -47,8 +53,9 @@ impl<'m> Scorer<'m> {
         Ok(Scorer {
             assistant,
             scoring,
-            memory: Memory::new(),
+            memories: vec![Memory::new()],
             anchors: Vec::new(),
+            of_anchors: Vec::new(),
         })
     }
 
@@ -69,9 +76,10 @@ impl<'m> Scorer<'m> {
         let (aspect, reading) = (self.aspect(), self.scoring.reading);
         let prepared = anchors.iter().map(|anchor| {
             let pixels = self.assistant.pixels(anchor, Some(aspect), reading)?;
-            Ok((Source::Pixels(pixels), Memory::new()))
+            Ok(Source::Pixels(pixels))
         });
         self.anchors = prepared.collect::<Result<_>>()?;
+        self.of_anchors = anchors.iter().map(|_| Memory::new()).collect();
         Ok(self)
     }
 
@@ -86,14 +94,45 @@ impl<'m> Scorer<'m> {
     /// [`Kind::Usage`](crate::Kind::Usage) where the rule needs anchors and there are none, the
     /// others as [`Assistant::word_logits`].
     pub fn score(&mut self, subject: &Subject) -> Result<Score> {
+        let mut scores = self.score_each(std::slice::from_ref(subject), &mut || true);
+        scores
+            .pop()
+            .unwrap_or_else(|| Err(Error::input("there is nothing to rate")))
+    }
+
+    /// Rates subjects whose prompts are computed together, which share the readings of the weights;
+    /// each gets the score that it would get alone, to the last bit. Before each but the first, `go_on`
+    /// says whether it should be rated too; those before it are in any case.
+    ///
+    /// More than [`Scorer::TOGETHER`] pictures gain nothing, and take memory.
+    pub fn score_each(
+        &mut self,
+        subjects: &[Subject],
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Vec<Result<Score>> {
         if self.scoring.rule == Rule::Compare2Score {
-            return self.score_by_anchors(subject);
+            // Those with its anchors are computed together already.
+            let goes_on = |i: usize| i == 0 || go_on();
+            let subjects = subjects.iter().enumerate();
+            let subjects = subjects.scan(goes_on, |goes_on, (i, subject)| {
+                goes_on(i).then_some(subject)
+            });
+            return subjects
+                .map(|subject| self.score_by_anchors(subject))
+                .collect();
         }
-        let request = self.request(subject, vec![frames(subject)]);
-        let logits = self
-            .assistant
-            .word_logits_from(&mut self.memory, &request)?;
-        Ok(self.scoring.rate(&logits))
+        let requests: Vec<WordsRequest> = (subjects.iter())
+            .map(|subject| self.request(subject, vec![frames(subject)]))
+            .collect();
+        if self.memories.len() < subjects.len() {
+            self.memories.resize_with(subjects.len(), Memory::new);
+        }
+        let memories = &mut self.memories[..subjects.len()];
+        let logits = self.assistant.word_logits_each(memories, &requests, go_on);
+        let scores = logits.into_iter();
+        scores
+            .map(|logits| logits.map(|logits| self.scoring.rate(&logits)))
+            .collect()
     }
 
     /// Compares two pictures as Compare2Score does.
@@ -105,7 +144,7 @@ impl<'m> Scorer<'m> {
         let request = self.request(&Subject::Picture(second.clone()), slots);
         let logits = self
             .assistant
-            .word_logits_from(&mut self.memory, &request)?;
+            .word_logits_from(&mut self.memories[0], &request)?;
         Ok(comparison(&logits))
     }
 
@@ -124,13 +163,16 @@ impl<'m> Scorer<'m> {
             Ok(Source::Pixels(pixels))
         });
         let frames: Vec<Source> = prepared.collect::<Result<_>>()?;
+        let anchors = self.anchors.iter();
+        let requests: Vec<WordsRequest> = anchors
+            .map(|anchor| self.request(subject, vec![vec![anchor.clone()], frames.clone()]))
+            .collect();
+        let memories = &mut self.of_anchors;
+        let each = (self.assistant).word_logits_each(memories, &requests, &mut || true);
         let mut preferences = [0.0; N_ANCHORS];
         let (mut n_prompt, mut n_reused) = (0, 0);
-        for (i, preference) in preferences.iter_mut().enumerate() {
-            let anchor = self.anchors[i].0.clone();
-            let request = self.request(subject, vec![vec![anchor], frames.clone()]);
-            let memory = &mut self.anchors[i].1;
-            let logits = self.assistant.word_logits_from(memory, &request)?;
+        for (preference, logits) in preferences.iter_mut().zip(each) {
+            let logits = logits?;
             *preference = comparison(&logits).second_is_better;
             (n_prompt, n_reused) = (logits.n_prompt, logits.n_reused);
         }

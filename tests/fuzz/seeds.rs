@@ -4,6 +4,7 @@ use std::fs;
 
 use owl2::reuse::{Memory, Position};
 use owl2::session::Input;
+use owl2::workspace::Workspace;
 
 use super::{DESCRIPTIONS, FINGERPRINT, assistant, checkpoint, root, tiny};
 
@@ -131,10 +132,12 @@ pub fn state_file() -> Vec<Vec<u8>> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
     let mut memory = Memory::new();
-    memory.reserve(assistant().model(), 64).unwrap();
+    let mut workspace = Workspace::new(assistant().model());
+    memory.reserve(&mut workspace, 64).unwrap();
     let ids = [1, 5, 9];
     memory
         .extend(
+            &mut workspace,
             &[Input::Tokens(&ids)],
             &ids.map(Position::Token),
             &mut |_| true,

@@ -14,3 +14,4 @@ mod reuse;
 mod text;
 #[path = "../common/tiny.rs"]
 mod tiny;
+mod together;

@@ -46,11 +46,7 @@ fn request(turns: &[&str], pictures: &[&str]) -> Request {
 }
 
 /// The answer, and how many pictures were encoded for it.
-fn ask<'m>(
-    assistant: &'m Assistant,
-    memory: &mut Memory<'m>,
-    request: &Request,
-) -> (Answer, usize) {
+fn ask(assistant: &Assistant, memory: &mut Memory, request: &Request) -> (Answer, usize) {
     let mut n_encoded = 0;
     let answer = assistant.answer_from(memory, request, &mut |event| {
         n_encoded += usize::from(matches!(event, Event::Encoding { .. }));
@@ -215,11 +211,7 @@ fn saved(assistant: &Assistant) -> (tempfile::TempDir, PathBuf, Answer) {
     (directory, path, answer)
 }
 
-fn restore<'m>(
-    assistant: &'m Assistant,
-    path: &Path,
-    room: usize,
-) -> (Result<Restored>, Memory<'m>) {
+fn restore(assistant: &Assistant, path: &Path, room: usize) -> (Result<Restored>, Memory) {
     let mut memory = Memory::new();
     let fingerprint = assistant.fingerprint();
     let restored = memory.restore(assistant.model(), room, path, &fingerprint);

@@ -20,7 +20,7 @@ fn request(prompt: &str) -> Request {
     Request::new(Prompt::Raw(prompt.to_owned()))
 }
 
-fn answer<'m>(assistant: &'m Assistant, memory: &mut Memory<'m>, request: &Request) -> Answer {
+fn answer(assistant: &Assistant, memory: &mut Memory, request: &Request) -> Answer {
     let answer = assistant.answer_from(memory, request, &mut |_| ControlFlow::Continue(()));
     answer.unwrap()
 }

@@ -5,8 +5,10 @@ use crate::{machine, tiny};
 use owl2::gguf::DType;
 use owl2::kernels::Isa;
 use owl2::model::{Model, layout};
+use owl2::ops::Role;
 use owl2::quant::Rotation;
-use owl2::session::{Input, Session};
+use owl2::session::{Input, Part, Sequence, Session};
+use owl2::workspace::Workspace;
 use owl2::{Kind, Result};
 
 /// Summing in another order moves f32 values near 1 by no more than this.
@@ -303,6 +305,50 @@ fn an_overflowing_context_is_refused_with_the_numbers() {
     session.extend(&[Input::Tokens(&tiny::ids(3, 2))]).unwrap();
     assert_eq!(session.len(), session.capacity());
     assert_eq!(session.step(1).unwrap_err().kind(), Kind::Capacity);
+}
+
+/// One part that cannot be computed leaves the others as they were too.
+#[test]
+fn a_pass_is_computed_as_a_whole_or_not_at_all() {
+    let model = tiny::model();
+    let mut workspace = Workspace::new(&model);
+    let ids = tiny::ids(7, 1);
+    let inputs = [Input::Tokens(&ids)];
+    let mut good = Sequence::new(&model, 20);
+    let mut full = Sequence::new(&model, 6);
+    let mut foreign = Sequence::new(&tiny::model(), 20);
+    for (bad, n_logits, kind) in [
+        (&mut full, 1, Kind::Capacity),
+        (&mut foreign, 1, Kind::Input),
+        (&mut Sequence::new(&model, 20), 8, Kind::Input),
+    ] {
+        let mut parts = [
+            Part::new(&mut good, &inputs, 1),
+            Part::new(bad, &inputs, n_logits),
+        ];
+        let error = workspace.compute(Role::Prompt, &mut parts).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(good.is_empty() && bad.is_empty());
+    }
+    workspace.compute(Role::Prompt, &mut []).unwrap();
+    let mut parts = [Part::new(&mut good, &inputs, 1)];
+    workspace.compute(Role::Prompt, &mut parts).unwrap();
+    assert_eq!(good.len(), ids.len());
+
+    let damaged = damaged(DType::F32, None, "output.weight", f32::NAN);
+    let model = Model::new(
+        &tiny::open(&damaged),
+        tiny::compute_on(2, Isa::detect().unwrap()),
+    );
+    let model = model.unwrap();
+    let mut workspace = Workspace::new(&model);
+    let mut sequences = [Sequence::new(&model, 20), Sequence::new(&model, 20)];
+    let mut parts = sequences
+        .each_mut()
+        .map(|sequence| Part::new(sequence, &inputs, 1));
+    let error = workspace.compute(Role::Answer, &mut parts).unwrap_err();
+    assert!(error.to_string().contains("output head"), "{error}");
+    assert!(sequences.iter().all(Sequence::is_empty));
 }
 
 #[test]

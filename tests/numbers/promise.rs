@@ -1,7 +1,7 @@
 //! The promise of docs/numerics.md: the same request gives the same bits. Every logit of a request
 //! equals that of any other way to compute it: a prompt cut anywhere, answers together or one by one,
-//! a prefix that was there, any number of threads, others at the same time; on every instruction set
-//! and in every format, with rotated columns and without.
+//! a prefix that was there, any number of threads, others at the same time or in the same pass; on every
+//! instruction set and in every format, with rotated columns and without.
 
 use crate::{machine, tiny};
 use owl2::gguf::DType;
@@ -9,8 +9,10 @@ use owl2::kernels::Isa;
 use owl2::model::Model;
 use owl2::model::kv_cache::CacheType;
 use owl2::model::layout;
+use owl2::ops::Role;
 use owl2::quant::Rotation;
-use owl2::session::{Input, Session};
+use owl2::session::{Input, Part, Sequence, Session};
+use owl2::workspace::Workspace;
 
 use tiny::Random;
 
@@ -217,6 +219,211 @@ fn a_picture_has_the_same_bits_on_any_number_of_threads() {
                 model.encode_image(&tiny::pixels(3)).unwrap()
             };
             assert!(rows(1) == rows(3), "{isa} {dtype}");
+        }
+    }
+}
+
+/// A request that is computed beside others.
+struct Running<'r> {
+    request: &'r Request,
+    sequence: Sequence,
+    /// Positions of the prompt, then tokens of the answer, that were computed.
+    n_prompt: usize,
+    n_answer: usize,
+    logits: Vec<Vec<f32>>,
+}
+
+/// A request's share of a pass: which positions of its prompt, or which tokens of its answer.
+struct Share<'r> {
+    inputs: Vec<Input<'r>>,
+    n_logits: usize,
+}
+
+impl<'r> Running<'r> {
+    fn new(request: &'r Request, model: &Model, cache_type: CacheType) -> Self {
+        Running {
+            request,
+            sequence: Sequence::with_cache(model, MAX_PROMPT + N_ANSWER, cache_type),
+            n_prompt: 0,
+            n_answer: 0,
+            logits: Vec::new(),
+        }
+    }
+
+    fn n_left(&self, role: Role) -> usize {
+        match role {
+            Role::Prompt => self.request.n_prompt() - self.n_prompt,
+            Role::Answer if self.n_left(Role::Prompt) > 0 => 0,
+            Role::Answer => self.request.answer.len() - self.n_answer,
+        }
+    }
+
+    /// The next `n` positions.
+    fn share(&self, role: Role, n: usize) -> Share<'r> {
+        let request = self.request;
+        match role {
+            Role::Prompt => Share {
+                inputs: request.inputs(self.n_prompt, self.n_prompt + n),
+                // Those in the middle of a prompt are of no use, but may be asked for.
+                n_logits: usize::from(n == self.n_left(role)),
+            },
+            Role::Answer => Share {
+                inputs: vec![Input::Tokens(&request.answer[self.n_answer..][..n])],
+                n_logits: n,
+            },
+        }
+    }
+
+    fn note(&mut self, role: Role, n: usize) {
+        match role {
+            Role::Prompt => self.n_prompt += n,
+            Role::Answer => self.n_answer += n,
+        }
+    }
+}
+
+/// Computes the next positions of some of the requests in one call: `n` says how many of each.
+fn compute_together(
+    workspace: &mut Workspace,
+    running: &mut [Running],
+    role: Role,
+    mut n: impl FnMut(&Running) -> usize,
+) {
+    let lengths: Vec<usize> = running.iter().map(&mut n).collect();
+    let pairs = running.iter().zip(&lengths);
+    let shares: Vec<Share> = pairs.map(|(running, &n)| running.share(role, n)).collect();
+    let parts = running.iter_mut().zip(&shares);
+    let parts = parts
+        .map(|(running, share)| Part::new(&mut running.sequence, &share.inputs, share.n_logits));
+    let mut parts: Vec<Part> = (parts.zip(&lengths))
+        .filter_map(|(part, &n)| (n > 0).then_some(part))
+        .collect();
+    workspace.compute(role, &mut parts).unwrap();
+    let mut row = 0;
+    for ((running, share), n) in running.iter_mut().zip(&shares).zip(lengths) {
+        if n == 0 {
+            continue;
+        }
+        for _ in 0..share.n_logits {
+            running.logits.push(workspace.logits(row).to_vec());
+            row += 1;
+        }
+        running.note(role, n);
+    }
+}
+
+/// Computes all requests by passes with parts of several, cut anywhere.
+fn together_at_random(
+    requests: &[Request],
+    model: &Model,
+    cache_type: CacheType,
+    random: &mut Random,
+) -> Vec<Vec<Vec<f32>>> {
+    let mut workspace = Workspace::new(model);
+    let running = requests.iter();
+    let running = running.map(|request| Running::new(request, model, cache_type));
+    let mut running: Vec<Running> = running.collect();
+    loop {
+        let is_left = |role| move |running: &Running| running.n_left(role) > 0;
+        let roles = [Role::Prompt, Role::Answer];
+        let roles: Vec<Role> = roles
+            .into_iter()
+            .filter(|&role| running.iter().any(is_left(role)))
+            .collect();
+        if roles.is_empty() {
+            break;
+        }
+        let role = roles[random.next() as usize % roles.len()];
+        let most = match role {
+            Role::Prompt => 70,
+            Role::Answer => 5,
+        };
+        // Nobody may be chosen, and then all are.
+        let is_chosen: Vec<bool> = running.iter().map(|_| random.next() % 3 > 0).collect();
+        let mut is_chosen = is_chosen.into_iter();
+        let is_everybody = random.next() % 3 == 0;
+        compute_together(&mut workspace, &mut running, role, |running| {
+            let n_left = running.n_left(role);
+            match is_chosen.next().unwrap() || is_everybody || roles.len() == 1 {
+                true if n_left > 0 => 1 + random.next() as usize % n_left.min(most),
+                _ => 0,
+            }
+        });
+        // A prompt is forgotten in part, or taken over from where it was computed before.
+        let index = random.next() as usize % running.len();
+        let one = &mut running[index];
+        if one.n_answer == 0 && one.n_prompt > 1 && one.n_left(Role::Prompt) > 0 {
+            let n_kept = 1 + random.next() as usize % (one.n_prompt - 1);
+            if random.next().is_multiple_of(2) {
+                one.sequence.truncate(n_kept);
+            } else {
+                let capacity = one.sequence.capacity() - random.next() as usize % 2;
+                let mut copy = Sequence::with_cache(model, capacity, cache_type);
+                copy.copy_prefix(&one.sequence, n_kept);
+                one.sequence = copy;
+            }
+            one.n_prompt = n_kept;
+        }
+    }
+    running.into_iter().map(|running| running.logits).collect()
+}
+
+#[test]
+fn requests_in_one_pass_have_the_bits_of_each_alone() {
+    let mut random = Random(13);
+    for isa in machine::instruction_sets() {
+        for (i, (dtype, rotation)) in files().into_iter().enumerate() {
+            let cache_type = [CacheType::F32, CacheType::F16, CacheType::Q8_0][i % 3];
+            let model = model(dtype, rotation.as_ref(), 1 + i % 3, isa);
+            let requests: Vec<_> = (0..4)
+                .map(|_| Request::random(&model, &mut random))
+                .collect();
+            let seed = random.0;
+            let got = together_at_random(&requests, &model, cache_type, &mut random);
+            for (request, got) in requests.iter().zip(&got) {
+                assert!(
+                    *got == request.plainly(&model, cache_type),
+                    "{isa} {dtype} {cache_type} rotated: {}, seed {seed}",
+                    rotation.is_some()
+                );
+            }
+        }
+    }
+}
+
+/// Prompts of more rows than a pass has, then 1 to 32 answers side by side.
+#[test]
+fn many_requests_together_have_the_bits_of_each_alone() {
+    let mut random = Random(14);
+    for (dtype, rotation) in [
+        (DType::Q4_0, None),
+        (DType::Q4_K, Some(Rotation::default())),
+        (DType::F16, None),
+    ] {
+        let model = model(dtype, rotation.as_ref(), 2, Isa::detect().unwrap());
+        let requests: Vec<_> = (0..32)
+            .map(|_| Request::random(&model, &mut random))
+            .collect();
+        let running = requests.iter();
+        let running = running.map(|request| Running::new(request, &model, CacheType::F16));
+        let mut running: Vec<Running> = running.collect();
+        let mut workspace = Workspace::new(&model);
+        compute_together(&mut workspace, &mut running, Role::Prompt, |running| {
+            running.n_left(Role::Prompt)
+        });
+        let n_positions: usize = running.iter().map(|running| running.sequence.len()).sum();
+        assert!(n_positions > 2 * workspace.batch());
+        for n_together in (1..=32).rev().step_by(4) {
+            let mut n_before = 0;
+            compute_together(&mut workspace, &mut running, Role::Answer, |_| {
+                n_before += 1;
+                usize::from(n_before <= n_together)
+            });
+        }
+        for running in running {
+            let wanted = running.request.plainly(&model, CacheType::F16);
+            let n = running.logits.len();
+            assert!(running.logits == wanted[..n], "{dtype} after {n} tokens");
         }
     }
 }

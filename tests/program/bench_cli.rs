@@ -86,6 +86,35 @@ fn what_is_not_asked_for_is_null() {
 }
 
 #[test]
+fn prompts_of_several_lengths_and_answers_at_once_are_measured() {
+    let model = model_file(&tiny::config());
+    let several = report(&model, &["--pp", "9,0,20", "--tg", "2", "--parallel", "3"]);
+    assert_eq!(several["pp"], serde_json::json!([9, 20]));
+    assert_eq!(several["parallel"], 3);
+    let prompts = several["prompts"].as_array().unwrap();
+    assert_eq!(prompts.len(), 2);
+    for (prompt, n) in prompts.iter().zip([9, 20]) {
+        assert_eq!(prompt["pp"], n);
+        assert_measured(prompt, "prefill_tokens_per_s");
+        assert_measured(prompt, "prefill_macs_per_s");
+    }
+    let key = "prefill_tokens_per_s";
+    assert_eq!(several[key], prompts[0][key]);
+    assert_measured(&several, "generate_tokens_per_s");
+
+    // Three share the weights, and each reads its own keys and values.
+    let bytes = |flags: &[&str]| {
+        let flags = [&["--pp", "0", "--tg", "1"], flags].concat();
+        let bytes = report(&model, &flags)["generate_bytes_per_token"].as_f64();
+        bytes.unwrap()
+    };
+    let [alone, deep] = [bytes(&[]), bytes(&["--depth", "1"])];
+    let weights = alone - (deep - alone);
+    let together = bytes(&["--parallel", "3"]);
+    assert!((together - (weights / 3.0 + deep - alone)).abs() < 1.0);
+}
+
+#[test]
 fn generated_tokens_read_weights_keys_and_values() {
     let model = model_file(&tiny::config());
     let bytes = |depth: &str| {
@@ -137,7 +166,14 @@ fn a_picture_needs_an_image_branch() {
 #[test]
 fn wrong_usage_is_refused() {
     let model = model_file(&tiny::config());
-    for flags in [["-r", "0"], ["--pp", "99999999"], ["--depth", "-1"]] {
+    for flags in [
+        ["-r", "0"],
+        ["--pp", "99999999"],
+        ["--pp", "1,x"],
+        ["--parallel", "0"],
+        ["--parallel", "513"],
+        ["--depth", "-1"],
+    ] {
         assert_eq!(bench(&model, &flags).status.code(), Some(2), "{flags:?}");
     }
 }

@@ -16,7 +16,8 @@ to a square (cropped by q-instruct), so that the numbers are theirs.
 JSON keys: image, score, score_unit (the same from 0 to 1), deviation (of the rating; q-align and
 deqa), probabilities and logits by word, preferences (over each anchor, the worst first), seconds;
 or image and error. With --words: image, probabilities (among the words), logits (of first pieces),
-log_probabilities (among all that could follow), seconds. CSV has the same in columns.
+log_probabilities (among all that could follow), seconds. CSV has the same in columns. Pictures that
+are decoded in time are computed together, and share the seconds; their numbers are those of each alone.
 
 Examples:
   owl2 score -m one-align.gguf -r photos --csv scores.csv

@@ -3,11 +3,12 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::{ArgGroup, Args};
 
 use crate::board::Board;
 use crate::perplexity::{MIN_WINDOW, Mode};
+use crate::workspace::MAX_ROWS;
 
 /// Arguments of `owl2 info`.
 #[derive(Debug, Args)]
@@ -104,9 +105,9 @@ pub(in crate::cli) struct BenchArgs {
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
-    /// Tokens of the prompt; 0 leaves prefill out
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = up_to(MAX_BENCH_POSITIONS))]
-    pub pp: usize,
+    /// Tokens of the prompt, or several lengths with commas between; 0 leaves prefill out
+    #[arg(long, value_name = "N,...", default_value = "512", value_delimiter = ',', value_parser = up_to(MAX_BENCH_POSITIONS))]
+    pub pp: Vec<usize>,
 
     /// Tokens to generate; 0 leaves generation out
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = up_to(MAX_BENCH_POSITIONS))]
@@ -115,6 +116,10 @@ pub(in crate::cli) struct BenchArgs {
     /// Positions that precede the generated tokens
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = up_to(MAX_BENCH_POSITIONS))]
     pub depth: usize,
+
+    /// Sequences that generate at once; their tokens are counted together
+    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN, value_parser = sequences())]
+    pub parallel: NonZeroUsize,
 
     /// Measure the encoding of a picture too, and the time to the first token of an answer about it
     #[arg(long)]
@@ -131,6 +136,13 @@ pub(in crate::cli) struct BenchArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// The most sequences that a benchmark runs at once: a pass has no more rows.
+fn sequences() -> impl TypedValueParser<Value = NonZeroUsize> {
+    RangedU64ValueParser::<u64>::new()
+        .range(1..=MAX_ROWS as u64)
+        .map(|n| NonZeroUsize::new(n as usize).unwrap_or(NonZeroUsize::MIN))
 }
 
 fn up_to(most: u64) -> RangedU64ValueParser<usize> {

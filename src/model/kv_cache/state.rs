@@ -1,4 +1,4 @@
-//! The positions of a cache as bytes, to be written to a file and read again.
+//! The positions of a cache as bytes, to be written to a file and read again, or copied.
 //!
 //! Layer by layer, keys then values, head by head: the rows of all positions as they lie in
 //! memory. Only a program on a machine of the same byte order may read them.
@@ -25,6 +25,29 @@ impl KvCache {
             }
         }
         Ok(())
+    }
+
+    /// Takes the first `len` positions of `other` in place of those there are.
+    ///
+    /// # Panics
+    /// Where there is no room for as many, `other` has fewer, or keeps them otherwise.
+    pub(crate) fn copy_prefix(&mut self, other: &KvCache, len: usize) {
+        assert!(len <= self.capacity && len <= other.len);
+        assert_eq!(self.layers.len(), other.layers.len());
+        for (layer, other) in self.layers.iter_mut().zip(&other.layers) {
+            let heads = layer.heads_of(len);
+            let others = other.heads_of(len);
+            for (rows, other) in [
+                (&mut layer.keys, &other.keys),
+                (&mut layer.values, &other.values),
+            ] {
+                assert_eq!(rows.cache_type(), other.cache_type());
+                for (head, other_head) in heads.clone().zip(others.clone()) {
+                    rows.bytes_mut()[head].copy_from_slice(&other.bytes()[other_head]);
+                }
+            }
+        }
+        self.len = len;
     }
 
     /// Reads `len` positions in place of those there are; none are left where that fails.
