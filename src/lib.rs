@@ -49,6 +49,7 @@ pub mod cli;
 pub mod clip;
 #[cfg(feature = "constrain")]
 pub mod constrain;
+pub mod engine;
 pub mod error;
 #[cfg(feature = "cli")]
 pub mod eval;

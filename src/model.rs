@@ -55,6 +55,10 @@ struct Eye {
     abstractor: Abstractor,
 }
 
+/// A picture on its way through the vision tower.
+#[derive(Debug)]
+pub(crate) struct Vision(vit::VitPass);
+
 impl Model {
     /// Reads the hyper-parameters of `gguf`, checks all of its tensors, and binds them.
     ///
@@ -146,28 +150,74 @@ impl Model {
     /// # Errors
     /// As [`Model::encode_image`].
     pub fn vision<O: Observer>(&self, pixels: &[f32], observer: &mut O) -> Result<Vec<f32>> {
-        let eye = self.eye()?;
-        let size = self
-            .config()
-            .visual
-            .as_ref()
-            .map_or(0, |v| v.vit.image_size);
-        if pixels.len() != 3 * size * size {
-            return Err(Error::input(format!(
-                "the picture has {} values, wanted 3 x {size} x {size}",
-                pixels.len()
-            )));
-        }
+        let eye = self.eye_for(pixels)?;
         self.compute().threads.enter(|| {
             let picture = eye.vit.forward(self.compute(), pixels, observer);
-            if all_finite(&picture) {
-                return Ok(picture);
-            }
-            // Once more, with a look at each stage.
-            let mut first = FirstNotFinite::default();
-            eye.vit.forward(self.compute(), pixels, &mut first);
-            Err(first.error("the vision tower"))
+            self.check_seen(eye, pixels, picture)
         })
+    }
+
+    /// The beginning of [`Model::vision`], which goes on block by block: nobody else who computes with
+    /// this model has to wait for the whole of it.
+    ///
+    /// # Errors
+    /// As [`Model::encode_image`].
+    pub(crate) fn begin_vision(&self, pixels: &[f32]) -> Result<Vision> {
+        let eye = self.eye_for(pixels)?;
+        let threads = &self.compute().threads;
+        Ok(Vision(threads.enter(|| {
+            eye.vit.begin(self.compute(), pixels, &mut ())
+        })))
+    }
+
+    /// Up to `n_blocks` more blocks; gives how many are left.
+    ///
+    /// # Errors
+    /// As [`Model::encode_image`].
+    pub(crate) fn advance_vision(&self, vision: &mut Vision, n_blocks: usize) -> Result<usize> {
+        let eye = self.eye()?;
+        let threads = &self.compute().threads;
+        Ok(threads.enter(|| {
+            eye.vit
+                .advance(self.compute(), &mut vision.0, n_blocks, &mut ())
+        }))
+    }
+
+    /// The end of [`Model::vision`] of `pixels`, after the last block.
+    ///
+    /// # Errors
+    /// As [`Model::encode_image`].
+    pub(crate) fn end_vision(&self, vision: Vision, pixels: &[f32]) -> Result<Vec<f32>> {
+        let eye = self.eye_for(pixels)?;
+        self.compute().threads.enter(|| {
+            let picture = eye.vit.finish(self.compute(), vision.0, &mut ());
+            self.check_seen(eye, pixels, picture)
+        })
+    }
+
+    /// Fails where what the vision tower made of `pixels` is not finite.
+    fn check_seen(&self, eye: &Eye, pixels: &[f32], picture: Vec<f32>) -> Result<Vec<f32>> {
+        if all_finite(&picture) {
+            return Ok(picture);
+        }
+        // Once more, with a look at each stage.
+        let mut first = FirstNotFinite::default();
+        eye.vit.forward(self.compute(), pixels, &mut first);
+        Err(first.error("the vision tower"))
+    }
+
+    /// The image branch, for a picture of its size.
+    fn eye_for(&self, pixels: &[f32]) -> Result<&Eye> {
+        let eye = self.eye()?;
+        let visual = self.config().visual.as_ref();
+        let size = visual.map_or(0, |visual| visual.vit.image_size);
+        match pixels.len() == 3 * size * size {
+            true => Ok(eye),
+            false => Err(Error::input(format!(
+                "the picture has {} values, wanted 3 x {size} x {size}",
+                pixels.len()
+            ))),
+        }
     }
 
     /// The second half of [`Model::encode_image`]: `picture` is what [`Model::vision`] gave.

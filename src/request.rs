@@ -13,14 +13,16 @@
 mod answer_text;
 mod assistant;
 mod chooser;
+mod generation;
 mod lookup;
 mod picture;
-mod run;
+mod plan;
 mod words;
 
 use std::ops::ControlFlow;
 
 pub use assistant::Assistant;
+pub(crate) use generation::{Generation, Need};
 #[cfg(feature = "cli")]
 pub(crate) use assistant::check_context;
 pub use picture::{Pixels, Source};

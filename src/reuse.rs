@@ -138,18 +138,24 @@ impl Memory {
         Ok(())
     }
 
-    /// Forgets all but what `wanted` begins with, and gives its length. At least one position of
+    /// How many of the first positions of `wanted` need not be computed. At least one position of
     /// `wanted` is always left to be computed: without it there were no logits.
-    pub fn keep(&mut self, wanted: &[Position]) -> usize {
+    pub(crate) fn n_common(&self, wanted: &[Position]) -> usize {
         let is_wanted = |(held, wanted): &(&Held, &Position)| {
             held.position == **wanted && (self.reuses_answers || held.role == Role::Prompt)
         };
         let common = self.held.iter().zip(wanted);
         let n_common = common.take_while(is_wanted).count();
-        let n_kept = match self.depends_on_length(wanted.len()) {
+        match self.depends_on_length(wanted.len()) {
             true => 0,
             false => n_common.min(wanted.len().saturating_sub(1)),
-        };
+        }
+    }
+
+    /// Forgets all but what `wanted` begins with, and gives its length, which leaves at least one
+    /// position of `wanted` to be computed.
+    pub fn keep(&mut self, wanted: &[Position]) -> usize {
+        let n_kept = self.n_common(wanted);
         self.truncate(n_kept);
         n_kept
     }

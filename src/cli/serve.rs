@@ -77,6 +77,7 @@ fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {
             ..Limits::default()
         },
         context: args.ctx_size,
+        parallel: args.parallel,
         queue: args.queue,
         request_timeout: Duration::from_secs(args.request_timeout),
         heartbeat: Duration::from_secs(args.heartbeat),

@@ -32,7 +32,17 @@ struct Block {
     mlp_down: Linear,
 }
 
+/// A picture on its way through the blocks.
+#[derive(Debug)]
+pub(super) struct VitPass {
+    /// `[n, width]`.
+    x: Vec<f32>,
+    scratch: Scratch,
+    n_blocks_done: usize,
+}
+
 /// Buffers of one pass, `n` tokens each.
+#[derive(Debug)]
 struct Scratch {
     /// `[n, width]`: a normed input, then a block's contribution.
     normed: Vec<f32>,
@@ -109,19 +119,58 @@ impl Vit {
         pixels: &[f32],
         observer: &mut O,
     ) -> Vec<f32> {
+        let mut pass = self.begin(compute, pixels, observer);
+        self.advance(compute, &mut pass, self.blocks.len(), observer);
+        self.finish(compute, pass, observer)
+    }
+
+    /// What comes before the first block.
+    pub fn begin<O: Observer>(
+        &self,
+        compute: &Compute,
+        pixels: &[f32],
+        observer: &mut O,
+    ) -> VitPass {
         let (n, width) = (self.config.n_tokens(), self.config.hidden_size);
-        let mut scratch = Scratch {
-            normed: vec![0.0; n * width],
-            qkv: vec![0.0; n * padded_stride(3 * width)],
-            attended: vec![0.0; n * width],
-            hidden: vec![0.0; n * padded_stride(self.config.intermediate_size)],
-            input: InputBuffer::default(),
-        };
-        let mut x = self.embed(compute, pixels, observer);
-        for (i, block) in self.blocks.iter().enumerate() {
-            block.forward(compute, &self.config, &mut x, &mut scratch);
-            observer.observe(Stage::VitLayer(i), &x);
+        VitPass {
+            scratch: Scratch {
+                normed: vec![0.0; n * width],
+                qkv: vec![0.0; n * padded_stride(3 * width)],
+                attended: vec![0.0; n * width],
+                hidden: vec![0.0; n * padded_stride(self.config.intermediate_size)],
+                input: InputBuffer::default(),
+            },
+            x: self.embed(compute, pixels, observer),
+            n_blocks_done: 0,
         }
+    }
+
+    /// Up to `n_blocks` more blocks; gives how many are left.
+    pub fn advance<O: Observer>(
+        &self,
+        compute: &Compute,
+        pass: &mut VitPass,
+        n_blocks: usize,
+        observer: &mut O,
+    ) -> usize {
+        let first = pass.n_blocks_done;
+        let end = self.blocks.len().min(first.saturating_add(n_blocks));
+        for (i, block) in (first..).zip(&self.blocks[first..end]) {
+            block.forward(compute, &self.config, &mut pass.x, &mut pass.scratch);
+            observer.observe(Stage::VitLayer(i), &pass.x);
+        }
+        pass.n_blocks_done = end;
+        self.blocks.len() - end
+    }
+
+    /// What comes after the last block: `[n_tokens, width]`.
+    pub fn finish<O: Observer>(
+        &self,
+        compute: &Compute,
+        pass: VitPass,
+        observer: &mut O,
+    ) -> Vec<f32> {
+        let mut x = pass.x;
         if let Some(norm) = &self.post_norm {
             norm.forward_in_place(compute, &mut x);
         }

@@ -12,7 +12,7 @@ pub(super) struct AnswerText<'a> {
     stream: TextStream<'a>,
     /// Whether control tokens are spelled out.
     spells_specials: bool,
-    stops: Vec<&'a str>,
+    stops: Vec<String>,
     text: String,
     /// Bytes of `text` that were handed out.
     n_shown: usize,
@@ -20,12 +20,13 @@ pub(super) struct AnswerText<'a> {
 
 impl<'a> AnswerText<'a> {
     /// An empty text that ends before any of `stops`; empty ones count for nothing.
-    pub fn new(tokenizer: &'a Tokenizer, stops: impl IntoIterator<Item = &'a str>) -> Self {
+    pub fn new<'s>(tokenizer: &'a Tokenizer, stops: impl IntoIterator<Item = &'s str>) -> Self {
+        let stops = stops.into_iter().filter(|stop| !stop.is_empty());
         AnswerText {
             tokenizer,
             spells_specials: false,
             stream: tokenizer.stream().keeping_spaces(),
-            stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect(),
+            stops: stops.map(str::to_owned).collect(),
             text: String::new(),
             n_shown: 0,
         }
@@ -68,7 +69,7 @@ impl<'a> AnswerText<'a> {
     fn is_stop_token(&self, id: u32) -> bool {
         let piece = self.tokenizer.vocabulary().pieces.get(id as usize);
         self.tokenizer.is_special(id)
-            && piece.is_some_and(|piece| self.stops.contains(&piece.text.as_str()))
+            && piece.is_some_and(|piece| self.stops.contains(&piece.text))
     }
 
     /// Adds what was held back, at the end of an answer that no stop text ended; whether one does
@@ -119,7 +120,7 @@ impl<'a> AnswerText<'a> {
     /// Where the first stop text begins. No part of one has been handed out, so it is in the rest.
     fn first_stop(&self) -> Option<usize> {
         let rest = &self.text[self.n_shown..];
-        let begin = self.stops.iter().filter_map(|stop| rest.find(stop)).min();
+        let begin = self.stops.iter().filter_map(|stop| rest.find(stop.as_str())).min();
         begin.map(|begin| self.n_shown + begin)
     }
 

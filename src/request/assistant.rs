@@ -1,5 +1,6 @@
 //! An open model file, and the checks that a request must pass before work starts.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -7,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::chooser::Chooser;
 use super::picture::Preparation;
-use super::run::{Computed, Plan, Run};
+use super::generation::Generation;
+use super::plan::Plan;
 use super::{Answer, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason};
 use crate::capacity;
 #[cfg(feature = "constrain")]
@@ -186,14 +188,36 @@ impl Assistant {
         self.compute(|workspace| {
             self.identity.check_unchanged()?;
             let plan = self.plan(request)?;
-            let beside = match request.pictures.is_empty() {
-                true => 0,
-                false => self.model.picture_bytes(),
-            };
-            memory.reserve_beside(workspace, plan.n_prompt + plan.max_tokens, beside)?;
-            let computed = Computed { memory, workspace };
-            Run::new(self, computed, request, &plan, chooser, listener).answer()
+            let (request, listener) = (Cow::Borrowed(request), Box::new(listener));
+            let mut generation = Generation::new(self, request, plan, chooser, listener)?;
+            let settled = generation.settle(std::mem::take(memory), workspace);
+            match settled.and_then(|()| generation.drive(workspace)) {
+                Ok(()) => {
+                    let (answer, computed) = generation.finish();
+                    *memory = computed;
+                    Ok(answer)
+                }
+                Err(e) => {
+                    *memory = generation.into_memory();
+                    Err(e)
+                }
+            }
         })
+    }
+
+    /// A request that is computed with others, by an [`Engine`](crate::engine::Engine).
+    ///
+    /// # Errors
+    /// As [`Assistant::answer`], before it begins.
+    pub(crate) fn begin<'a>(
+        &'a self,
+        request: Request,
+        listener: Box<Listener<'a>>,
+    ) -> Result<Generation<'a>> {
+        let chooser = Chooser::new(self, &request)?;
+        self.identity.check_unchanged()?;
+        let plan = self.plan(&request)?;
+        Generation::new(self, Cow::Owned(request), plan, chooser, listener)
     }
 
     /// Checks all of a request that can be checked without computing: its settings, its constraint,
@@ -204,11 +228,6 @@ impl Assistant {
     pub fn check(&self, request: &Request) -> Result<()> {
         Chooser::new(self, request)?;
         self.plan(request).map(drop)
-    }
-
-    /// Forgets the pictures encoded so far, so that none is answered about faster than another.
-    pub fn forget_pictures(&self) {
-        *self.pictures() = PictureCache::default();
     }
 
     /// Decodes a picture and brings it to the model's size, so that requests need not do it again.
@@ -305,7 +324,7 @@ impl Assistant {
     }
 
     /// Checks all that can be checked before work starts.
-    fn plan<'a>(&self, request: &'a Request) -> Result<Plan<'a>> {
+    fn plan(&self, request: &Request) -> Result<Plan> {
         self.check_length(request)?;
         let (segments, template) = self.segments(&request.prompt);
         let n_slots = self.picture_slots(&segments, request.pictures.len())?;
@@ -321,7 +340,7 @@ impl Assistant {
             n_picture_rows,
             max_tokens,
             at_max_tokens,
-            stops: stops.chain(template.map(Template::stop)).collect(),
+            stops: stops.chain(template.map(Template::stop)).map(str::to_owned).collect(),
         })
     }
 

@@ -45,11 +45,6 @@ impl Lookup {
         (self.n_drafted, self.n_accepted)
     }
 
-    /// Tokens that were computed but not chosen yet.
-    pub fn n_pending(&self) -> usize {
-        self.pending.len()
-    }
-
     /// Whether `id`, just chosen, is what the draft said, and is computed already.
     pub fn confirms(&mut self, id: u32) -> bool {
         if self.pending.first() != Some(&id) {
@@ -58,6 +53,13 @@ impl Lookup {
         self.pending.remove(0);
         self.n_accepted += 1;
         true
+    }
+
+    /// Forgets what was drafted and not chosen; how many tokens that were.
+    pub fn forget(&mut self) -> usize {
+        let n_pending = self.pending.len();
+        self.pending.clear();
+        n_pending
     }
 
     /// Drafts up to `room` tokens that could follow `ids`; what was pending is forgotten.
@@ -107,8 +109,9 @@ mod tests {
         let ids = [1, 2, 3, 7, 8, 9, 1, 2, 3];
         assert_eq!(lookup.draft(&ids, 5), [7, 8]);
         assert!(lookup.confirms(7));
-        assert_eq!(lookup.n_pending(), 1);
         assert!(!lookup.confirms(9));
+        assert_eq!(lookup.forget(), 1);
+        assert!(!lookup.confirms(8));
         assert_eq!(lookup.draft(&ids, 1), [7]);
         assert!(lookup.draft(&ids, 0).is_empty());
         assert_eq!(lookup.counts(), (3, 1));

@@ -30,6 +30,16 @@ pub struct Pixels {
 }
 
 impl Pixels {
+    /// The same picture, told apart from that of others who may ask about it: what was computed for
+    /// one `group` is not used for another.
+    pub(crate) fn of_group(&self, group: usize) -> Self {
+        Pixels {
+            values: self.values.clone(),
+            key: self.key.of_group(group),
+            damage: self.damage.clone(),
+        }
+    }
+
     /// What the picture's file lacks, and what stands there in its place; `None` of a whole picture.
     pub fn damage(&self) -> Option<&str> {
         self.damage.as_deref()

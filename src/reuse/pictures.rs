@@ -18,6 +18,14 @@ impl PictureKey {
     pub fn of(pixels: &[f32]) -> Self {
         PictureKey(Sha256::digest(bytemuck::cast_slice::<f32, u8>(pixels)).into())
     }
+
+    /// The key of the same picture for one group of askers among several.
+    pub(crate) fn of_group(self, group: usize) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(self.0);
+        hash.update((group as u64).to_le_bytes());
+        PictureKey(hash.finalize().into())
+    }
 }
 
 /// The last pictures that were encoded.

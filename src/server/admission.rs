@@ -34,12 +34,21 @@ pub async fn prepare<Q: Send + 'static>(
 }
 
 /// Decodes the pictures of a request and checks the rest of it.
-pub fn ready(server: &Server, mut request: Request) -> Result<Request, Refusal> {
+pub fn ready(
+    server: &Server,
+    mut request: Request,
+    key: Option<usize>,
+) -> Result<Request, Refusal> {
     let assistant = &server.assistant;
     let pictures = std::mem::take(&mut request.pictures);
     let pictures = pictures.iter().enumerate().map(|(index, source)| {
         let pixels = assistant.pixels_beside(source, request.aspect, request.reading);
-        pixels.map(Source::Pixels).map_err(|e| in_picture(index, e))
+        let pixels = pixels.map_err(|e| in_picture(index, e))?;
+        // How fast an answer comes must not tell one person what another asked about.
+        Ok::<_, Refusal>(Source::Pixels(match key {
+            Some(key) if server.settings.keys.are_several() => Arc::new(pixels.of_group(key)),
+            _ => pixels,
+        }))
     });
     request.pictures = pictures.collect::<Result<_, _>>()?;
     // Many tools ask for more than any context has, and mean "as many as there is room for".

@@ -50,6 +50,8 @@ pub enum Progress {
 /// A request on its way.
 #[derive(Debug)]
 pub struct Job {
+    /// What it is called; no other job has the same.
+    pub id: u64,
     pub work: Work,
     /// Who hears of it. It does not wait: an answer is no longer than its context.
     pub progress: UnboundedSender<Progress>,
@@ -101,12 +103,20 @@ const N_RECENT: usize = 10;
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Job>,
-    running: Option<Arc<AtomicBool>>,
+    /// What runs: its id, and whether it is cancelled.
+    running: Vec<(u64, Arc<AtomicBool>)>,
+    n_submitted: u64,
     is_closed: bool,
     recent: VecDeque<Duration>,
 }
 
 impl State {
+    fn begin_next(&mut self) -> Option<Job> {
+        let job = self.waiting.pop_front()?;
+        self.running.push((job.id, job.is_cancelled.clone()));
+        Some(job)
+    }
+
     fn remove_cancelled(&mut self) {
         self.waiting.retain(|job| !job.is_cancelled());
     }
@@ -152,13 +162,16 @@ impl Queue {
         }
         state.remove_cancelled();
         // One that nothing stands before does not wait.
-        let is_idle = state.running.is_none() && state.waiting.is_empty();
+        let is_idle = state.running.is_empty() && state.waiting.is_empty();
         let n_pictures = state.n_pictures() + work.n_pictures();
         if !is_idle && (state.waiting.len() >= self.max_waiting || n_pictures > MAX_PICTURES) {
             return Err(Some(state.retry_after_s()));
         }
         let is_cancelled = Arc::new(AtomicBool::new(false));
+        state.n_submitted += 1;
+        let id = state.n_submitted;
         state.waiting.push_back(Job {
+            id,
             work,
             progress,
             deadline,
@@ -178,8 +191,7 @@ impl Queue {
     pub fn next(&self) -> Option<Job> {
         let mut state = self.lock();
         loop {
-            if let Some(job) = state.waiting.pop_front() {
-                state.running = Some(job.is_cancelled.clone());
+            if let Some(job) = state.begin_next() {
                 return Some(job);
             }
             if state.is_closed {
@@ -190,10 +202,15 @@ impl Queue {
         }
     }
 
-    /// Says that the job that runs has ended, and how long it took.
-    pub fn end(&self, took: Duration) {
+    /// [`Queue::next`], where there is one at once.
+    pub fn next_if_any(&self) -> Option<Job> {
+        self.lock().begin_next()
+    }
+
+    /// Says that a job has ended, and how long it took.
+    pub fn end(&self, id: u64, took: Duration) {
         let mut state = self.lock();
-        state.running = None;
+        state.running.retain(|(running, _)| *running != id);
         if state.recent.len() == N_RECENT {
             state.recent.pop_front();
         }
@@ -205,7 +222,7 @@ impl Queue {
     /// Jobs that wait, and that run.
     pub fn len(&self) -> (usize, usize) {
         let state = self.lock();
-        (state.waiting.len(), usize::from(state.running.is_some()))
+        (state.waiting.len(), state.running.len())
     }
 
     /// Takes no more jobs.
@@ -220,8 +237,8 @@ impl Queue {
         for job in &state.waiting {
             job.is_cancelled.store(true, Ordering::Relaxed);
         }
-        if let Some(running) = &state.running {
-            running.store(true, Ordering::Relaxed);
+        for (_, is_cancelled) in &state.running {
+            is_cancelled.store(true, Ordering::Relaxed);
         }
         state.remove_cancelled();
     }
@@ -277,7 +294,7 @@ mod tests {
         assert_eq!(text(&running), "1");
         let _third = submit(&queue, "3").unwrap();
         assert_eq!(queue.len(), (2, 1));
-        queue.end(Duration::from_secs(5));
+        queue.end(running.id, Duration::from_secs(5));
         assert_eq!(text(&queue.next().unwrap()), "2");
         let _fourth = submit(&queue, "4").unwrap();
         assert_eq!(submit(&queue, "5").unwrap_err(), Some(5));
@@ -295,8 +312,10 @@ mod tests {
         assert!(!job.is_cancelled());
         drop(running);
         assert!(job.is_cancelled());
-        queue.end(Duration::ZERO);
-        assert_eq!(text(&queue.next().unwrap()), "3");
+        assert_eq!(text(&queue.next_if_any().unwrap()), "3");
+        assert_eq!(queue.len(), (0, 2));
+        queue.end(job.id, Duration::ZERO);
+        assert_eq!(queue.len(), (0, 1));
     }
 
     #[test]
@@ -305,8 +324,8 @@ mod tests {
         let _ticket = submit(&queue, "1").unwrap();
         queue.close();
         assert_eq!(submit(&queue, "2").unwrap_err(), None);
-        assert!(queue.next().is_some());
-        queue.end(Duration::ZERO);
+        let job = queue.next().unwrap();
+        queue.end(job.id, Duration::ZERO);
         assert!(queue.next().is_none());
     }
 }

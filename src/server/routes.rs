@@ -280,7 +280,7 @@ async fn ask<F: Frames + 'static>(
             let body = held.json()?;
             server.card.check_name(&Fields::of_body(&body)?, server.settings.strict_model)?;
             let mut question = question(&body, &server.settings, server.assistant.sampling())?;
-            question.request = admission::ready(server, question.request)?;
+            question.request = admission::ready(server, question.request, arrival.key)?;
             Ok(question)
         })
         .await?;

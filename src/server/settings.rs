@@ -35,6 +35,8 @@ pub struct Settings {
     ///
     /// [`Assistant::context`]: crate::Assistant::context
     pub context: Option<usize>,
+    /// Requests that are computed together.
+    pub parallel: usize,
     /// Requests that may wait.
     pub queue: usize,
     /// The longest time from a request's arrival to the end of its answer.
@@ -156,6 +158,7 @@ impl Settings {
             media_root: None,
             limits: Limits::default(),
             context: None,
+            parallel: 4,
             queue: 64,
             request_timeout: Duration::from_secs(3600),
             heartbeat: Duration::from_secs(10),

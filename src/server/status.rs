@@ -24,6 +24,7 @@ pub struct Card {
     n_params: u64,
     file_bytes: u64,
     context: usize,
+    parallel: usize,
     trained_context: usize,
     sees: bool,
     rates: bool,
@@ -53,6 +54,7 @@ impl Card {
             n_params: n_params.sum(),
             file_bytes: model.file_bytes(),
             context: assistant.context(settings.context)?,
+            parallel: settings.parallel,
             trained_context: config.decoder.max_position_embeddings,
             sees: config.visual.is_some(),
             rates: assistant.score_rule().is_some(),
@@ -131,7 +133,7 @@ impl Card {
     pub fn props(&self) -> Value {
         json!({
             "default_generation_settings": {"n_ctx": self.context},
-            "total_slots": 1,
+            "total_slots": self.parallel,
             "model_alias": self.name,
             "model_path": self.name,
             "modalities": {"vision": self.sees, "audio": false},

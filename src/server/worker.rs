@@ -1,5 +1,6 @@
-//! The engine's thread: takes one job after the other and asks the model.
+//! The engine's thread: takes jobs from the queue, computes them together, and tells what comes of it.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -11,9 +12,9 @@ use hyper::StatusCode;
 use super::queue::{Job, Progress, Work};
 use super::refusal::Refusal;
 use super::routes::Server;
+use crate::engine::{Engine, Ended, Limits};
 use crate::error::{Error, Kind, Result};
-use crate::request::{Answer, Assistant, Event, Request, StopReason};
-use crate::reuse::Memory;
+use crate::request::{Answer, Event, Request, StopReason};
 use crate::score::{Score, Scorer, Scoring, Subject};
 
 /// The thread, until it ends.
@@ -34,102 +35,174 @@ impl Worker {
 pub fn start(server: Arc<Server>) -> Result<Worker> {
     thread::Builder::new()
         .name("owl2-engine".to_owned())
-        .spawn(move || run(&server))
+        .spawn(move || Working::new(&server).run())
         .map(Worker)
         .map_err(|e| Error::new(Kind::Io, format!("cannot start a thread: {e}")).caused_by(e))
 }
 
-fn run(server: &Server) {
-    let assistant = &server.assistant;
-    let mut engine = Engine::new(assistant);
-    let mut last_key = None;
-    while let Some(job) = server.queue.next() {
-        let start = Instant::now();
-        // How fast an answer comes must not tell one person what another asked.
-        if server.settings.keys.are_several() && job.key != last_key {
-            engine = Engine::new(assistant);
-            assistant.forget_pictures();
-        }
-        last_key = job.key;
-        let done = panic::catch_unwind(AssertUnwindSafe(|| engine.work(&job)));
-        let done = done.unwrap_or_else(|_| {
-            // What it was computing may be half done.
-            engine = Engine::new(assistant);
-            Progress::Failed(Refusal::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "a mistake in this program ended the request, please report it",
-            ))
-        });
-        server.metrics.ended(&done);
-        // Nobody may be waiting any more.
-        let _ = job.progress.send(done);
-        server.queue.end(start.elapsed());
-    }
+/// What is being computed.
+struct Working<'a> {
+    server: &'a Server,
+    engine: Engine<'a>,
+    /// Answers that are on their way.
+    jobs: BTreeMap<u64, (Arc<Job>, Instant)>,
+    scorer: Option<Scorer<'a>>,
 }
 
-/// The model, and what requests leave to the next.
-struct Engine<'m> {
-    assistant: &'m Assistant,
-    memory: Memory<'m>,
-    scorer: Option<Scorer<'m>>,
-}
-
-impl<'m> Engine<'m> {
-    fn new(assistant: &'m Assistant) -> Self {
-        Engine {
-            assistant,
-            memory: Memory::new(),
+impl<'a> Working<'a> {
+    fn new(server: &'a Server) -> Self {
+        Working {
+            server,
+            engine: Engine::new(&server.assistant, limits(server)),
+            jobs: BTreeMap::new(),
             scorer: None,
         }
     }
 
-    fn work(&mut self, job: &Job) -> Progress {
-        match &job.work {
-            Work::Answer(request) => self.answer(job, request),
-            Work::Score { subjects, scoring } => self.score(job, subjects, scoring),
+    fn run(&mut self) {
+        loop {
+            if self.engine.is_empty() {
+                // Sleeps until there is something to do.
+                match self.server.queue.next() {
+                    Some(job) => self.take(job),
+                    None => return,
+                }
+            }
+            while self.engine.has_room()
+                && let Some(job) = self.server.queue.next_if_any()
+            {
+                self.take(job);
+            }
+            self.step();
         }
     }
 
-    fn answer(&mut self, job: &Job, request: &Request) -> Progress {
-        if let Some(refusal) = ended(job) {
-            return Progress::Failed(refusal);
+    /// Begins a job, whatever becomes of it.
+    fn take(&mut self, job: Job) {
+        let (id, start) = (job.id, Instant::now());
+        let job = Arc::new(job);
+        if let Some(refusal) = ended(&job) {
+            return self.end(&job, start, Progress::Failed(refusal));
         }
-        let mut listener = |event: Event| {
+        let taken = panic::catch_unwind(AssertUnwindSafe(|| match &job.work {
+            Work::Answer(request) => match self.begin(&job, request) {
+                Ok(()) => None,
+                Err(e) => Some(Progress::Failed(e.into())),
+            },
+            Work::Score { subjects, scoring } => Some(self.score(&job, subjects, scoring)),
+        }));
+        match taken {
+            Ok(None) => {
+                self.jobs.insert(id, (job, start));
+            }
+            Ok(Some(done)) => self.end(&job, start, done),
+            Err(_) => {
+                self.end(&job, start, mistake());
+                self.begin_anew();
+            }
+        }
+    }
+
+    fn begin(&mut self, job: &Arc<Job>, request: &Request) -> Result<()> {
+        let heard = job.clone();
+        let listener = move |event: Event| {
             let is_heard = match event {
-                Event::Text("") => true,
-                Event::Text(text) => job.progress.send(Progress::Text(text.to_owned())).is_ok(),
+                Event::Text(text) if !text.is_empty() => {
+                    heard.progress.send(Progress::Text(text.to_owned())).is_ok()
+                }
                 _ => true,
             };
-            match is_heard && ended(job).is_none() {
+            match is_heard && ended(&heard).is_none() {
                 true => ControlFlow::Continue(()),
                 false => ControlFlow::Break(()),
             }
         };
-        let answer = self.assistant.answer_from(&mut self.memory, request, &mut listener);
-        match answer {
-            Ok(answer) => finished(job, answer),
-            Err(e) => Progress::Failed(e.into()),
+        let group = job.key.unwrap_or(0);
+        self.engine.begin(job.id, group, request.clone(), Box::new(listener))
+    }
+
+    /// A step of the engine, for the jobs that are still wanted.
+    fn step(&mut self) {
+        for (id, (job, _)) in &self.jobs {
+            if ended(job).is_some() {
+                self.engine.cancel(*id);
+            }
+        }
+        match panic::catch_unwind(AssertUnwindSafe(|| self.engine.step())) {
+            Ok(all) => all.into_iter().for_each(|ended| self.answered(ended)),
+            Err(_) => self.begin_anew(),
         }
     }
 
+    fn answered(&mut self, (id, answer): Ended) {
+        let Some((job, start)) = self.jobs.remove(&id) else {
+            return;
+        };
+        let done = match answer {
+            Ok(answer) => finished(&job, answer),
+            Err(e) => Progress::Failed(e.into()),
+        };
+        self.end(&job, start, done);
+    }
+
+    /// Rates pictures one by one; answers go on between them.
     fn score(&mut self, job: &Job, subjects: &[Subject], scoring: &Scoring) -> Progress {
-        let scores = subjects.iter().map(|subject| match ended(job) {
-            Some(refusal) => Err(refusal),
-            None => self.score_one(subject, scoring).map_err(Refusal::from),
-        });
-        match scores.collect() {
-            Ok(scores) => Progress::Scored(scores),
-            Err(refusal) => Progress::Failed(refusal),
+        let mut scores = Vec::with_capacity(subjects.len());
+        for subject in subjects {
+            if let Some(refusal) = ended(job) {
+                return Progress::Failed(refusal);
+            }
+            match self.score_one(subject, scoring) {
+                Ok(score) => scores.push(score),
+                Err(e) => return Progress::Failed(e.into()),
+            }
+            if !self.engine.is_empty() {
+                self.step();
+            }
         }
+        Progress::Scored(scores)
     }
 
     fn score_one(&mut self, subject: &Subject, scoring: &Scoring) -> Result<Score> {
         let scorer = match self.scorer.take() {
             Some(scorer) if scorer.scoring() == scoring => scorer,
-            _ => Scorer::new(self.assistant, scoring.clone())?,
+            _ => Scorer::new(&self.server.assistant, scoring.clone())?,
         };
         self.scorer.insert(scorer).score(subject)
     }
+
+    /// Ends a job and says what became of it.
+    fn end(&self, job: &Job, start: Instant, done: Progress) {
+        self.server.metrics.ended(&done);
+        // Nobody may be waiting any more.
+        let _ = job.progress.send(done);
+        self.server.queue.end(job.id, start.elapsed());
+    }
+
+    /// After a mistake: what was being computed may be half done, so all of it ends.
+    fn begin_anew(&mut self) {
+        self.engine = Engine::new(&self.server.assistant, limits(self.server));
+        self.scorer = None;
+        for (job, start) in std::mem::take(&mut self.jobs).into_values() {
+            self.end(&job, start, mistake());
+        }
+    }
+}
+
+/// How much is computed together.
+fn limits(server: &Server) -> Limits {
+    Limits {
+        together: server.settings.parallel,
+        kept: server.settings.parallel.max(2),
+        ..Limits::default()
+    }
+}
+
+fn mistake() -> Progress {
+    Progress::Failed(Refusal::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "a mistake in this program ended the request, please report it",
+    ))
 }
 
 fn finished(job: &Job, answer: Answer) -> Progress {

@@ -78,6 +78,10 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long)]
     pub allow_raw: bool,
 
+    /// Requests that are computed together
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=32))]
+    pub parallel: usize,
+
     /// Requests that may wait; more are told to try again later
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub queue: usize,

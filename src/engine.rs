@@ -1,0 +1,291 @@
+//! Many requests at once: their answers' next tokens share a pass over the weights, and a piece of a
+//! prompt or some blocks of a picture are computed between two of them.
+//!
+//! ```text
+//!   step: answers -> one row each, in one pass -> a token each
+//!         then the oldest of the others -> some positions of its prompt, or blocks of its picture
+//! ```
+//!
+//! Whatever is computed beside it, a request gets the bits that it would get alone: a row's arithmetic
+//! depends on its role and on what stands before it (docs/numerics.md). So an answer does not depend
+//! on when others come or go.
+
+mod schedule;
+
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::ops::Role;
+use crate::request::{Answer, Assistant, Generation, Listener, Need, Request};
+use crate::reuse::{Memory, Position};
+use crate::session::Input;
+use crate::workspace::Workspace;
+pub use schedule::{Limits, MAX_TOGETHER, Share, State, Step, schedule};
+
+/// What a request that has ended is known by.
+pub type Id = u64;
+
+/// Whose a request is: what was computed for one group is not used for another.
+pub type Group = usize;
+
+/// Computes requests together.
+#[derive(Debug)]
+pub struct Engine<'a> {
+    assistant: &'a Assistant,
+    limits: Limits,
+    /// In the order in which they came.
+    running: Vec<Running<'a>>,
+    /// What ended requests left, the last one at the end, and whose they were.
+    kept: Vec<(Group, Memory)>,
+}
+
+struct Running<'a> {
+    id: Id,
+    group: Group,
+    generation: Generation<'a>,
+}
+
+impl std::fmt::Debug for Running<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Running").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A request that has ended.
+pub type Ended = (Id, Result<Answer>);
+
+impl<'a> Engine<'a> {
+    /// One that has nothing to do yet.
+    pub fn new(assistant: &'a Assistant, limits: Limits) -> Self {
+        Engine {
+            assistant,
+            limits,
+            running: Vec::new(),
+            kept: Vec::new(),
+        }
+    }
+
+    /// Requests that are on their way.
+    pub fn len(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Whether one more request may begin.
+    pub fn has_room(&self) -> bool {
+        self.running.len() < self.limits.together.clamp(1, MAX_TOGETHER)
+    }
+
+    /// Begins a request: decodes its pictures and finds what earlier ones have computed of it.
+    /// `listener` hears of it, and says whether it should go on.
+    ///
+    /// # Errors
+    /// As [`Assistant::answer`], before it begins.
+    pub fn begin(
+        &mut self,
+        id: Id,
+        group: Group,
+        request: Request,
+        listener: Box<Listener<'a>>,
+    ) -> Result<()> {
+        let mut generation = self.assistant.begin(request, listener)?;
+        let memory = self.memory_for(group, generation.positions());
+        let settled = self.assistant.compute(|workspace| generation.settle(memory, workspace));
+        match settled {
+            Ok(()) => {
+                self.running.push(Running {
+                    id,
+                    group,
+                    generation,
+                });
+                Ok(())
+            }
+            Err(e) => {
+                self.keep(group, generation.into_memory());
+                Err(e)
+            }
+        }
+    }
+
+    /// What is kept that has the most in common with a prompt.
+    fn memory_for(&mut self, group: Group, positions: &[Position]) -> Memory {
+        let of_group = self.kept.iter().enumerate().filter(|(_, (of, _))| *of == group);
+        let best = of_group.max_by_key(|(_, (_, memory))| memory.n_common(positions));
+        match best.map(|(index, _)| index) {
+            Some(index) => self.kept.remove(index).1,
+            None => Memory::new(),
+        }
+    }
+
+    /// Ends a request before its time.
+    pub fn cancel(&mut self, id: Id) {
+        if let Some(running) = self.running.iter_mut().find(|running| running.id == id) {
+            running.generation.cancel();
+        }
+    }
+
+    /// Computes the next token of every answer and a piece of what else there is to do; gives the
+    /// requests that have ended with it.
+    pub fn step(&mut self) -> Vec<Ended> {
+        let states: Vec<State> = self.running.iter().map(Running::state).collect();
+        let step = schedule(&states, &self.limits);
+        let mut failed = Vec::new();
+        self.assistant.compute(|workspace| {
+            answer(&mut self.running, workspace, step.drafts, &mut failed);
+            match step.share {
+                Share::Nothing => {}
+                Share::Blocks { of, n } => {
+                    let running = &mut self.running[of];
+                    if let Err(e) = running.generation.encode(n) {
+                        failed.push((running.id, e));
+                    }
+                }
+                Share::Rows(shares) => read(&mut self.running, workspace, &shares, &mut failed),
+            }
+        });
+        self.take_ended(failed)
+    }
+
+    /// Takes out requests that have ended or failed.
+    fn take_ended(&mut self, failed: Vec<(Id, crate::Error)>) -> Vec<Ended> {
+        let mut ended = Vec::new();
+        for (id, e) in failed {
+            if let Some(index) = self.running.iter().position(|running| running.id == id) {
+                let running = self.running.remove(index);
+                self.keep(running.group, running.generation.into_memory());
+                ended.push((id, Err(e)));
+            }
+        }
+        let mut index = 0;
+        while index < self.running.len() {
+            match self.running[index].generation.need() {
+                Need::Nothing => {
+                    let running = self.running.remove(index);
+                    let (answer, memory) = running.generation.finish();
+                    self.keep(running.group, memory);
+                    ended.push((running.id, Ok(answer)));
+                }
+                _ => index += 1,
+            }
+        }
+        ended
+    }
+
+    /// Keeps what a request leaves for the next ones.
+    fn keep(&mut self, group: Group, memory: Memory) {
+        self.kept.push((group, memory));
+        if self.kept.len() > self.limits.kept {
+            self.kept.remove(0);
+        }
+    }
+}
+
+impl Running<'_> {
+    fn state(&self) -> State {
+        match self.generation.need() {
+            Need::Picture => State::Picture,
+            Need::Prompt(n) => State::Prompt(n),
+            Need::Answer => State::Answer,
+            Need::Nothing => State::Ended,
+        }
+    }
+}
+
+/// The next token of every answer, with drafts of up to `drafts` tokens.
+fn answer(
+    running: &mut [Running],
+    workspace: &mut Workspace,
+    drafts: usize,
+    failed: &mut Vec<(Id, crate::Error)>,
+) {
+    let mut pending = Vec::with_capacity(running.len());
+    for (index, running) in running.iter_mut().enumerate() {
+        running.generation.draft(drafts);
+        if let Some(of) = running.generation.pending() {
+            pending.push((index, of));
+        }
+    }
+    if pending.is_empty() {
+        return;
+    }
+    let inputs: Vec<[Input; 1]> =
+        pending.iter().map(|(_, pending)| [Input::Tokens(pending.ids())]).collect();
+    let mut answering: Vec<&mut Running> =
+        running.iter_mut().filter(|running| running.generation.pending().is_some()).collect();
+    let parts = answering.iter_mut().zip(&pending).zip(&inputs).map(|((running, (_, of)), inputs)| {
+        running.generation.answer_part(inputs, of.ids().len())
+    });
+    let computed = parts.collect::<Result<Vec<_>>>().and_then(|mut parts| {
+        workspace.compute(Role::Answer, &mut parts)
+    });
+    let mut row = 0;
+    for ((running, (_, of)), inputs) in answering.into_iter().zip(&pending).zip(&inputs) {
+        let n = of.ids().len();
+        let generation = &mut running.generation;
+        let taken = match &computed {
+            Ok(()) => generation.take_answer(workspace, row),
+            // One of them failed, and is found by computing each alone.
+            Err(_) => generation
+                .answer_part(inputs, n)
+                .and_then(|part| workspace.compute(Role::Answer, &mut [part]))
+                .and_then(|()| generation.take_answer(workspace, 0)),
+        };
+        row += n;
+        if let Err(e) = taken {
+            failed.push((running.id, e));
+        }
+    }
+}
+
+/// Positions of prompts: so many of each, given by number.
+fn read(
+    running: &mut [Running],
+    workspace: &mut Workspace,
+    shares: &[(usize, usize)],
+    failed: &mut Vec<(Id, crate::Error)>,
+) {
+    let share = |index: usize| shares.iter().find(|&&(of, _)| of == index).map(|&(_, n)| n);
+    let start = Instant::now();
+    let (mut inputs, mut targets, mut reading) = (Vec::new(), Vec::new(), Vec::new());
+    let mut row = 0;
+    for (index, running) in running.iter_mut().enumerate() {
+        if let Some(n) = share(index) {
+            let (of, target) = running.generation.prompt_inputs(n);
+            reading.push((index, n, row));
+            row += target.n_logits();
+            inputs.push(of);
+            targets.push(target);
+        }
+    }
+    let parts = targets.into_iter().zip(&inputs).map(|(target, inputs)| target.with(inputs));
+    let computed = parts.collect::<Result<Vec<_>>>().and_then(|mut parts| {
+        workspace.compute(Role::Prompt, &mut parts)
+    });
+    let took = start.elapsed() / reading.len().max(1) as u32;
+    drop(inputs);
+    for (index, n, row) in reading {
+        let Running { id, generation, .. } = &mut running[index];
+        let taken = match &computed {
+            Ok(()) => generation.take_prompt(workspace, row, n, took),
+            // As for answers.
+            Err(_) => read_alone(generation, workspace, n),
+        };
+        if let Err(e) = taken {
+            failed.push((*id, e));
+        }
+    }
+}
+
+fn read_alone(generation: &mut Generation, workspace: &mut Workspace, n: usize) -> Result<()> {
+    let start = Instant::now();
+    let (inputs, target) = generation.prompt_inputs(n);
+    let part = target.with(&inputs)?;
+    workspace.compute(Role::Prompt, &mut [part])?;
+    drop(inputs);
+    let took: Duration = start.elapsed();
+    generation.take_prompt(workspace, 0, n, took)
+}
