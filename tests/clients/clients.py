@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import sys
+import typing
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else it asks the web for prices
 
@@ -24,7 +25,7 @@ MESSAGES = [{"role": "user", "content": CONTENT}]
 
 
 class Animal(pydantic.BaseModel):
-    animal: str
+    animal: typing.Literal["cat", "dog", "none"]
     sure: bool
 
 

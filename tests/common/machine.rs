@@ -29,10 +29,15 @@ pub fn program(path: &str) -> Command {
 /// each has a processor whose best it is, and scalar code is tested where nothing is emulated.
 pub fn instruction_sets() -> Vec<Isa> {
     let mut all = Isa::available();
-    if std::env::var_os(RUNNER).is_some() {
+    if is_emulated() {
         all.drain(..all.len() - 1);
     }
     all
+}
+
+/// Whether the processor is an emulated one.
+pub fn is_emulated() -> bool {
+    std::env::var_os(RUNNER).is_some()
 }
 
 #[test]

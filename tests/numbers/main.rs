@@ -2,6 +2,8 @@
 //!
 //! Equality with the authors' code is in tests/parity.rs.
 
+#[cfg(all(feature = "constrain", feature = "tiny"))]
+mod engine;
 mod lookup;
 #[path = "../common/machine.rs"]
 mod machine;

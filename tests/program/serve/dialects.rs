@@ -129,7 +129,7 @@ fn pictures_are_rated_as_the_command_line_does() {
         assert_eq!(score["logits"], alone["logits"], "{name}");
     }
     for (asked, field) in [
-        (json!({"images": []}), "images"),
+        (json!({"images": [], "rule": "q-align"}), "images"),
         (json!({"images": ["x"], "rule": "none"}), "rule"),
         (json!({"images": ["x"], "rule": "compare2score"}), "rule"),
         (json!({"images": ["x"], "rule": "q-align", "task": "size"}), "task"),

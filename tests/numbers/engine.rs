@@ -1,0 +1,206 @@
+//! The engine's promise: the same request gives the same answer, whatever else is computed at the time.
+//!
+//! Random arrivals, cancellations, sizes of steps, drafts, constraints and pictures, at every
+//! instruction set; the text and every token have to be those of the lone request. `OWL2_SEED` repeats
+//! a schedule that failed.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use owl2::constrain::Constraint;
+use owl2::engine::{Engine, Id, Limits};
+use owl2::kernels::Isa;
+use owl2::ops::Compute;
+use owl2::prompt::{IMAGE_MARKER, Message};
+use owl2::request::{Answer, Assistant, Event, Prompt, Request, Source};
+use owl2::sampler::Sampling;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+use proptest::prelude::RngCore;
+
+use crate::machine;
+use crate::tiny;
+
+/// How an answer is known.
+type Outcome = (Vec<u32>, String);
+
+fn asked(text: &str, picture: Option<&str>) -> Request {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    let marker = if picture.is_some() { IMAGE_MARKER } else { "" };
+    let turns = vec![Message::user(format!("{marker}{text}")), Message::assistant("")];
+    Request {
+        pictures: picture.map(|name| Source::File(assets.join(name))).into_iter().collect(),
+        max_tokens: Some(24),
+        ..Request::new(Prompt::turns(turns))
+    }
+}
+
+/// Requests of every kind: with and without pictures, greedy and drawn, drafted, stopped, held to a
+/// schema, cut, and longer than a piece of a prompt.
+fn requests() -> Vec<Request> {
+    let schema = r#"{"type": "object", "required": ["animal"], "additionalProperties": false,
+        "properties": {"animal": {"enum": ["cat", "dog", "none"]}}}"#;
+    let long = "What color is the sky? ".repeat(8);
+    vec![
+        asked("What is this?", Some("cat.png")),
+        asked("Describe the image.", Some("four-things.png")),
+        asked("What color is the sky?", None),
+        Request {
+            sampling: Sampling {
+                temperature: 0.9,
+                seed: 7,
+                ..Sampling::default()
+            },
+            lookup: Some(0),
+            ..asked("Describe the image.", Some("dog-and-car.png"))
+        },
+        Request {
+            lookup: Some(7),
+            ..asked(&long, None)
+        },
+        Request {
+            constraint: Some(Constraint::json_schema(schema).unwrap()),
+            ..asked("What is this?", Some("cat.png"))
+        },
+        Request {
+            stops: vec!["a".to_owned()],
+            ..asked("Describe the image.", Some("three-apples.png"))
+        },
+        Request {
+            max_tokens: Some(2),
+            ..asked("Is there a dog?", Some("dog-and-car.png"))
+        },
+    ]
+}
+
+fn outcome(answer: &Answer) -> Outcome {
+    (answer.ids.clone(), answer.text.clone())
+}
+
+fn assistant(isa: Isa) -> Assistant {
+    let compute: Compute = tiny::compute_on(2, isa);
+    Assistant::new(&owl2::builtin::open().unwrap(), compute).unwrap()
+}
+
+struct Random(TestRng);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        (self.0.next_u32() as usize) % n
+    }
+}
+
+/// One schedule: requests come at random, some twice and some cancelled, steps are of random sizes.
+fn run(assistant: &Assistant, requests: &[Request], alone: &[Outcome], seed: u64) {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let mut random = Random(TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+    let limits = Limits {
+        together: 1 + random.below(6),
+        rows_beside_answers: 1 + random.below(70),
+        rows: 1 + random.below(200),
+        blocks_beside_answers: 1 + random.below(3),
+        blocks: 1 + random.below(5),
+        kept: random.below(4),
+    };
+    let mut engine = Engine::new(assistant, limits);
+    let mut waiting: Vec<usize> = (0..requests.len() + 4).map(|_| random.below(requests.len())).collect();
+    let mut running: BTreeMap<Id, (usize, bool, Arc<Mutex<String>>)> = BTreeMap::new();
+    let mut id = 0;
+    while !(waiting.is_empty() && engine.is_empty()) {
+        while engine.has_room() && random.below(3) > 0 && let Some(index) = waiting.pop() {
+            id += 1;
+            let heard = Arc::new(Mutex::new(String::new()));
+            let text = heard.clone();
+            let listener = move |event: Event| {
+                if let Event::Text(more) = event {
+                    text.lock().unwrap().push_str(more);
+                }
+                ControlFlow::Continue(())
+            };
+            let group = random.below(2);
+            engine.begin(id, group, requests[index].clone(), Box::new(listener)).unwrap();
+            running.insert(id, (index, false, heard));
+        }
+        if random.below(20) == 0
+            && let Some((&id, (_, is_cancelled, _))) = running.iter_mut().next()
+        {
+            *is_cancelled = true;
+            engine.cancel(id);
+        }
+        for (id, answer) in engine.step() {
+            let (index, is_cancelled, heard) = running.remove(&id).unwrap();
+            let answer = answer.unwrap();
+            let (ids, text) = &alone[index];
+            let what = format!("request {index}, OWL2_SEED={seed}, {limits:?}");
+            if is_cancelled {
+                assert!(ids.starts_with(&answer.ids), "{what}");
+            } else {
+                assert_eq!((&answer.ids, &answer.text), (ids, text), "{what}");
+                assert_eq!(&*heard.lock().unwrap(), text, "{what}");
+            }
+        }
+    }
+    assert!(running.is_empty(), "OWL2_SEED={seed}");
+}
+
+#[test]
+fn an_answer_does_not_depend_on_what_else_is_computed() {
+    let requests = requests();
+    let n_schedules = if machine::is_emulated() { 1 } else { 6 };
+    let seeds: Vec<u64> = match std::env::var("OWL2_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => (1..=n_schedules).collect(),
+    };
+    for isa in machine::instruction_sets() {
+        let alone: Vec<Outcome> = {
+            let assistant = assistant(isa);
+            let answers = requests.iter().map(|request| {
+                assistant.answer(request, &mut |_| ControlFlow::Continue(())).unwrap()
+            });
+            answers.map(|answer| outcome(&answer)).collect()
+        };
+        // The answers differ, or nothing could be told from them.
+        assert!(alone.iter().collect::<std::collections::BTreeSet<_>>().len() > 5);
+        let assistant = assistant(isa);
+        for &seed in &seeds {
+            run(&assistant, &requests, &alone, seed);
+        }
+    }
+}
+
+/// A request that fails while others are computed with it takes none of them along.
+#[test]
+fn what_fails_fails_alone() {
+    let assistant = assistant(Isa::detect().unwrap());
+    let mut engine = Engine::new(&assistant, Limits {
+        together: 4,
+        ..Limits::default()
+    });
+    let good = asked("What is this?", Some("cat.png"));
+    let wanted = assistant.answer(&good, &mut |_| ControlFlow::Continue(())).unwrap();
+    let quiet = || Box::new(|_: Event| ControlFlow::Continue(()));
+    engine.begin(1, 0, good, quiet()).unwrap();
+    for bad in [
+        asked("What is this?", Some("missing.png")),
+        Request {
+            context: Some(4),
+            ..asked("What is this?", None)
+        },
+        Request {
+            max_tokens: Some(0),
+            ..asked("What is this?", None)
+        },
+        asked("Two <|image|> here?", None),
+    ] {
+        engine.begin(2, 0, bad, quiet()).unwrap_err();
+    }
+    assert_eq!(engine.len(), 1);
+    let mut ended = Vec::new();
+    while !engine.is_empty() {
+        ended.extend(engine.step());
+    }
+    assert_eq!(ended.len(), 1);
+    assert_eq!(outcome(ended[0].1.as_ref().unwrap()), outcome(&wanted));
+}
