@@ -25,6 +25,7 @@ MESSAGES = [{"role": "user", "content": CONTENT}]
 
 
 class Animal(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
     animal: typing.Literal["cat", "dog", "none"]
     sure: bool
 
