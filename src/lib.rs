@@ -2,8 +2,8 @@
 //!
 //! A request goes through these rooms: [`gguf`] opens the file, [`model`] binds its weights,
 //! [`prompt`] and [`tokenizer`] turn the question into tokens and picture slots, [`image`] turns
-//! pictures into pixels, [`model`] turns those into the decoder's inputs, [`session`] computes,
-//! [`sampler`] chooses the next token, and [`request`] leads through all of it; [`reuse`] keeps what
+//! pictures into pixels, [`model`] turns those into the decoder's inputs, [`workspace`] computes parts
+//! of one sequence or several ([`session`]), [`sampler`] chooses the next token, and [`request`] leads through all of it; [`reuse`] keeps what
 //! the next request need not compute again. Below them, [`ops`] are the operations of a forward
 //! pass and [`kernels`] their arithmetic.
 //!

@@ -10,7 +10,8 @@
 
 use std::ops::Range;
 
-use crate::error::Result;
+use crate::capacity;
+use crate::error::{Error, Result};
 use crate::kernels::float::all_finite;
 use crate::model::Model;
 use crate::model::decoder::{Decoder, Scratch};
@@ -94,6 +95,26 @@ impl Workspace {
         }
     }
 
+    /// Makes room for passes of `n_rows` and `n_logits` rows of logits, if there is memory for them.
+    fn grow(&mut self, n_rows: usize, n_logits: usize) -> Result<()> {
+        let n_rows = n_rows.min(MAX_ROWS);
+        let mut bytes = 0;
+        if n_rows > self.batch {
+            bytes += Workspace::bytes(&self.model, n_rows) - self.held_bytes();
+        }
+        let n_more = (n_logits * self.vocab_size()).saturating_sub(self.logits.len());
+        bytes += (n_more * size_of::<f32>()) as u64;
+        capacity::hold(bytes).map_err(|short| {
+            Error::capacity(format!(
+                "computing {n_rows} positions together takes {short}; compute fewer together, or \
+                 close other programs"
+            ))
+        })?;
+        self.reserve(n_rows);
+        self.reserve_logits(n_logits);
+        Ok(())
+    }
+
     fn reserve_logits(&mut self, n_rows: usize) {
         let n_logits = n_rows * self.vocab_size();
         if self.logits.len() < n_logits {
@@ -113,11 +134,11 @@ impl Workspace {
     /// are more than ever before, nothing is allocated.
     ///
     /// # Errors
-    /// [`Kind::Capacity`](crate::Kind::Capacity) where a sequence has not enough room,
-    /// [`Kind::Input`](crate::Kind::Input) for ids outside the vocabulary, rows of another width than
-    /// the decoder's, a part with nothing to compute, or a sequence of another model,
-    /// [`Kind::Model`](crate::Kind::Model) where logits are not finite, with the stage that was the
-    /// first. The sequences are as they were then, those of the other parts too.
+    /// [`Kind::Capacity`](crate::Kind::Capacity) where a sequence has not enough room, or memory not
+    /// enough for the buffers, [`Kind::Input`](crate::Kind::Input) for ids outside the vocabulary,
+    /// rows of another width than the decoder's, a part with nothing to compute, or a sequence of
+    /// another model, [`Kind::Model`](crate::Kind::Model) where logits are not finite, with the stage
+    /// that was the first. The sequences are as they were then, those of the other parts too.
     pub fn compute(&mut self, role: Role, parts: &mut [Part]) -> Result<()> {
         self.compute_while(role, parts, &mut (), &mut |_| true)
             .map(drop)
@@ -141,10 +162,8 @@ impl Workspace {
             for part in &*parts {
                 part.check(&model)?;
             }
-            let n_rows = parts.iter().map(Part::n_new).sum();
-            self.reserve(n_rows);
             let n_logits = parts.iter().map(Part::n_logits).sum();
-            self.reserve_logits(n_logits);
+            self.grow(parts.iter().map(Part::n_new).sum(), n_logits)?;
             if !self.passes(&model, role, parts, observer, go_on) {
                 return Ok(false);
             }
@@ -263,7 +282,7 @@ impl Workspace {
     }
 
     /// Makes the sequences what they were; the error for the first part whose logits are not finite.
-    fn undo(&mut self, model: &Model, role: Role, parts: &mut [Part]) -> crate::Error {
+    fn undo(&mut self, model: &Model, role: Role, parts: &mut [Part]) -> Error {
         for part in &mut *parts {
             part.undo();
         }
@@ -315,9 +334,9 @@ impl Workspace {
         let model = self.model.clone();
         model.compute().threads.enter(|| {
             part.check(&model)?;
-            self.reserve(part.n_new());
-            assert!(part.n_new() <= self.batch);
             let n = part.n_new();
+            self.grow(n, 0)?;
+            assert!(n <= self.batch);
             self.pass.clear();
             self.pass.begin(part.first_new(), part.longest());
             self.gather_inputs(&model, part.inputs(), 0..n);
