@@ -2,6 +2,8 @@
 
 mod args;
 mod ask;
+#[cfg(feature = "serve")]
+mod batch;
 mod bench;
 mod cache;
 mod chat;
@@ -43,6 +45,8 @@ pub fn run(cli: Cli) -> Result<()> {
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Score(args)) => score::run(&args),
         Some(Command::Compare(args)) => compare::run(&args),
+        #[cfg(feature = "serve")]
+        Some(Command::Batch(args)) => batch::run(&args),
         #[cfg(feature = "serve")]
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Info(args)) => info::run(&args),

@@ -33,6 +33,8 @@ pub enum Kind {
     Unfinished,
     /// Some of several inputs failed; each was reported where it came up.
     Partial,
+    /// The user asked to stop, and the same command goes on where it did.
+    Stopped,
     /// The program itself is wrong.
     Bug,
     /// The user asked to stop.
@@ -50,6 +52,8 @@ impl Kind {
             Kind::Io => 5,
             Kind::Capacity => 6,
             Kind::Unfinished => 7,
+            // EX_TEMPFAIL of sysexits(3): worth another try.
+            Kind::Stopped => 75,
             Kind::Bug => 101,
             Kind::Interrupted => 130,
         }

@@ -13,15 +13,15 @@
 mod access;
 mod admission;
 mod answering;
-mod asking;
+pub(crate) mod asking;
 mod body;
 mod connection;
 mod dialect;
-mod fields;
+pub(crate) mod fields;
 mod guard;
 mod metrics;
 mod ollama;
-mod openai;
+pub(crate) mod openai;
 mod page;
 mod pictures;
 mod queue;

@@ -1,6 +1,8 @@
 //! What can be said on the command line, and in the environment in its place.
 
 mod ask;
+#[cfg(feature = "serve")]
+mod batch;
 mod environment;
 mod eval;
 mod score;
@@ -15,6 +17,8 @@ use std::ffi::OsString;
 use clap::{Arg, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(super) use ask::AskArgs;
+#[cfg(feature = "serve")]
+pub(super) use batch::BatchArgs;
 pub(super) use eval::EvalArgs;
 pub(super) use score::{CompareArgs, ScoreArgs};
 #[cfg(feature = "serve")]
@@ -73,6 +77,9 @@ pub(super) enum Command {
     Score(ScoreArgs),
     /// Says which of a few pictures is better
     Compare(CompareArgs),
+    /// Asks about a whole collection, or rates it, into a file of JSON lines; can be stopped and gone on with
+    #[cfg(feature = "serve")]
+    Batch(BatchArgs),
     /// Answers over HTTP, as OpenAI's and Ollama's clients ask, and has a page for people
     #[cfg(feature = "serve")]
     Serve(ServeArgs),

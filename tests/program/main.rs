@@ -1,5 +1,6 @@
 //! The programs as their users meet them.
 
+mod batch;
 mod bench_cli;
 mod benchmarks;
 #[path = "../fuzz/bodies.rs"]
