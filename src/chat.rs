@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::prompt::{IMAGE_MARKER, Message, Template, place_images};
 use crate::request::{
+    UNLIMITED,
     Answer, Assistant, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason,
 };
 use crate::reuse::Memory;
@@ -217,7 +218,8 @@ impl<'m> Conversation<'m> {
     fn fit(&mut self) -> Result<()> {
         let context = self.assistant.context(self.settings.context)?;
         let longest = DEFAULT_MAX_TOKENS.min(context / 4);
-        let answer = self.settings.max_tokens.unwrap_or(longest);
+        let wanted = self.settings.max_tokens.filter(|&n| n != UNLIMITED);
+        let answer = wanted.unwrap_or(longest);
         let order = self.keeping_order();
         let fits_all = self.n_fitting(&order, context.saturating_sub(answer))? == order.len();
         if fits_all && self.n_positions()?.saturating_add(answer) <= context {

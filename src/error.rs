@@ -40,6 +40,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Kind; 9] = [
+        Kind::Partial,
+        Kind::Usage,
+        Kind::Input,
+        Kind::Model,
+        Kind::Io,
+        Kind::Capacity,
+        Kind::Unfinished,
+        Kind::Bug,
+        Kind::Interrupted,
+    ];
+
     /// The process exit status of a program that ends with this error.
     pub fn exit_code(self) -> u8 {
         match self {
@@ -53,6 +66,23 @@ impl Kind {
             Kind::Bug => 101,
             Kind::Interrupted => 130,
         }
+    }
+}
+
+/// What happened, as a list of exit statuses says it.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Partial => "some of several pictures failed",
+            Kind::Usage => "wrong usage",
+            Kind::Input => "unusable picture, prompt or other input",
+            Kind::Model => "unusable model file or checkpoint",
+            Kind::Io => "input or output failed",
+            Kind::Capacity => "not enough memory or context",
+            Kind::Unfinished => "the answer was cut off before it met its constraint",
+            Kind::Bug => "internal error",
+            Kind::Interrupted => "interrupted",
+        })
     }
 }
 

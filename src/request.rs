@@ -38,6 +38,9 @@ use crate::timing::Timings;
 /// (`cli.py`).
 pub const DEFAULT_MAX_TOKENS: usize = 512;
 
+/// [`Request::max_tokens`] of an answer that only the context limits.
+pub const UNLIMITED: usize = usize::MAX;
+
 /// What is asked.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -54,7 +57,8 @@ pub struct Request {
     /// What the answer must be, if not any text.
     #[cfg(feature = "constrain")]
     pub constraint: Option<Constraint>,
-    /// Longest answer in tokens. `None` is [`DEFAULT_MAX_TOKENS`], or as many as fit.
+    /// Longest answer in tokens. `None` is [`DEFAULT_MAX_TOKENS`], or as many as fit;
+    /// [`UNLIMITED`] is as many as fit.
     pub max_tokens: Option<usize>,
     /// Texts before which the answer ends, besides the template's own.
     pub stops: Vec<String>,
@@ -184,6 +188,14 @@ impl StopReason {
     /// Whether the model had more to say, and nobody wanted it to stop.
     pub fn is_cut(self) -> bool {
         matches!(self, StopReason::MaxTokens | StopReason::ContextFull)
+    }
+
+    /// Its name in OpenAI's API: `length` where the answer was cut, else `stop`.
+    pub fn finish_reason(self) -> &'static str {
+        match self.is_cut() {
+            true => "length",
+            false => "stop",
+        }
     }
 
     /// Its name in JSON.

@@ -54,6 +54,7 @@ pub struct Args {
         long,
         value_name = "QUANT",
         default_value = "q4_k",
+        ignore_case = true,
         conflicts_with = "verify"
     )]
     pub quant: Quant,
@@ -155,6 +156,8 @@ mod tests {
             "owl2-convert dir -o m.gguf",
             "owl2-convert dir --dry-run",
             "owl2-convert dir -o m.gguf --quant q8_0 --lora a --tensor-type *=f16 --threads 3",
+            "owl2-convert dir -o m.gguf --quant q4_K_M",
+            "owl2-convert dir -o m.gguf --quant FP16 --vision-quant Q8_0",
             "owl2-convert --random tiny --seed 3 -o m.gguf",
             "owl2-convert --verify m.gguf",
             "owl2-convert --verify m.gguf dir --lora a",

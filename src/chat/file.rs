@@ -39,11 +39,17 @@ enum SavedRole {
 }
 
 impl Conversation<'_> {
-    /// Writes all turns to `path`, in place of what is there: all of it or nothing.
+    /// Writes all turns to `path`, in place of an older conversation: all of it or nothing.
     ///
     /// # Errors
-    /// [`Kind::Io`] where it cannot be written.
+    /// [`Kind::Io`] where it cannot be written, [`Kind::Input`] where `path` is a file that holds
+    /// something else.
     pub fn save(&self, path: &Path) -> Result<()> {
+        let is_other = |file: fs::Metadata| file.is_file() && file.len() > 0 && read(path).is_err();
+        if fs::metadata(path).is_ok_and(is_other) {
+            let message = "exists and is not a saved conversation; choose another name";
+            return Err(Error::input(message).in_file(path));
+        }
         let messages = self.turns.iter().flat_map(|turn| {
             let images = turn.pictures.iter().map(|picture| absolute(&picture.path));
             let question = SavedMessage {

@@ -76,14 +76,14 @@ fn by_question(args: &CompareArgs, assistant: &Assistant) -> Result<()> {
         pictures: args.pictures.iter().cloned().map(Source::File).collect(),
         aspect: Some(args.aspect.unwrap_or(Aspect::Pad)),
         reading: Reading::Reference,
-        max_tokens: args.max_tokens,
+        max_tokens: args.max_tokens.map(|length| length.0),
         ..Request::new(Prompt::Raw(co_instruct(args.pictures.len(), question)))
     };
     let mut output = Output::new(!args.json, String::new());
     let answer = assistant.answer(&request, &mut |event| output.receive(event));
     let is_read = output.finish(answer.is_ok())?;
     match args.json && is_read {
-        true => print_json(&output::as_json(&answer?)).map(drop),
+        true => print_json(&output::as_json(&answer?, &request.sampling)).map(drop),
         false => answer.map(drop),
     }
 }

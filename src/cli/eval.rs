@@ -61,9 +61,9 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     bar.finish_and_clear();
     let (report, took) = (report?, started.elapsed());
     if report.n_cut > 0 {
-        progress::say(&format!(
-            "owl2: {} answers were cut at {} tokens, or by the context; --max-tokens gives more\n",
-            report.n_cut, max_tokens
+        progress::note(&format!(
+            "{} answers were cut off at {max_tokens} tokens or by the context; raise --max-tokens",
+            report.n_cut
         ));
     }
     match args.json {

@@ -13,8 +13,22 @@ const DIM: &str = "\x1b[2m";
 /// The end of it.
 const PLAIN: &str = "\x1b[0m";
 
+/// Whether only errors are to be written.
+static IS_QUIET: AtomicBool = AtomicBool::new(false);
 /// Whether a progress line stands on the terminal.
 static IS_SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// From now on, only errors are written.
+pub fn be_quiet() {
+    IS_QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Writes a line that is no error, unless only errors are wanted.
+pub fn note(text: &str) {
+    if !IS_QUIET.load(Ordering::Relaxed) {
+        say(&format!("owl2: {text}\n"));
+    }
+}
 
 /// Writes to standard error, where text from files and models may not command a terminal.
 pub fn say(text: &str) {
@@ -42,7 +56,7 @@ pub fn notice(text: &str) {
 
 /// Shows a line in place of the last one, if standard error is a terminal.
 pub fn show(line: &str) {
-    if io::stderr().is_terminal() {
+    if io::stderr().is_terminal() && !IS_QUIET.load(Ordering::Relaxed) {
         write(&format!("{ERASE_LINE}{}", harmless::line(line)));
         IS_SHOWN.store(true, Ordering::Relaxed);
     }

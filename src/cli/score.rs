@@ -81,7 +81,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
         outcome.finish(is_interrupted)?;
     }
     if let Some(notice) = report.left_out {
-        progress::say(&format!("owl2: {notice}\n"));
+        progress::note(&notice);
     }
     let n_all = outcome.n_done + report.n_failed;
     match () {

@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 use super::chooser::Chooser;
 use super::picture::Preparation;
 use super::run::{Plan, Run};
-use super::{Answer, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason};
+use super::{
+    Answer, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason, UNLIMITED,
+};
 use crate::capacity;
 #[cfg(feature = "constrain")]
 use crate::constrain::{Constraint, Grammars, Guide};
@@ -398,6 +400,7 @@ impl Assistant {
             Some(0) => {
                 return Err(Error::usage("is 0, wanted 1 or more").in_flag("--max-tokens"));
             }
+            Some(UNLIMITED) => (room.max(1), StopReason::ContextFull),
             Some(wanted) => (wanted, StopReason::MaxTokens),
             None if (1..DEFAULT_MAX_TOKENS).contains(&room) => (room, StopReason::ContextFull),
             None => (DEFAULT_MAX_TOKENS, StopReason::MaxTokens),

@@ -14,6 +14,7 @@ mod chat;
 #[allow(dead_code, reason = "tests/parity.rs uses the rest")]
 mod checkpoints;
 mod cli;
+mod commands;
 mod constrain;
 mod conversation;
 mod eval;

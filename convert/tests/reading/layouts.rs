@@ -346,7 +346,7 @@ fn files_of_another_kind_are_named_as_what_they_are() {
     let error = Checkpoint::open(dir.path()).unwrap_err();
     assert_eq!(error.kind(), Kind::Io, "{error}");
     assert!(error.to_string().contains("is a directory"), "{error}");
-    rejects(&dir.path().join("nowhere"), "is no directory");
+    rejects(&dir.path().join("nowhere"), "is not a folder");
 }
 
 #[test]

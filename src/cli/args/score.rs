@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
+use super::numbers::Length;
 use crate::image::Aspect;
 use crate::score::{Form, Objective, Rule, Task};
 
@@ -175,7 +176,7 @@ pub(in crate::cli) struct CompareArgs {
 
     /// Longest answer, in tokens
     #[arg(short = 'n', long, value_name = "N")]
-    pub max_tokens: Option<usize>,
+    pub max_tokens: Option<Length>,
 
     /// What becomes of pictures that are not square [default: pad, as the authors do]
     #[arg(long, value_name = "squash|pad|crop")]

@@ -12,11 +12,15 @@ use crate::perplexity::{MIN_WINDOW, Mode};
 /// Arguments of `owl2 info`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InfoArgs {
-    /// The model file [default: the built-in model]
-    #[arg(value_name = "FILE", env = "OWL2_MODEL", hide_env_values = true)]
+    /// Model file [default: the built-in model]
+    #[arg(value_name = "FILE", conflicts_with = "model")]
+    pub file: Option<PathBuf>,
+
+    /// The same as FILE
+    #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
-    /// Context for which the memory is counted [default: as the model was trained with]
+    /// Context size for which memory is counted [default: as the model was trained]
     #[arg(short, long, value_name = "N")]
     pub ctx_size: Option<usize>,
 
@@ -157,10 +161,22 @@ pub(in crate::cli) struct TokenizeArgs {
     pub json: bool,
 }
 
+/// Arguments of `owl2 man`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ManArgs {
+    /// The command, such as score [default: owl2 itself]
+    #[arg(value_name = "COMMAND")]
+    pub of: Option<String>,
+
+    /// Write the pages of owl2 and all commands into this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "of")]
+    pub dir: Option<PathBuf>,
+}
+
 /// Arguments of `owl2 completions`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CompletionsArgs {
-    /// Which shell
+    /// The shell
     #[arg(value_name = "SHELL")]
     pub shell: clap_complete::Shell,
 }

@@ -2,8 +2,9 @@
 
 use std::str::FromStr;
 
+use crate::cli::args::Seed;
 use crate::error::{Error, Result};
-use crate::request::Request;
+use crate::request::{Request, UNLIMITED};
 
 /// The names of all settings.
 pub const NAMES: [&str; 7] = [
@@ -21,22 +22,28 @@ pub fn set(settings: &mut Request, name: &str, value: &str) -> Result<()> {
     let mut sampling = settings.sampling.clone();
     match name {
         "temp" => sampling.temperature = number(name, value)?,
+        "top_k" if value == "-1" => sampling.top_k = 0,
         "top_k" => sampling.top_k = number(name, value)?,
         "top_p" => sampling.top_p = number(name, value)?,
         "min_p" => sampling.min_p = number(name, value)?,
         "repeat_penalty" => sampling.repeat_penalty = number(name, value)?,
-        "seed" => sampling.seed = number(name, value)?,
+        "seed" => {
+            let seed = value.parse::<Seed>().map_err(|_| not_a_number(name, value))?;
+            sampling.seed = seed.value();
+        }
         "max_tokens" => {
-            settings.max_tokens = match number(name, value)? {
-                0 => None,
-                n => Some(n),
+            settings.max_tokens = match value {
+                "0" => None,
+                "-1" => Some(UNLIMITED),
+                _ => Some(number(name, value)?),
             };
             return Ok(());
         }
         _ => {
             let names = NAMES.join(", ");
             return Err(
-                Error::usage(format!("has no setting '{name}'; one of {names}")).in_flag("/set"),
+                Error::usage(format!("unknown setting '{name}' (expected one of {names})"))
+                    .in_flag("/set"),
             );
         }
     }
@@ -46,15 +53,18 @@ pub fn set(settings: &mut Request, name: &str, value: &str) -> Result<()> {
 }
 
 fn number<T: FromStr>(name: &str, value: &str) -> Result<T> {
-    value
-        .parse()
-        .map_err(|_| Error::usage(format!("{name}: '{value}' is no such number")).in_flag("/set"))
+    value.parse().map_err(|_| not_a_number(name, value))
+}
+
+fn not_a_number(name: &str, value: &str) -> Error {
+    Error::usage(format!("invalid value '{value}' for {name}: expected a number")).in_flag("/set")
 }
 
 /// All settings and their values.
 pub fn list(settings: &Request) -> String {
     let sampling = &settings.sampling;
     let max_tokens = match settings.max_tokens {
+        Some(UNLIMITED) => "-1 (as many as fit)".to_owned(),
         Some(n) => n.to_string(),
         None => "0 (as many as fit, up to 512)".to_owned(),
     };
