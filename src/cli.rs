@@ -6,6 +6,7 @@ mod bench;
 mod cache;
 mod chat;
 mod compare;
+mod doctor;
 mod each;
 mod eval;
 mod generated;
@@ -48,6 +49,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Some(Command::Score(args)) => score::run(&args),
         Some(Command::Compare(args)) => compare::run(&args),
         Some(Command::Info(args)) => info::run(&args),
+        Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Perplexity(args)) => perplexity::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Tokenize(args)) => tokenize::run(&args),
@@ -118,9 +120,16 @@ mod tests {
             json!([{"a": true}, [1, [2, "x"]], "y"]),
         ] {
             let text = pretty(&value, "\n");
-            assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value, "{text}");
+            assert_eq!(
+                serde_json::from_str::<Value>(&text).unwrap(),
+                value,
+                "{text}"
+            );
         }
         let text = pretty(&json!({"ids": [1, 2], "n": {"a": 1}}), "\n");
-        assert_eq!(text, "{\n  \"ids\": [1, 2],\n  \"n\": {\n    \"a\": 1\n  }\n}");
+        assert_eq!(
+            text,
+            "{\n  \"ids\": [1, 2],\n  \"n\": {\n    \"a\": 1\n  }\n}"
+        );
     }
 }

@@ -127,7 +127,7 @@ impl Model {
         let size = self.config.visual.as_ref().map_or(0, |v| v.vit.image_size);
         if pixels.len() != 3 * size * size {
             return Err(Error::input(format!(
-                "the picture has {} values, wanted 3 x {size} x {size}",
+                "the picture has {} values, expected 3 x {size} x {size}",
                 pixels.len()
             )));
         }

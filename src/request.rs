@@ -15,6 +15,7 @@ mod assistant;
 mod chooser;
 mod lookup;
 mod picture;
+mod question;
 mod run;
 mod words;
 
@@ -24,6 +25,7 @@ pub use assistant::Assistant;
 #[cfg(feature = "cli")]
 pub(crate) use assistant::check_context;
 pub use picture::{Pixels, Source};
+pub use question::{Question, Settings};
 pub(crate) use words::softmax;
 pub use words::{WordLogit, WordLogits, WordsRequest};
 
@@ -120,6 +122,7 @@ impl Prompt {
 
 /// What a request reports while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event<'a> {
     /// A picture is going to be encoded.
     Encoding {
@@ -142,6 +145,7 @@ pub enum Event<'a> {
 
 /// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Answer {
     /// The whole text, without the stop text.
     pub text: String,
@@ -171,6 +175,7 @@ pub struct Answer {
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StopReason {
     /// The model said `</s>`, or nothing else could have followed.
     EndOfText,

@@ -406,10 +406,11 @@ impl<'m> Session<'m> {
         }
         if n_new > self.capacity() - self.len() {
             return Err(Error::capacity(format!(
-                "{} positions are used and {n_new} more are asked for, but the context has {}; raise it with --ctx-size",
+                "{} positions are used and {n_new} more are asked for, but the context has {}",
                 self.len(),
                 self.capacity()
-            )));
+            ))
+            .advise("raise", "context", ""));
         }
         Ok(n_new)
     }

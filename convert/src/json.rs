@@ -129,7 +129,7 @@ impl Object {
         self.get(key)
             .map(|value| {
                 convert(value)
-                    .ok_or_else(|| self.error(key, format!("is {value}, wanted {wanted}")))
+                    .ok_or_else(|| self.error(key, format!("is {value}, expected {wanted}")))
             })
             .transpose()
     }

@@ -123,7 +123,7 @@ impl FromStr for TensorType {
     fn from_str(text: &str) -> Result<Self> {
         let (glob, dtype) = text.rsplit_once('=').ok_or_else(|| {
             Error::usage(format!(
-                "'{text}' is no GLOB=TYPE, such as 'blk.*.ffn_down.weight=q6_k'"
+                "'{text}' is not GLOB=TYPE, such as 'blk.*.ffn_down.weight=q6_k'"
             ))
         })?;
         Ok(TensorType {
@@ -250,7 +250,7 @@ impl TensorType {
             }
             Some(_) => return Ok(()),
         };
-        Err(Error::usage(problem).in_flag("--tensor-type"))
+        Err(Error::usage(problem).in_parameter("tensor_type"))
     }
 }
 

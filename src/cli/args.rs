@@ -21,7 +21,7 @@ pub(super) use eval::EvalArgs;
 pub(super) use numbers::Seed;
 pub(super) use score::{CompareArgs, ScoreArgs};
 pub(super) use tools::{
-    BenchArgs, CompletionsArgs, InfoArgs, ManArgs, PerplexityArgs, TokenizeArgs,
+    BenchArgs, CompletionsArgs, DoctorArgs, InfoArgs, ManArgs, PerplexityArgs, TokenizeArgs,
 };
 
 const HELP: &str = "\
@@ -59,11 +59,16 @@ Exit status:
 
 /// The exit status of each kind of error, one a line.
 fn exit_codes() -> String {
-    let success = (0, "success, also if the reader of the output has gone".to_owned());
+    let success = (
+        0,
+        "success, also if the reader of the output has gone".to_owned(),
+    );
     let kinds = Kind::ALL.map(|kind| (kind.exit_code(), kind.to_string()));
     let mut codes = [vec![success], kinds.to_vec()].concat();
     codes.sort();
-    let lines = codes.iter().map(|(code, text)| format!("{code:>5}  {text}"));
+    let lines = codes
+        .iter()
+        .map(|(code, text)| format!("{code:>5}  {text}"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -91,6 +96,8 @@ pub struct Cli {
 pub(super) enum Command {
     /// Show what a model file contains and how much memory it needs
     Info(InfoArgs),
+    /// Show what this machine has, what a model file would do on it, and what to change
+    Doctor(DoctorArgs),
     /// Show the tokens of a text
     Tokenize(TokenizeArgs),
     /// Run a benchmark: questions with known answers, in many formats

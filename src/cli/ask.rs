@@ -80,12 +80,17 @@ impl About {
             let mut clips = clips(&question.frames, false)?;
             return match (clips.pop(), clips.is_empty()) {
                 (Some(clip), true) => Ok(About::Video(clip)),
-                _ => Err(Error::usage("names several videos; ask about one").in_flag("--frames")),
+                _ => {
+                    Err(Error::usage("names several videos; ask about one").in_parameter("frames"))
+                }
             };
         }
         let sources = question.image.iter().map(|path| setup::source(path));
         let mut sources: Vec<Source> = sources.collect::<Result<_>>()?;
-        let is_prompt_there = question.prompt.as_deref().is_some_and(|p| p != STANDARD_INPUT);
+        let is_prompt_there = question
+            .prompt
+            .as_deref()
+            .is_some_and(|p| p != STANDARD_INPUT);
         if sources.is_empty() && is_prompt_there && !setup::is_interactive() {
             sources.extend(piped::picture()?.map(Source::Bytes));
         }
@@ -117,7 +122,7 @@ impl About {
             reading: request.reading,
         };
         let Subject::Clip(frames) = loader.load(&clip)? else {
-            return Err(Error::input("is no video").in_flag("--frames"));
+            return Err(Error::input("is no video").in_parameter("frames"));
         };
         request.prompt.repeat_pictures(frames.len());
         request.pictures = frames;
@@ -148,7 +153,7 @@ fn check_standard_input(args: &AskArgs) -> Result<()> {
     Err(Error::usage(
         "standard input can be one picture and not the prompt as well; give the prompt with -p",
     )
-    .in_flag("--image"))
+    .in_parameter("image"))
 }
 
 /// The text of the question.

@@ -27,7 +27,9 @@ impl<'a> CacheFile<'a> {
         let restored = memory.restore(assistant.model(), room, path, &fingerprint)?;
         if let Restored::Unusable(reason) = restored {
             let file = path.display();
-            progress::note(&format!("{file}: ignoring the cache, it will be rewritten: {reason}"));
+            progress::note(&format!(
+                "{file}: ignoring the cache, it will be rewritten: {reason}"
+            ));
         }
         Ok(CacheFile(Some((path, fingerprint))))
     }

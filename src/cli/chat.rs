@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::request::{Answer, Assistant, Listener, Prompt};
 use crate::reuse::Memory;
 use command::Command;
-use editor::{Editor, Input};
+use editor::{Editor, Typed};
 
 /// What stands before every line to be typed.
 const PROMPT: &str = "> ";
@@ -74,17 +74,19 @@ impl<'m> Chat<'m> {
     fn talk(&mut self, editor: &mut Editor) -> Result<()> {
         loop {
             let done = match editor.read(PROMPT)? {
-                Input::End => return Ok(()),
-                Input::Interrupted => {
+                Typed::End => return Ok(()),
+                Typed::Interrupted => {
                     progress::notice("Ctrl-D or /quit quits");
                     continue;
                 }
-                Input::Line(line) => self.take(&line, editor),
+                Typed::Line(line) => self.take(&line, editor),
             };
             match done {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => return Ok(()),
-                Err(error) => progress::say(&format!("owl2: {error}\n")),
+                Err(error) => {
+                    progress::say(&format!("owl2: {}\n", error.spelled(&settings::spelled)))
+                }
             }
         }
     }
@@ -144,13 +146,17 @@ impl<'m> Chat<'m> {
             }
             Command::Regen => {
                 if self.conversation.settings.sampling.is_greedy() {
-                    progress::notice("temp is 0, so the answer stays the same; /set temp 0.7 makes it vary");
+                    progress::notice(
+                        "temp is 0, so the answer stays the same; /set temp 0.7 makes it vary",
+                    );
                 }
                 return self.answer(Conversation::ask_again);
             }
             Command::System(None) => {
                 let system = self.conversation.system.as_deref();
-                progress::notice(system.unwrap_or("the system prompt of the template, if it has one"));
+                progress::notice(
+                    system.unwrap_or("the system prompt of the template, if it has one"),
+                );
             }
             Command::System(text) => self.conversation.system = text,
             Command::Set(None) => progress::notice(&settings::list(&self.conversation.settings)),

@@ -25,7 +25,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
     match (rule, &args.prompt) {
         (Some(Rule::Compare2Score), None) => by_words(args, &assistant),
         (Some(rule), _) if args.rule.is_some() && rule != Rule::Compare2Score => {
-            Err(Error::usage(format!("is {rule}, which compares nothing")).in_flag("--rule"))
+            Err(Error::usage(format!("is {rule}, which compares nothing")).in_parameter("rule"))
         }
         _ => by_question(args, &assistant),
     }
@@ -35,7 +35,7 @@ fn by_words(args: &CompareArgs, assistant: &Assistant) -> Result<()> {
     let [first, second] = &args.pictures[..] else {
         return Err(
             Error::usage("are more than two, which is all that Compare2Score compares")
-                .in_flag("PICTURE"),
+                .in_parameter("PICTURE"),
         );
     };
     let scoring = Scoring {

@@ -11,7 +11,7 @@ use crate::cli::cache::CacheFile;
 use crate::cli::output::{self, Output};
 use crate::cli::setup::Checked;
 use crate::cli::{ask, print, progress, setup};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, flag};
 use crate::image::{self, Content, FORMATS};
 use crate::request::{Answer, Assistant, Request, Source};
 use crate::reuse::Memory;
@@ -65,7 +65,7 @@ pub(super) fn run(
             Outcome::Answered => {}
             Outcome::Failed(error) => {
                 n_failed += 1;
-                progress::say(&format!("owl2: {error}\n"));
+                progress::error(&error);
             }
             Outcome::Unread => return Ok(()),
         }
@@ -78,7 +78,7 @@ pub(super) fn run(
     match (n, n_failed, left_out.n_pictures) {
         (0, ..) => Err(
             Error::input(format!("holds no pictures that can be read ({FORMATS})"))
-                .in_flag("--each"),
+                .in_parameter("each"),
         ),
         (_, 0, 0) => Ok(()),
         (_, _, 0) => Err(Error::new(
@@ -157,7 +157,7 @@ pub(super) fn is_of_one(error: &Error) -> bool {
 fn line(picture: &Path, answer: &Result<Answer>, sampling: &Sampling) -> String {
     let mut object = match answer {
         Ok(answer) => output::as_json(answer, sampling),
-        Err(error) => json!({ "error": error.to_string() }),
+        Err(error) => json!({ "error": error.spelled(&flag).to_string() }),
     };
     object["image"] = picture.display().to_string().into();
     format!("{object}\n")

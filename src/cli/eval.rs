@@ -38,7 +38,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     }
     if let Some(path) = args.output.as_ref().or(args.resume.as_ref()) {
         let message = "is written for benchmarks alone; use --json";
-        return Err(Error::usage(message).in_flag("--output").in_file(path));
+        return Err(Error::usage(message).in_parameter("output").in_file(path));
     }
     let questions = eval::read(&args.questions, args.limit.unwrap_or(usize::MAX))?;
     let assistant = open(ModelFile::new(args.model.as_deref())?)?;
@@ -75,7 +75,9 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
 /// Fails for flags that only files of JSON lines know.
 fn check_benchmark(args: &EvalArgs) -> Result<()> {
     match args.reference {
-        Some(_) => Err(Error::usage("compares answers to JSON lines alone").in_flag("--reference")),
+        Some(_) => {
+            Err(Error::usage("compares answers to JSON lines alone").in_parameter("reference"))
+        }
         None => Ok(()),
     }
 }

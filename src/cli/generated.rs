@@ -5,10 +5,10 @@ use std::path::Path;
 
 use clap::Command;
 
+use crate::atomic_file;
 use crate::cli::args::{CompletionsArgs, ManArgs, definition};
 use crate::cli::print;
 use crate::error::{Error, Result};
-use crate::whole_file;
 
 /// `owl2 completions`.
 pub(super) fn completions(args: &CompletionsArgs) -> Result<()> {
@@ -30,7 +30,10 @@ pub(super) fn man(args: &ManArgs) -> Result<()> {
     };
     let Some(found) = command.find_subcommand(name) else {
         let names: Vec<&str> = described(&command).map(Command::get_name).collect();
-        let message = format!("unknown command '{name}'; expected one of {}", names.join(", "));
+        let message = format!(
+            "unknown command '{name}'; expected one of {}",
+            names.join(", ")
+        );
         return Err(Error::usage(message));
     };
     print(&page(found)?).map(drop)
@@ -47,7 +50,7 @@ fn all_pages(command: &Command, folder: &Path) -> Result<()> {
         let name = command.get_display_name().unwrap_or(command.get_name());
         let path = folder.join(format!("{name}.1"));
         let page = page(command)?;
-        whole_file::write(&path, |out| out.write_all(page.as_bytes()))?;
+        atomic_file::write(&path, |out| out.write_all(page.as_bytes()))?;
     }
     Ok(())
 }

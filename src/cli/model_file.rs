@@ -66,7 +66,7 @@ impl<'a> ModelFile<'a> {
     /// Opens it to be asked.
     pub fn assistant(self, compute: Compute) -> Result<Assistant> {
         match self {
-            ModelFile::Path(path) => Assistant::open(path, compute),
+            ModelFile::Path(path) => Assistant::open_with(path, compute),
             #[cfg(feature = "tiny")]
             ModelFile::BuiltIn => Assistant::new(&crate::builtin::open()?, compute),
         }

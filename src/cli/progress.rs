@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::error::{Error, flag};
 use crate::harmless;
 
 /// Returns to the beginning of the line and empties it (ECMA-48, "erase in line").
@@ -28,6 +29,11 @@ pub fn note(text: &str) {
     if !IS_QUIET.load(Ordering::Relaxed) {
         say(&format!("owl2: {text}\n"));
     }
+}
+
+/// Writes an error of this program, in the words of its command line.
+pub fn error(error: &Error) {
+    say(&format!("owl2: {}\n", error.spelled(&flag)));
 }
 
 /// Writes to standard error, where text from files and models may not command a terminal.

@@ -126,14 +126,14 @@ fn read(bytes: &[u8], columns: &[String], delimiter: u8) -> Result<(Vec<Vec<Stri
                     "has other columns: it was made by another rule, prompt or words, or is no \
                      table of results; give another file",
                 )
-                .in_flag("--resume"));
+                .in_parameter("resume"));
             }
             continue;
         }
         if cells.len() != columns.len() {
             let line = record.position().map_or(0, csv::Position::line);
             return Err(Error::input(format!(
-                "the row in line {line} has {} cells, wanted {}; remove it",
+                "the row in line {line} has {} cells, expected {}; remove it",
                 cells.len(),
                 columns.len()
             )));

@@ -47,7 +47,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
         }
         (None, Some(path)) => {
             let rows = Rows::create(path, columns.names());
-            (Some(rows.map_err(|e| e.in_flag("--csv"))?), Vec::new())
+            (Some(rows.map_err(|e| e.in_parameter("csv"))?), Vec::new())
         }
         (None, None) => (None, Vec::new()),
     };
@@ -100,22 +100,19 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
 
 /// Fails for flags that do not go together.
 fn check(args: &ScoreArgs) -> Result<()> {
-    let usage = |flag: &str, message: &str| Err(Error::usage(message).in_flag(flag));
+    let usage = |name: &str, message: &str| Err(Error::usage(message).in_parameter(name));
     match (args.words.is_empty(), &args.prompt) {
         (false, None) => usage(
-            "--prompt",
+            "prompt",
             "is missing; say after which question the words come",
         ),
-        (true, Some(_)) => usage(
-            "--words",
-            "is missing; say which words could answer --prompt",
-        ),
+        (true, Some(_)) => usage("words", "is missing; say which words could answer --prompt"),
         (true, None) if args.paths.is_empty() => {
             usage("PATH", "is missing; give pictures, or folders of pictures")
         }
         (false, _) if args.video && args.paths.is_empty() => usage("PATH", "is missing"),
         (false, _) if args.sort || args.best.or(args.worst).is_some() || args.min.is_some() => {
-            usage("--words", "gives no score to sort or choose by")
+            usage("words", "gives no score to sort or choose by")
         }
         _ => Ok(()),
     }
@@ -184,7 +181,7 @@ fn go_through(
                 Err(error) => {
                     report.n_failed += 1;
                     progress::clear();
-                    progress::say(&format!("owl2: {error}\n"));
+                    progress::error(&error);
                     outcome.add_failed(&named, &error)?
                 }
             };
@@ -249,15 +246,15 @@ impl<'m> Rater<'m> {
                 "is missing: the model file does not say that it was trained to rate; give one of \
                  {names} if it was (owl2-convert --score-rule keeps it in the file)"
             ))
-            .in_flag("--rule")
+            .in_parameter("rule")
         })?;
-        for (flag, is_given, of) in [
-            ("--boost", args.boost, Rule::QInstruct),
-            ("--anchors", args.anchors.is_some(), Rule::Compare2Score),
+        for (name, is_given, of) in [
+            ("boost", args.boost, Rule::QInstruct),
+            ("anchors", args.anchors.is_some(), Rule::Compare2Score),
         ] {
             if is_given && rule != of {
                 let message = format!("is for the rule {of}, but this is {rule}");
-                return Err(Error::usage(message).in_flag(flag));
+                return Err(Error::usage(message).in_parameter(name));
             }
         }
         let scoring = Scoring {
@@ -331,7 +328,7 @@ fn anchors(folder: &PathBuf) -> Result<Vec<Source>> {
     let sources = pictures.map(|picture| picture.map(Source::File));
     sources
         .collect::<Result<_>>()
-        .map_err(|e| e.in_flag("--anchors"))
+        .map_err(|e| e.in_parameter("anchors"))
 }
 
 /// What is printed, now or at the end.

@@ -34,7 +34,8 @@ pub fn open(args: &AskArgs) -> Result<Assistant> {
     }
     let notice = match args.running.ctx_size {
         Some(_) => None,
-        None => capacity::context_notice(assistant.model(), assistant.context(None)?),
+        None => capacity::context_notice(assistant.model(), assistant.context(None)?)
+            .map(|notice| notice + "; --ctx-size overrides, --cache-type q8_0 halves it"),
     };
     for line in capacity::warning(assistant.model())
         .into_iter()
@@ -129,7 +130,7 @@ pub fn request(
 
 /// What the answer must be.
 fn constraint(args: &AskArgs) -> Result<Option<Constraint>> {
-    const FLAG: &str = "--json-schema";
+    const PARAMETER: &str = "json_schema";
     if !args.sampling.choices.is_empty() {
         return Constraint::choices(args.sampling.choices.clone()).map(Some);
     }
@@ -140,7 +141,7 @@ fn constraint(args: &AskArgs) -> Result<Option<Constraint>> {
         let schema = Constraint::json_schema(&schema.to_string_lossy());
         return schema.map(Some).map_err(|e| match e.subject() {
             Some(_) => e,
-            None => e.in_flag(FLAG),
+            None => e.in_parameter(PARAMETER),
         });
     };
     let limit = MAX_SCHEMA_BYTES as u64;
@@ -149,7 +150,7 @@ fn constraint(args: &AskArgs) -> Result<Option<Constraint>> {
     schema.map(Some).map_err(|e| match e.subject() {
         // The keyword that is at fault says more than the flag.
         Some(_) => e.in_file(path),
-        None => e.in_flag(FLAG).in_file(path),
+        None => e.in_parameter(PARAMETER).in_file(path),
     })
 }
 

@@ -115,7 +115,7 @@ impl Table {
             }
             n_bytes += cells.iter().flatten().map(String::len).sum::<usize>();
             if n_bytes > MAX_TEXT_BYTES {
-                return Err(Error::input("has too much text; use --limit"));
+                return Err(Error::input("has too much text").advise("use", "limit", ""));
             }
             rows.push(Row { cells, position });
         }

@@ -111,7 +111,7 @@ fn pick(
         while end > n_seconds as f64 * 1000.0 {
             if n_seconds == MAX_SECONDS {
                 return Err(Error::input(format!(
-                    "lasts more than {MAX_SECONDS} seconds; cut it, or give its frames with --fps"
+                    "lasts more than {MAX_SECONDS} seconds; cut it, or give some of its frames as files"
                 )));
             }
             if let Some(picture) = waiting.take() {

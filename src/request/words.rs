@@ -116,7 +116,7 @@ impl Assistant {
         let words = request.words.iter().map(|word| self.word_ids(word));
         let words: Vec<Vec<u32>> = words.collect::<Result<_>>()?;
         if words.is_empty() {
-            return Err(Error::usage("names no word").in_flag("--words"));
+            return Err(Error::usage("names no word").in_parameter("words"));
         }
         let n_pieces = words.iter().map(Vec::len).max().unwrap_or(1);
         let n_more = match request.first_piece {
@@ -143,7 +143,7 @@ impl Assistant {
     ///
     /// # Errors
     /// As [`Assistant::word_logits`].
-    #[cfg(feature = "cli")]
+    #[cfg(feature = "eval")]
     pub(crate) fn brief_answer<'m>(
         &'m self,
         memory: &mut Memory<'m>,
@@ -189,7 +189,7 @@ impl Assistant {
             _ => ids,
         };
         match ids.is_empty() {
-            true => Err(Error::usage("has a word without letters").in_flag("--words")),
+            true => Err(Error::usage("has a word without letters").in_parameter("words")),
             false => Ok(ids),
         }
     }

@@ -234,7 +234,7 @@ impl Vocabulary {
         }
         match self.pieces.iter().position(|p| !p.score.is_finite()) {
             Some(id) => Err(Error::model(format!(
-                "the score of token {id} is {}, wanted a finite number",
+                "the score of token {id} is {}, expected a finite number",
                 self.pieces[id].score
             ))
             .in_key(key::SCORES)),

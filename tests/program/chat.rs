@@ -180,7 +180,7 @@ fn the_last_question_can_be_answered_again() {
     let (a, b) = (chat.says("/regen"), chat.says("/regen"));
     assert_ne!(a, b);
     assert!(chat.says("/set").contains("temp 1.5"));
-    assert!(chat.says("/set temp -1").contains("--temp: is -1"));
+    assert!(chat.says("/set temp -1").contains("/set temp: is -1"));
     chat.says("/clear");
     chat.says("/set temp 0");
     assert_eq!(chat.says(QUESTION), first);
@@ -345,7 +345,10 @@ fn a_chat_can_be_saved_over_itself_alone_and_left_in_many_ways() {
     chat.says("hello");
     assert_eq!(chat.says("/save talk.json"), "wrote talk.json (1 turn)");
     assert_eq!(chat.says("/save talk.json"), "replaced talk.json (1 turn)");
-    assert!(chat.says("/save letter").contains("is not a saved conversation"));
+    assert!(
+        chat.says("/save letter")
+            .contains("is not a saved conversation")
+    );
     assert_eq!(std::fs::read(room.path("letter")).unwrap(), b"dear reader");
     chat.types("exit\r");
     chat.ends();

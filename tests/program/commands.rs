@@ -32,7 +32,14 @@ fn pictures_and_prompt_need_no_flags() {
     ] {
         assert_eq!(ask(line), wanted, "{line:?}");
     }
-    let two = ask(&["--image", "gray.png", "--image", "wide_rgb.png", "-p", QUESTION]);
+    let two = ask(&[
+        "--image",
+        "gray.png",
+        "--image",
+        "wide_rgb.png",
+        "-p",
+        QUESTION,
+    ]);
     assert_ne!(two, wanted);
     assert_eq!(ask(&["gray.png", "wide_rgb.png", QUESTION]), two);
     assert_eq!(ask(&["describe"]), ask(&["-p", "describe"]));
@@ -68,7 +75,10 @@ fn what_is_typed_wins_over_the_environment() {
     let wide = ("OWL2_IMAGE", "wide_rgb.png");
     assert_eq!(run(&[wide], &["gray.png", QUESTION]), gray);
     assert_eq!(run(&[wide], &["--image", "gray.png", QUESTION]), gray);
-    assert_eq!(run(&[("OWL2_EACH", "wide_rgb.png")], &["gray.png", QUESTION]), gray);
+    assert_eq!(
+        run(&[("OWL2_EACH", "wide_rgb.png")], &["gray.png", QUESTION]),
+        gray
+    );
     assert_eq!(run(&[("OWL2_PROMPT", "x")], &["gray.png", QUESTION]), gray);
     let each = run(&[wide], &["--each", "gray.png", "-p", QUESTION]);
     assert_eq!(each, format!("gray.png: {gray}"));
@@ -106,7 +116,11 @@ fn names_and_numbers_of_llama_cpp_work() {
     assert_eq!(whole["finish_reason"], "length");
     let usage = &whole["usage"];
     assert_eq!(
-        (&usage["prompt_tokens"], &usage["completion_tokens"], &usage["total_tokens"]),
+        (
+            &usage["prompt_tokens"],
+            &usage["completion_tokens"],
+            &usage["total_tokens"]
+        ),
         (&12.into(), &8.into(), &20.into())
     );
     let ended = room.json(&["-m", "m.gguf", "--json", "hello"]);
@@ -187,7 +201,11 @@ fn quiet_leaves_nothing_but_errors() {
     let room = Room::with_model();
     let args = ["-m", "m.gguf", "-n", "2", "-q", "x y"];
     let output = room.run(&args);
-    assert!(output.status.success() && output.stderr.is_empty(), "{}", stderr(&output));
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{}",
+        stderr(&output)
+    );
     assert!(room.run(&["info", "-q"]).stderr.is_empty());
     room.fails(&["-q", "-m", "none.gguf", "x y"], 5, &["none.gguf"]);
 }
@@ -206,7 +224,10 @@ fn checks_come_before_the_model() {
     ] {
         let output = room.run(args);
         let said = stderr(&output);
-        assert!(!output.status.success() && !said.contains("built-in"), "{args:?}: {said}");
+        assert!(
+            !output.status.success() && !said.contains("built-in"),
+            "{args:?}: {said}"
+        );
     }
 }
 
@@ -217,9 +238,20 @@ fn help_is_a_page_or_all() {
     assert!(short.lines().count() <= 60, "{short}");
     assert!(long.lines().count() > 2 * short.lines().count());
     assert!(!short.contains("--repeat-penalty") && long.contains("--repeat-penalty"));
-    for command in ["info", "score", "eval", "bench", "compare", "perplexity", "man"] {
+    for command in [
+        "info",
+        "score",
+        "eval",
+        "bench",
+        "compare",
+        "perplexity",
+        "man",
+    ] {
         let help = room.stdout(&[command, "--help"]);
-        assert!(help.contains("Usage: owl2") && help.contains("--quiet"), "{help}");
+        assert!(
+            help.contains("Usage: owl2") && help.contains("--quiet"),
+            "{help}"
+        );
         let page = room.stdout(&["man", command]);
         assert!(page.contains(&format!(".TH owl2-{command}")), "{page}");
     }
@@ -234,7 +266,11 @@ fn help_is_a_page_or_all() {
 fn exit_codes_are_those_of_the_table() {
     let help = Room::new().stdout(&["--help"]);
     let (_, listed) = help.split_once("Exit status:\n").unwrap();
-    let listed: Vec<&str> = listed.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let listed: Vec<&str> = listed
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/command-line.md");
     let page = fs::read_to_string(path).unwrap();
     let (_, table) = page.split_once("## Exit status").unwrap();
@@ -256,10 +292,59 @@ fn exit_codes_are_those_of_the_table() {
 }
 
 #[test]
+fn doctor_describes_the_machine_and_what_a_file_would_do() {
+    let room = Room::with_model();
+    let alone = room.json(&["doctor", "--json"]);
+    for number in ["threads", "processors", "macs_per_s", "bytes_per_s"] {
+        assert!(alone[number].as_f64().unwrap() > 0.0, "{number}: {alone}");
+    }
+    assert!(alone["file"].is_null());
+    assert!(
+        text(&alone["advice"][0]).contains("model file")
+            || alone["advice"].as_array().unwrap().len() > 1
+    );
+
+    let with = room.json(&["doctor", "--json", "m.gguf"]);
+    let file = &with["file"];
+    let size = fs::metadata(room.path("m.gguf")).unwrap().len();
+    assert_eq!(file["file_bytes"], size);
+    assert!(file["memory_bytes"].as_u64() > Some(size));
+    assert!(file["modelled"]["generate_tokens_per_s"].as_f64() > Some(0.0));
+    // Its weights are floats.
+    assert!(file["rotated"].is_null());
+    let advice = |json: &Value| json["advice"].to_string();
+    assert!(advice(&with).contains("--quant"), "{with}");
+
+    let forced = room
+        .command(&["doctor", "--json"])
+        .env("OWL2_ISA", "scalar")
+        .output();
+    let forced: Value = serde_json::from_slice(&forced.unwrap().stdout).unwrap();
+    assert_eq!(forced["instructions"], "scalar");
+    let is_best = forced["available_instructions"].as_array().unwrap().len() == 1;
+    assert_eq!(advice(&forced).contains("OWL2_ISA forces scalar"), !is_best);
+
+    let shown = room.stdout(&["doctor", "-m", "m.gguf"]);
+    for part in [
+        "instructions",
+        "page cache",
+        "huge pages",
+        "What to change",
+        "bug report",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    room.fails(&["doctor", "none.gguf"], 5, &["none.gguf"]);
+}
+
+#[test]
 fn json_of_an_error_free_answer_has_one_line_of_ids() {
     let room = Room::with_model();
     let printed = room.stdout(&["-m", "m.gguf", "--json", "-n", "5", "x y"]);
-    let line = printed.lines().find(|line| line.contains("\"ids\"")).unwrap();
+    let line = printed
+        .lines()
+        .find(|line| line.contains("\"ids\""))
+        .unwrap();
     assert_eq!(line.matches(',').count(), 5, "{line}");
     let json: Value = serde_json::from_str(&printed).unwrap();
     assert!(!text(&json["text"]).is_empty());

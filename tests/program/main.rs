@@ -18,6 +18,7 @@ mod commands;
 mod constrain;
 mod conversation;
 mod eval;
+mod examples;
 mod foreign;
 mod fuzzed;
 #[path = "../parity/golden.rs"]
@@ -34,5 +35,6 @@ mod room;
 mod score;
 mod score_rule;
 mod scripts;
+mod snippets;
 #[path = "../common/tiny.rs"]
 mod tiny;

@@ -253,7 +253,11 @@ fn each_refuses_what_would_fail_for_all() {
         2,
         &["--image"],
     );
-    room.fails(&["-m", "m.gguf", "--each", "photos"], 2, &["no prompt given"]);
+    room.fails(
+        &["-m", "m.gguf", "--each", "photos"],
+        2,
+        &["no prompt given"],
+    );
 }
 
 #[test]

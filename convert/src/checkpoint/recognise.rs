@@ -104,7 +104,16 @@ mod tests {
     fn names_of_the_hub_are_told_from_paths() {
         let name = "MAGAer13/mplug-owl2-llama2-7b";
         assert_eq!(hub_name(name), Some((name, "mplug-owl2-llama2-7b")));
-        for path in ["model", "./model", "../model", "/data/model", "a/b/c", "a/", "a/b c", "a/.b"] {
+        for path in [
+            "model",
+            "./model",
+            "../model",
+            "/data/model",
+            "a/b/c",
+            "a/",
+            "a/b c",
+            "a/.b",
+        ] {
             assert_eq!(hub_name(path), None, "{path}");
         }
         let message = check(Path::new(name)).unwrap_err().to_string();
@@ -112,6 +121,9 @@ mod tests {
         assert!(message.contains(command), "{message}");
         let folder = tempfile::tempdir().unwrap();
         let message = check(folder.path()).unwrap_err().to_string();
-        assert!(message.contains("no config.json") && message.contains("hf download"), "{message}");
+        assert!(
+            message.contains("no config.json") && message.contains("hf download"),
+            "{message}"
+        );
     }
 }

@@ -144,7 +144,7 @@ fn tensor(shard: &Arc<Shard>, name: String, view: View, data: Option<Entry>) -> 
     let n_bytes = |n_elements: usize| (n_elements as u64).checked_mul(element.n_bytes() as u64);
     if n_bytes(view.storage.n_elements) != Some(data.n_bytes) {
         return Err(Error::model(format!(
-            "wants {} elements in data/{key}, which has {} bytes; the file is damaged",
+            "needs {} elements in data/{key}, which has {} bytes; the file is damaged",
             view.storage.n_elements, data.n_bytes
         )));
     }

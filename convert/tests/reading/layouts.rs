@@ -119,7 +119,7 @@ fn an_index_has_to_be_right() {
 
     for path in ["../a.bin", "/a.bin", "", "x/../../a.bin"] {
         write_index(dir.path(), index, &[(path, &samples[..2])]);
-        rejects(dir.path(), "wanted a file of this directory");
+        rejects(dir.path(), "expected a file of this directory");
     }
     for text in ["{}", r#"{"weight_map": 3}"#, r#"{"weight_map": {"a": 1}}"#] {
         write_json(dir.path(), index, text);

@@ -165,12 +165,7 @@ pub(in crate::cli) struct SamplingArgs {
     pub top_p: Option<f32>,
 
     /// Drop tokens less likely than P times the likeliest one; 0 disables
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 0.0,
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "P", default_value_t = 0.0, hide_short_help = true)]
     pub min_p: f32,
 
     /// Penalize tokens that have occurred already; 1 disables

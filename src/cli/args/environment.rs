@@ -48,7 +48,10 @@ fn settle(command: Command, matches: &ArgMatches) -> Command {
         source.is_ok_and(|is_there| is_there)
             && matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
     };
-    let typed: Vec<&Arg> = command.get_arguments().filter(|arg| is_typed(arg)).collect();
+    let typed: Vec<&Arg> = command
+        .get_arguments()
+        .filter(|arg| is_typed(arg))
+        .collect();
     let conflict = |a: &Arg, b: &Arg| {
         let of_a = command.get_arg_conflicts_with(a);
         of_a.iter().any(|other| other.get_id() == b.get_id())

@@ -32,7 +32,7 @@ pub fn sort(
     let (mut pictures, mut prompt) = (Vec::new(), None::<String>);
     for argument in std::mem::take(&mut question.positional) {
         match what_it_is(&argument, question.model.as_deref()) {
-            Ok(Argument::Picture) => pictures.push(argument.into()),
+            Ok(Argument::Picture) => pictures.push(argument),
             Ok(Argument::Prompt) => {
                 let Some(text) = argument.to_str() else {
                     let name = argument.to_string_lossy();
@@ -63,7 +63,10 @@ pub fn sort(
         if is_from_environment("image") {
             question.image.clear();
         }
-        for (id, paths) in [("each", &mut question.each), ("frames", &mut question.frames)] {
+        for (id, paths) in [
+            ("each", &mut question.each),
+            ("frames", &mut question.frames),
+        ] {
             if is_from_environment(id) {
                 paths.clear();
             } else if !paths.is_empty() {
@@ -134,9 +137,7 @@ fn is_near(a: &[u8], b: &[u8]) -> bool {
         ([_, rest @ ..], _) if rest == b => true,
         (_, [_, rest @ ..]) if rest == a => true,
         ([_, rest_a @ ..], [_, rest_b @ ..]) if rest_a == rest_b => true,
-        ([a0, a1, rest_a @ ..], [b0, b1, rest_b @ ..]) => {
-            (a0, a1, rest_a) == (b1, b0, rest_b)
-        }
+        ([a0, a1, rest_a @ ..], [b0, b1, rest_b @ ..]) => (a0, a1, rest_a) == (b1, b0, rest_b),
         _ => false,
     }
 }
@@ -157,7 +158,12 @@ mod tests {
         ] {
             assert!(is_near(a.as_bytes(), b.as_bytes()), "{a} {b}");
         }
-        for (a, b) in [("hello", "help"), ("fnio", "info"), ("in", "info"), ("", "info")] {
+        for (a, b) in [
+            ("hello", "help"),
+            ("fnio", "info"),
+            ("in", "info"),
+            ("", "info"),
+        ] {
             assert!(!is_near(a.as_bytes(), b.as_bytes()), "{a} {b}");
         }
     }

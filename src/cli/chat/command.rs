@@ -76,11 +76,11 @@ impl Command {
     fn of(name: &str, rest: &str) -> Result<Self> {
         let alone = |command| match rest {
             "" => Ok(command),
-            _ => Err(Error::usage("takes no argument").in_flag(name)),
+            _ => Err(Error::usage("takes no argument").in_parameter(name)),
         };
         let path = || match line::unquoted(rest) {
             path if path.as_os_str().is_empty() => {
-                Err(Error::usage("needs a file name").in_flag(name))
+                Err(Error::usage("needs a file name").in_parameter(name))
             }
             path => Ok(path),
         };
@@ -100,7 +100,8 @@ impl Command {
                 }
                 None if rest.is_empty() => Ok(Command::Set(None)),
                 None => Err(
-                    Error::usage("needs a name and a value, as in /set temp 0.7").in_flag("/set"),
+                    Error::usage("needs a name and a value, as in /set temp 0.7")
+                        .in_parameter("/set"),
                 ),
             },
             "/save" => path().map(Command::Save),
@@ -108,7 +109,7 @@ impl Command {
             "/stats" => alone(Command::Stats),
             "/help" => alone(Command::Help),
             "/quit" | "/exit" | "/bye" => alone(Command::Quit),
-            _ => Err(Error::usage("unknown command; /help lists them").in_flag(name)),
+            _ => Err(Error::usage("unknown command; /help lists them").in_parameter(name)),
         }
     }
 }
@@ -160,8 +161,9 @@ mod tests {
     #[test]
     fn every_name_is_a_command_that_help_tells() {
         for name in NAMES {
-            let refused =
-                |rest| Command::of(name, rest).is_err_and(|e| e.to_string().contains("unknown command"));
+            let refused = |rest| {
+                Command::of(name, rest).is_err_and(|e| e.to_string().contains("unknown command"))
+            };
             assert!(!refused("") && !refused("x y"), "{name}");
             assert!(HELP.contains(name), "{name}");
         }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use crate::cli::args::Seed;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, flag};
 use crate::request::{Request, UNLIMITED};
 
 /// The names of all settings.
@@ -17,6 +17,18 @@ pub const NAMES: [&str; 7] = [
     "top_p",
 ];
 
+/// How a chat spells a parameter: as `/set` does, where that changes it, else as a flag.
+pub fn spelled(parameter: &str) -> String {
+    let name = match parameter {
+        "temperature" => "temp",
+        _ => parameter,
+    };
+    match NAMES.contains(&name) {
+        true => format!("/set {name}"),
+        false => flag(parameter),
+    }
+}
+
 /// Gives a setting a value; nothing is changed where that fails.
 pub fn set(settings: &mut Request, name: &str, value: &str) -> Result<()> {
     let mut sampling = settings.sampling.clone();
@@ -28,7 +40,9 @@ pub fn set(settings: &mut Request, name: &str, value: &str) -> Result<()> {
         "min_p" => sampling.min_p = number(name, value)?,
         "repeat_penalty" => sampling.repeat_penalty = number(name, value)?,
         "seed" => {
-            let seed = value.parse::<Seed>().map_err(|_| not_a_number(name, value))?;
+            let seed = value
+                .parse::<Seed>()
+                .map_err(|_| not_a_number(name, value))?;
             sampling.seed = seed.value();
         }
         "max_tokens" => {
@@ -41,10 +55,10 @@ pub fn set(settings: &mut Request, name: &str, value: &str) -> Result<()> {
         }
         _ => {
             let names = NAMES.join(", ");
-            return Err(
-                Error::usage(format!("unknown setting '{name}' (expected one of {names})"))
-                    .in_flag("/set"),
-            );
+            return Err(Error::usage(format!(
+                "unknown setting '{name}' (expected one of {names})"
+            ))
+            .in_parameter("/set"));
         }
     }
     sampling.check()?;
@@ -57,7 +71,10 @@ fn number<T: FromStr>(name: &str, value: &str) -> Result<T> {
 }
 
 fn not_a_number(name: &str, value: &str) -> Error {
-    Error::usage(format!("invalid value '{value}' for {name}: expected a number")).in_flag("/set")
+    Error::usage(format!(
+        "invalid value '{value}' for {name}: expected a number"
+    ))
+    .in_parameter("/set")
 }
 
 /// All settings and their values.
@@ -97,6 +114,10 @@ mod tests {
             assert!(set(&mut settings, name, value).is_err(), "{name}");
         }
         assert_eq!(settings.sampling, before);
+        let error = set(&mut settings, "temp", "-1").unwrap_err();
+        let message = error.spelled(&spelled).to_string();
+        assert!(message.starts_with("/set temp: "), "{message}");
+        assert_eq!(spelled("context"), "--ctx-size");
         for name in NAMES {
             assert!(list(&settings).contains(&format!("{name} 1")), "{name}");
         }
