@@ -93,8 +93,8 @@ impl Constraint {
                 bounds::check_schema(&schema)?;
                 Ok(Constraint::JsonSchema(schema))
             }
-            Ok(_) => Err(Error::input("is no JSON object, as a schema is")),
-            Err(e) => Err(Error::input(format!("is no JSON: {e}")).caused_by(e)),
+            Ok(_) => Err(Error::input("is not a JSON object, as a schema is")),
+            Err(e) => Err(Error::input(format!("is not JSON: {e}")).caused_by(e)),
         }
     }
 

@@ -130,7 +130,7 @@ impl Conversation<'_> {
     fn saved_picture(&self, path: &Path) -> Result<Attachment> {
         let metadata = fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
         if !metadata.is_file() {
-            return Err(Error::input("is no ordinary file").in_file(path));
+            return Err(Error::input("is not an ordinary file").in_file(path));
         }
         self.picture(path)
     }
@@ -167,7 +167,7 @@ fn read(path: &Path) -> Result<Saved> {
         ))
     })?;
     serde_json::from_str(&files::text(text, path)?)
-        .map_err(|e| Error::input(format!("is no saved conversation: {e}")).caused_by(e))
+        .map_err(|e| Error::input(format!("is not a saved conversation: {e}")).caused_by(e))
 }
 
 /// The whole path, where the system tells.

@@ -133,6 +133,13 @@ impl Cli {
         let arguments: Vec<OsString> = env::args_os().collect();
         swallowed::check(definition(), arguments.get(1..).unwrap_or_default())?;
         let mut command = environment::without_overridden(definition(), &arguments);
+        if arguments.iter().any(|argument| argument == "-h") {
+            // A line for each flag; the long help has the variables.
+            let hide = |arg: Arg| arg.hide_env(true);
+            command = command
+                .mut_args(hide)
+                .mut_subcommands(|sub| sub.mut_args(hide));
+        }
         let matches = command.try_get_matches_from_mut(arguments)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         positional::sort(&mut cli.ask.question, &matches, &mut command)?;

@@ -122,7 +122,7 @@ impl About {
             reading: request.reading,
         };
         let Subject::Clip(frames) = loader.load(&clip)? else {
-            return Err(Error::input("is no video").in_parameter("frames"));
+            return Err(Error::input("is not a video").in_parameter("frames"));
         };
         request.prompt.repeat_pictures(frames.len());
         request.pictures = frames;

@@ -280,7 +280,7 @@ pub(super) fn array(path: &Path, limit: usize) -> Result<Vec<serde_json::Value>>
     let bytes = bytes.ok_or_else(|| too_large().in_file(path))?;
     let text = files::text(bytes, path)?;
     let mut values: Vec<serde_json::Value> = serde_json::from_str(&text).map_err(|e| {
-        Error::input(format!("is no JSON array: {e}"))
+        Error::input(format!("is not a JSON array: {e}"))
             .in_file(path)
             .caused_by(e)
     })?;

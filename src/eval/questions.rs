@@ -75,7 +75,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Vec<Question>> {
 
 fn parse(line: &str, number: usize) -> Result<Question> {
     serde_json::from_str(line)
-        .map_err(|e| Error::input(format!("line {number} is no question: {e}")).caused_by(e))
+        .map_err(|e| Error::input(format!("line {number} is not a question: {e}")).caused_by(e))
 }
 
 #[cfg(test)]

@@ -469,7 +469,7 @@ impl DeclaredTensor {
     fn place(self, data_start: usize, alignment: usize, file_len: usize) -> Result<TensorInfo> {
         if !self.offset.is_multiple_of(alignment) {
             return Err(Error::model(format!(
-                "its offset {} is no multiple of the alignment {alignment}",
+                "its offset {} is not a multiple of the alignment {alignment}",
                 self.offset
             ))
             .in_tensor(self.name));

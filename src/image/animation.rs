@@ -63,7 +63,7 @@ pub(crate) fn seconds(
 fn frames<'b>(bytes: &'b [u8], limits: &Limits) -> Result<(Format, Frames<'b>)> {
     let format = match sniff::content(bytes) {
         Content::Picture(format) => format,
-        _ => return Err(Error::input("is no animation")),
+        _ => return Err(Error::input("is not an animation")),
     };
     let failed = |e: ImageError| damaged(format, &e).caused_by(e);
     let check = |(width, height): (u32, u32)| {
@@ -90,7 +90,7 @@ fn frames<'b>(bytes: &'b [u8], limits: &Limits) -> Result<(Format, Frames<'b>)> 
             decoder.set_limits(bounds).map_err(failed)?;
             decoder.into_frames()
         }
-        _ => return Err(Error::input("is no animation")),
+        _ => return Err(Error::input("is not an animation")),
     };
     Ok((format, frames))
 }

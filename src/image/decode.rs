@@ -207,7 +207,7 @@ fn format_of(bytes: &[u8]) -> Result<Format> {
             "is {}, which cannot be read; `{}` converts it",
             foreign.name, foreign.command
         ),
-        Content::Other(name) => format!("is no picture: it is {name}"),
+        Content::Other(name) => format!("is not a picture: it is {name}"),
         Content::Unknown if bytes.is_empty() => "is empty, expected a picture".to_owned(),
         Content::Unknown => "is not a picture in a supported format".to_owned(),
     };

@@ -250,7 +250,7 @@ fn read_added(gguf: &Gguf) -> Result<Vec<AddedToken>> {
         ids.into_iter()
             .map(|id| {
                 u32::try_from(id)
-                    .map_err(|_| Error::model(format!("{id} is no token id")).in_key(name))
+                    .map_err(|_| Error::model(format!("{id} is not a token id")).in_key(name))
             })
             .collect()
     };

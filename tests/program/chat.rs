@@ -236,8 +236,8 @@ fn a_conversation_can_be_saved_and_gone_on_with() {
     assert!(chat.says("/images").contains("gray.png (turn 1)"));
     assert_eq!(chat.says("And this?"), wanted);
     for (content, wanted) in [
-        ("{", "no saved conversation"),
-        ("[[[[[[", "no saved conversation"),
+        ("{", "not a saved conversation"),
+        ("[[[[[[", "not a saved conversation"),
         (
             r#"{"messages": [{"role": "user", "text": "x"}]}"#,
             "no answer",
@@ -258,7 +258,7 @@ fn a_conversation_can_be_saved_and_gone_on_with() {
     assert!(made.unwrap().success());
     let pipe = r#"{"messages": [{"role": "user", "text": "x", "images": ["pipe.png"]}, {"role": "assistant", "text": ""}]}"#;
     std::fs::write(room.path("bad.json"), pipe).unwrap();
-    assert!(chat.says("/load bad.json").contains("no ordinary file"));
+    assert!(chat.says("/load bad.json").contains("not an ordinary file"));
     // What could not be loaded has changed nothing.
     assert!(chat.says("/images").contains("gray.png (turn 1)"));
     chat.leave();

@@ -79,7 +79,7 @@ fn check_magic(shard: &Shard) -> Result<()> {
     }
     if magic != ZIP_MAGIC {
         return Err(Error::model(
-            "is no zip archive as torch.save writes since 1.6; load it with torch and save it again",
+            "is not a zip archive as torch.save writes since 1.6; load it with torch and save it again",
         ));
     }
     Ok(())
