@@ -12,6 +12,8 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use crate::board::{Machine, Work};
+#[cfg(feature = "cli")]
+use crate::capacity;
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::image::Picture;
@@ -20,6 +22,8 @@ use crate::model::visual_config::VisualConfig;
 use crate::ops::Role;
 use crate::session::{Input, Part, Sequence, Session};
 use crate::workspace::Workspace;
+#[cfg(feature = "cli")]
+use crate::ops::Compute;
 pub(crate) use work::{DecoderWork, PictureWork};
 
 /// Positions of a question about one picture: the picture's 65, the template, and a sentence.
@@ -167,6 +171,33 @@ pub fn run(gguf: &Gguf, model: &Model, plan: &Plan) -> Result<Report> {
     threads.enter(|| measure(gguf, model, plan))
 }
 
+/// What this machine can do, by a short measurement.
+///
+/// # Errors
+/// [`Kind::Capacity`](crate::Kind::Capacity) where there is no memory to read.
+#[cfg(feature = "cli")]
+pub(crate) fn machine(compute: &Compute) -> Result<Machine> {
+    /// More than caches hold.
+    const READ_BYTES: usize = 1 << 28;
+    const REPEATS: usize = 3;
+    let mut memory = Vec::new();
+    if capacity::hold(READ_BYTES as u64).is_err() || memory.try_reserve_exact(READ_BYTES).is_err() {
+        return Err(Error::capacity(format!(
+            "measuring the memory takes {} of it",
+            capacity::human_bytes(READ_BYTES as u64)
+        )));
+    }
+    // Pages that were never written are all the same one.
+    memory.resize(READ_BYTES, 1u8);
+    Ok(compute.threads.enter(|| {
+        let most = |measure: &dyn Fn() -> f64| (0..REPEATS).map(|_| measure()).fold(0.0, f64::max);
+        Machine {
+            macs_per_s: most(&|| limits::int8(compute)),
+            bytes_per_s: most(&|| limits::bandwidth(compute, &memory)),
+        }
+    }))
+}
+
 fn measure(gguf: &Gguf, model: &Model, plan: &Plan) -> Result<Report> {
     let mut bench = Bench {
         model,
@@ -232,7 +263,7 @@ impl Bench<'_> {
         let model = self.model;
         let config = model.config();
         let visual = config.visual.as_ref().ok_or_else(|| {
-            Error::input("this model has no image branch; measure it without --image")
+            Error::input("this model has no image branch, so there is no picture to measure")
         })?;
         let picture = synthetic_picture()?;
         let stages = self.repeat(|| encode(model, visual, &picture).map(|(_, seconds)| seconds))?;

@@ -198,9 +198,7 @@ impl FromStr for Board {
             .find(|board| board.to_string() == text);
         found.ok_or_else(|| {
             let names = Board::ALL.map(|board| board.to_string()).join(", ");
-            Error::usage(format!(
-                "'{text}' is no board that is known; one of {names}"
-            ))
+            Error::usage(format!("unknown board '{text}' (expected one of {names})"))
         })
     }
 }

@@ -32,24 +32,30 @@ pub fn check(model: &Model, n_positions: usize, beside: u64, held_bytes: u64) ->
         0 => String::new(),
         n => format!(", {} of it for pictures,", human_bytes(n)),
     };
-    let mut message = format!(
+    let message = format!(
         "a context of {n_positions} positions takes {} of memory{picture} beside the model's {}, ",
         human_bytes(bytes),
         human_bytes(model.file_bytes()),
     );
-    match available {
-        Some(available) => {
-            message += &format!("but {} are available; ", human_bytes(available));
-            // Decoding, threads and the allocator need some too.
-            let room = (available / 4 * 3).saturating_sub(beside) + held_bytes;
-            message += &match longest_context(model, n_positions, room) {
-                0 => "close other programs".to_owned(),
-                n => format!("set --ctx-size to {n} or less"),
-            };
-        }
-        None => message += "which the system refuses; set --ctx-size to less",
-    }
-    Err(Error::capacity(message + &smaller_files(model)))
+    let files = smaller_files(model);
+    let Some(available) = available else {
+        let error = Error::capacity(message + "which the system refuses" + &files);
+        return Err(error.advise("lower", "context", ""));
+    };
+    let error = Error::capacity(format!(
+        "{message}but {} are available{files}",
+        human_bytes(available)
+    ));
+    // Decoding, threads and the allocator need some too.
+    let room = (available / 4 * 3).saturating_sub(beside) + held_bytes;
+    Err(match longest_context(model, n_positions, room) {
+        0 => error.advise(
+            "close other programs; even the shortest",
+            "context",
+            "is too long",
+        ),
+        n => error.advise("set", "context", format!("to {n} or less")),
+    })
 }
 
 /// Fails where `bytes` of a model's buffers for a picture do not fit the memory.
@@ -110,9 +116,9 @@ pub fn context_notice(model: &Model, context: usize) -> Option<String> {
     let trained = model.config().decoder.max_position_embeddings;
     (context < trained).then(|| {
         format!(
-            "context of {context} positions, not {trained}, for want of memory: it takes {}; \
-             --ctx-size sets another, --cache-type q8_0 keeps it in half",
-            human_bytes(Session::bytes(model, context))
+            "using a context of {context} instead of {trained}: not enough memory ({trained} needs \
+             {})",
+            human_bytes(Session::bytes(model, trained))
         )
     })
 }
@@ -198,6 +204,36 @@ pub(crate) fn hold(bytes: u64) -> Result<(), String> {
 fn available(root: &Path) -> Option<u64> {
     let limits = [physical(root), address_space(root)];
     limits.into_iter().flatten().min()
+}
+
+/// How much memory the system has, and what limits a process, in bytes. What it does not tell, or
+/// does not limit, is `None`.
+#[cfg(feature = "cli")]
+pub(crate) struct Memory {
+    /// All of it.
+    pub total: Option<u64>,
+    /// Free, or holding what can be read again.
+    pub available: Option<u64>,
+    /// What the control groups still allow.
+    pub control_group: Option<u64>,
+    /// What the limit of the address space leaves.
+    pub address_space: Option<u64>,
+    /// Pages of files.
+    pub page_cache: Option<u64>,
+}
+
+/// The memory of the system below `root`.
+#[cfg(feature = "cli")]
+pub(crate) fn memory_below(root: &Path) -> Memory {
+    let meminfo = fs::read_to_string(root.join("proc/meminfo")).ok();
+    let of_linux = |name: &str| Some(1024 * field(meminfo.as_deref()?, name)?);
+    Memory {
+        total: of_linux("MemTotal:").or_else(|| sysctl::number("hw.memsize")),
+        available: of_linux("MemAvailable:").or_else(free_on_macos),
+        control_group: control_groups(root),
+        address_space: address_space(root),
+        page_cache: of_linux("Cached:"),
+    }
 }
 
 /// Bytes of memory that are free, or hold what can be read from the disk again.
@@ -399,7 +435,7 @@ mod tests {
         assert!(Session::bytes(&model, shorter) <= whole * 3 / 4);
         let notice = context_notice(&model, shorter).unwrap();
         assert!(
-            notice.contains(&format!("{shorter} positions, not {trained}")),
+            notice.contains(&format!("{shorter} instead of {trained}")),
             "{notice}"
         );
         // A model that does not fit leaves a quarter; there is always some context.

@@ -13,19 +13,20 @@ use crate::error::{Error, Result};
 use crate::prompt::{IMAGE_MARKER, Message, Template, place_images};
 use crate::request::{
     Answer, Assistant, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason,
+    UNLIMITED,
 };
 use crate::reuse::Memory;
 
 /// A picture of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
+pub struct Attachment {
     /// Its file.
     pub path: PathBuf,
     /// None where its turn was left out before the file was read.
     pixels: Option<Arc<Pixels>>,
 }
 
-impl Picture {
+impl Attachment {
     /// What its file lacks; `None` of a whole picture, and of one that was not read.
     pub fn damage(&self) -> Option<&str> {
         self.pixels.as_ref()?.damage()
@@ -38,7 +39,7 @@ pub struct Turn {
     /// What was asked.
     pub question: String,
     /// The pictures that came with the question.
-    pub pictures: Vec<Picture>,
+    pub pictures: Vec<Attachment>,
     /// What the model said, perhaps not to its end.
     pub answer: String,
     /// Whether the model no longer reads it.
@@ -59,7 +60,7 @@ pub struct Conversation<'m> {
     pub template: Option<Template>,
     turns: Vec<Turn>,
     /// The pictures of the next question.
-    attached: Vec<Picture>,
+    attached: Vec<Attachment>,
     /// How often the last answer was asked for again.
     n_again: u64,
 }
@@ -79,13 +80,23 @@ impl<'m> Conversation<'m> {
         }
     }
 
+    /// A conversation without turns, with the default settings, in which nothing is computed twice.
+    ///
+    /// # Errors
+    /// As [`Assistant::context`].
+    pub fn begin(assistant: &'m Assistant) -> Result<Self> {
+        let memory = Memory::with_room(assistant.context(None)?).reusing_answers();
+        let settings = Request::new(Prompt::turns(Vec::new()));
+        Ok(Self::new(assistant, memory, settings))
+    }
+
     /// All turns, oldest first.
     pub fn turns(&self) -> &[Turn] {
         &self.turns
     }
 
     /// The pictures of the next question.
-    pub fn attached(&self) -> &[Picture] {
+    pub fn attached(&self) -> &[Attachment] {
         &self.attached
     }
 
@@ -99,7 +110,7 @@ impl<'m> Conversation<'m> {
         Ok(())
     }
 
-    fn picture(&self, path: &Path) -> Result<Picture> {
+    fn picture(&self, path: &Path) -> Result<Attachment> {
         let source = Source::File(path.to_owned());
         let (aspect, reading) = (self.settings.aspect, self.settings.reading);
         let pixels = self.assistant.pixels(&source, aspect, reading)?;
@@ -107,7 +118,7 @@ impl<'m> Conversation<'m> {
         let of_turns = self.turns.iter().flat_map(|turn| &turn.pictures);
         let mut held = of_turns.chain(&self.attached);
         let same = held.find_map(|other| other.pixels.as_ref().filter(|held| **held == pixels));
-        Ok(Picture {
+        Ok(Attachment {
             path: path.to_owned(),
             pixels: Some(same.cloned().unwrap_or(pixels)),
         })
@@ -217,7 +228,8 @@ impl<'m> Conversation<'m> {
     fn fit(&mut self) -> Result<()> {
         let context = self.assistant.context(self.settings.context)?;
         let longest = DEFAULT_MAX_TOKENS.min(context / 4);
-        let answer = self.settings.max_tokens.unwrap_or(longest);
+        let wanted = self.settings.max_tokens.filter(|&n| n != UNLIMITED);
+        let answer = wanted.unwrap_or(longest);
         let order = self.keeping_order();
         let fits_all = self.n_fitting(&order, context.saturating_sub(answer))? == order.len();
         if fits_all && self.n_positions()?.saturating_add(answer) <= context {

@@ -8,6 +8,7 @@ mod bench;
 mod cache;
 mod chat;
 mod compare;
+mod doctor;
 mod each;
 mod eval;
 mod generated;
@@ -16,6 +17,7 @@ mod interrupt;
 mod model_file;
 mod output;
 mod perplexity;
+mod piped;
 mod progress;
 mod rows;
 mod score;
@@ -28,10 +30,12 @@ use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
+use serde_json::Value;
+
 pub use args::Cli;
 
 use crate::capacity::human_bytes;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::harmless;
 use args::Command;
 
@@ -41,6 +45,9 @@ use args::Command;
 /// Whatever the command meets. A reader of standard output that goes away is no error.
 pub fn run(cli: Cli) -> Result<()> {
     interrupt::catch_signals()?;
+    if cli.quiet {
+        progress::be_quiet();
+    }
     match cli.command {
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Score(args)) => score::run(&args),
@@ -50,11 +57,12 @@ pub fn run(cli: Cli) -> Result<()> {
         #[cfg(feature = "serve")]
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Info(args)) => info::run(&args),
+        Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Perplexity(args)) => perplexity::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Tokenize(args)) => tokenize::run(&args),
         Some(Command::Completions(args)) => generated::completions(&args),
-        Some(Command::Man) => generated::man(),
+        Some(Command::Man(args)) => generated::man(&args),
         None => ask::run(&cli.ask),
     }
 }
@@ -77,9 +85,59 @@ fn print(text: &str) -> Result<bool> {
     }
 }
 
+/// `value` with a member a line, but lists of numbers on one. `newline` begins the lines.
+fn pretty(value: &Value, newline: &str) -> String {
+    let deeper = format!("{newline}  ");
+    let (open, members, close): (_, Vec<String>, _) = match value {
+        Value::Object(map) if !map.is_empty() => {
+            let member = |(key, value): (&String, &Value)| {
+                format!("{}: {}", Value::from(key.as_str()), pretty(value, &deeper))
+            };
+            ('{', map.iter().map(member).collect(), '}')
+        }
+        Value::Array(list) if list.iter().any(|value| !value.is_number()) => {
+            let members = list.iter().map(|value| pretty(value, &deeper));
+            ('[', members.collect(), ']')
+        }
+        Value::Array(list) => {
+            let numbers: Vec<String> = list.iter().map(Value::to_string).collect();
+            return format!("[{}]", numbers.join(", "));
+        }
+        _ => return value.to_string(),
+    };
+    let members = members.join(&format!(",{deeper}"));
+    format!("{open}{deeper}{members}{newline}{close}")
+}
+
 /// Serialises `value` for standard output, with a newline; as [`print`].
-fn print_json(value: &serde_json::Value) -> Result<bool> {
-    let text = serde_json::to_string_pretty(value)
-        .map_err(|e| Error::new(Kind::Io, format!("cannot write JSON: {e}")))?;
-    print(&(text + "\n"))
+fn print_json(value: &Value) -> Result<bool> {
+    print(&(pretty(value, "\n") + "\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn printed_json_is_what_it_was() {
+        for value in [
+            json!({}),
+            json!([]),
+            json!({"a": [1, 2.5, -3], "b": {"c": [], "d": "x\"\n", "e": null}}),
+            json!([{"a": true}, [1, [2, "x"]], "y"]),
+        ] {
+            let text = pretty(&value, "\n");
+            assert_eq!(
+                serde_json::from_str::<Value>(&text).unwrap(),
+                value,
+                "{text}"
+            );
+        }
+        let text = pretty(&json!({"ids": [1, 2], "n": {"a": 1}}), "\n");
+        assert_eq!(
+            text,
+            "{\n  \"ids\": [1, 2],\n  \"n\": {\n    \"a\": 1\n  }\n}"
+        );
+    }
 }

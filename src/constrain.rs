@@ -67,9 +67,12 @@ impl Constraint {
     /// engine should have.
     pub fn choices(choices: Vec<String>) -> Result<Self> {
         if choices.is_empty() || choices.iter().any(String::is_empty) {
-            return Err(Error::usage("wants texts that are not empty").in_flag("--choices"));
+            return Err(
+                Error::usage("expected one or more texts, none of them empty")
+                    .in_parameter("choices"),
+            );
         }
-        bounds::check_choices(&choices).map_err(|e| e.in_flag("--choices"))?;
+        bounds::check_choices(&choices).map_err(|e| e.in_parameter("choices"))?;
         Ok(Constraint::Choices(choices))
     }
 
@@ -81,7 +84,7 @@ impl Constraint {
     pub fn json_schema(text: &str) -> Result<Self> {
         if text.len() > MAX_SCHEMA_BYTES {
             return Err(Error::input(format!(
-                "has {} bytes, wanted at most {MAX_SCHEMA_BYTES}; ask for less at once",
+                "has {} bytes, expected at most {MAX_SCHEMA_BYTES}; ask for less at once",
                 text.len()
             )));
         }
@@ -133,11 +136,11 @@ impl Constraint {
         }
     }
 
-    /// The flag that it comes from, for errors.
-    fn flag(&self) -> &'static str {
+    /// Its name in errors.
+    fn name(&self) -> &'static str {
         match self {
-            Constraint::Choices(_) => "--choices",
-            Constraint::JsonSchema(_) => "--json-schema",
+            Constraint::Choices(_) => "choices",
+            Constraint::JsonSchema(_) => "json_schema",
         }
     }
 }
@@ -179,7 +182,7 @@ impl Grammars {
                 self.compiler.matcher(constraint, grammar)
             })
             .map(Guide)
-            .map_err(|e| e.in_flag(constraint.flag()))
+            .map_err(|e| e.in_parameter(constraint.name()))
     }
 }
 

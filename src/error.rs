@@ -1,4 +1,7 @@
-//! The one error type: what kind of failure, in which file, tensor, key or flag, and what to do.
+//! The one error type: what kind of failure, in which file, tensor, key or parameter, and what to do.
+//!
+//! Parameters have the names of fields, such as `temperature`. Who shows an error spells them in its
+//! own way: [`Error::spelled`] with [`flag`] for a command line.
 
 use std::fmt;
 use std::path::Path;
@@ -12,14 +15,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 const MAX_MESSAGE_BYTES: usize = 4000;
 /// The longest name of a file that is shown.
 const MAX_FILE_BYTES: usize = 500;
-/// The longest name of a tensor, key or flag that is shown.
+/// The longest name of a tensor, key or parameter that is shown.
 const MAX_NAME_BYTES: usize = 200;
 
 /// What went wrong, seen from the person who has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kind {
-    /// A flag or argument is wrong or contradicts another.
+    /// A parameter is wrong or contradicts another.
     Usage,
     /// A picture, prompt or other input cannot be used.
     Input,
@@ -42,6 +45,20 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Kind; 10] = [
+        Kind::Partial,
+        Kind::Usage,
+        Kind::Input,
+        Kind::Model,
+        Kind::Io,
+        Kind::Capacity,
+        Kind::Unfinished,
+        Kind::Stopped,
+        Kind::Bug,
+        Kind::Interrupted,
+    ];
+
     /// The process exit status of a program that ends with this error.
     pub fn exit_code(self) -> u8 {
         match self {
@@ -60,6 +77,24 @@ impl Kind {
     }
 }
 
+/// What happened, as a list of exit statuses says it.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Partial => "some of several pictures or rows failed",
+            Kind::Usage => "wrong usage",
+            Kind::Input => "unusable picture, prompt or other input",
+            Kind::Model => "unusable model file or checkpoint",
+            Kind::Io => "input or output failed",
+            Kind::Capacity => "not enough memory or context",
+            Kind::Unfinished => "the answer was cut off before it met its constraint",
+            Kind::Stopped => "stopped; the same command resumes",
+            Kind::Bug => "internal error",
+            Kind::Interrupted => "interrupted",
+        })
+    }
+}
+
 /// The thing an error is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -68,21 +103,44 @@ pub enum Subject {
     Tensor(String),
     /// A metadata or configuration key.
     Key(String),
-    /// A command-line flag.
-    Flag(String),
+    /// A parameter, by the name of its field, such as `temperature`.
+    Parameter(String),
 }
 
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Subject::Tensor(name) | Subject::Key(name) | Subject::Flag(name)) = self;
+impl Subject {
+    /// Its name, as it may be shown, and spelled by `spell` where it is a parameter.
+    fn spelled(&self, spell: &Spelling) -> String {
+        let (Subject::Tensor(name) | Subject::Key(name) | Subject::Parameter(name)) = self;
         let name = harmless::line(name);
         let name = harmless::shortened(&name, MAX_NAME_BYTES);
         match self {
-            Subject::Tensor(_) => write!(f, "tensor '{name}'"),
-            Subject::Key(_) => write!(f, "key '{name}'"),
-            Subject::Flag(_) => f.write_str(&name),
+            Subject::Tensor(_) => format!("tensor '{name}'"),
+            Subject::Key(_) => format!("key '{name}'"),
+            Subject::Parameter(_) => spell(&name),
         }
     }
+}
+
+/// How parameters are spelled where an error is shown: takes the name of a field.
+pub type Spelling<'a> = dyn Fn(&str) -> String + 'a;
+
+/// How a command line spells a parameter: `top_k` is `--top-k`. What is no name of a field, such as
+/// `PATH` or `/set`, stays as it is.
+pub fn flag(parameter: &str) -> String {
+    match parameter {
+        "temperature" => "--temp".to_owned(),
+        "context" => "--ctx-size".to_owned(),
+        _ if parameter.contains(|c: char| c.is_uppercase() || c == '/') => parameter.to_owned(),
+        _ => format!("--{}", parameter.replace('_', "-")),
+    }
+}
+
+/// What to do: words before and after the parameter to be changed.
+#[derive(Debug)]
+struct Advice {
+    before: &'static str,
+    parameter: &'static str,
+    after: String,
 }
 
 type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
@@ -97,6 +155,7 @@ struct Inner {
     message: String,
     file: Option<String>,
     subject: Option<Subject>,
+    advice: Option<Advice>,
     source: Option<Source>,
 }
 
@@ -108,11 +167,12 @@ impl Error {
             message: message.into(),
             file: None,
             subject: None,
+            advice: None,
             source: None,
         }))
     }
 
-    /// A wrong flag or argument.
+    /// A wrong parameter.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Kind::Usage, message)
     }
@@ -162,10 +222,28 @@ impl Error {
         self
     }
 
-    /// Adds the flag this is about.
+    /// Adds the parameter this is about, by the name of its field.
     #[must_use]
-    pub fn in_flag(mut self, name: impl Into<String>) -> Self {
-        self.0.subject = Some(Subject::Flag(name.into()));
+    pub fn in_parameter(mut self, name: impl Into<String>) -> Self {
+        self.0.subject = Some(Subject::Parameter(name.into()));
+        self
+    }
+
+    /// Adds what to do about it: `before`, the parameter to be changed, and `after`, as in "set
+    /// context to 300". Follows the message and a semicolon.
+    #[must_use]
+    pub fn advise(
+        mut self,
+        before: &'static str,
+        parameter: &'static str,
+        after: impl Into<String>,
+    ) -> Self {
+        let after = after.into();
+        self.0.advice = Some(Advice {
+            before,
+            parameter,
+            after,
+        });
         self
     }
 
@@ -186,25 +264,60 @@ impl Error {
         self.0.file.as_deref()
     }
 
-    /// The tensor, key or flag it is about, if one is known.
+    /// The tensor, key or parameter it is about, if one is known.
     pub fn subject(&self) -> Option<&Subject> {
         self.0.subject.as_ref()
     }
+
+    /// The parameter it is about, by the name of its field, if it is about one.
+    pub fn parameter(&self) -> Option<&str> {
+        match &self.0.subject {
+            Some(Subject::Parameter(name)) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The whole text with parameters spelled by `spell`.
+    pub fn spelled<'a>(&'a self, spell: &'a Spelling<'a>) -> impl fmt::Display + 'a {
+        Spelled { error: self, spell }
+    }
+}
+
+/// Parameters have the names of fields.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.spelled(&str::to_owned).fmt(f)
+    }
+}
+
+/// An error with the spelling of its parameters.
+struct Spelled<'a> {
+    error: &'a Error,
+    spell: &'a Spelling<'a>,
 }
 
 /// Whatever an error is about may come from a file, so all of it is shown without control sequences,
 /// and no longer than a person reads.
-impl fmt::Display for Error {
+impl fmt::Display for Spelled<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(file) = &self.0.file {
+        let inner = &self.error.0;
+        if let Some(file) = &inner.file {
             let file = harmless::line(file);
             write!(f, "{}: ", harmless::shortened(&file, MAX_FILE_BYTES))?;
         }
-        if let Some(subject) = &self.0.subject {
-            write!(f, "{subject}: ")?;
+        if let Some(subject) = &inner.subject {
+            write!(f, "{}: ", subject.spelled(self.spell))?;
         }
-        let message = harmless::text(&self.0.message);
-        f.write_str(&harmless::shortened(&message, MAX_MESSAGE_BYTES))
+        let message = harmless::text(&inner.message);
+        f.write_str(&harmless::shortened(&message, MAX_MESSAGE_BYTES))?;
+        let Some(advice) = &inner.advice else {
+            return Ok(());
+        };
+        write!(f, "; {} {}", advice.before, (self.spell)(advice.parameter))?;
+        match advice.after.is_empty() {
+            true => Ok(()),
+            false => write!(f, " {}", advice.after),
+        }
     }
 }
 
@@ -220,12 +333,12 @@ mod tests {
 
     #[test]
     fn names_file_and_subject_before_the_message() {
-        let error = Error::model("has 3 dimensions, wanted 2")
+        let error = Error::model("has 3 dimensions, expected 2")
             .in_tensor("output.weight")
             .in_file(Path::new("m.gguf"));
         assert_eq!(
             error.to_string(),
-            "m.gguf: tensor 'output.weight': has 3 dimensions, wanted 2"
+            "m.gguf: tensor 'output.weight': has 3 dimensions, expected 2"
         );
         assert_eq!(error.kind().exit_code(), 4);
     }
@@ -237,7 +350,7 @@ mod tests {
         let errors = [
             error.in_tensor(&hostile).in_file(Path::new("\u{1b}c\na")),
             Error::input(&hostile).in_key(&hostile),
-            Error::usage(&hostile).in_flag(&hostile),
+            Error::usage(&hostile).in_parameter(&hostile),
         ];
         for error in errors {
             let shown = error.to_string();
@@ -246,6 +359,26 @@ mod tests {
             // A name cannot begin a line of its own.
             let before = shown.lines().next().unwrap();
             assert!(before.contains("title"), "{before}");
+        }
+    }
+
+    #[test]
+    fn fronts_spell_parameters_and_programs_read_them() {
+        let error = Error::usage("is -1, expected 0 or more")
+            .in_parameter("temperature")
+            .advise("set", "context", "to 300");
+        assert_eq!(
+            error.to_string(),
+            "temperature: is -1, expected 0 or more; set context to 300"
+        );
+        assert_eq!(
+            error.spelled(&flag).to_string(),
+            "--temp: is -1, expected 0 or more; set --ctx-size to 300"
+        );
+        assert_eq!(error.parameter(), Some("temperature"));
+        assert_eq!(Error::usage("x").in_key("temperature").parameter(), None);
+        for (name, spelled) in [("top_k", "--top-k"), ("PATH", "PATH"), ("/set", "/set")] {
+            assert_eq!(flag(name), spelled);
         }
     }
 

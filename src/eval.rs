@@ -124,7 +124,7 @@ fn check_reference(
 
 fn another_model(how: &str) -> Error {
     let message = format!("{how} than the model does; give another file of the same model");
-    Error::usage(message).in_flag("--reference")
+    Error::usage(message).in_parameter("reference")
 }
 
 /// Does `work` inside the threads of a model.

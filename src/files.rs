@@ -94,7 +94,7 @@ fn check_ordinary(path: &Path, metadata: &Metadata) -> Result<()> {
         return Ok(());
     }
     let what = what_it_is(metadata);
-    Err(Error::new(Kind::Io, format!("is {what}, wanted an ordinary file")).in_file(path))
+    Err(Error::new(Kind::Io, format!("is {what}, expected an ordinary file")).in_file(path))
 }
 
 /// What something is that is no ordinary file.

@@ -29,7 +29,7 @@ pub use decode::{Limits, Reading, decode, open};
 pub(crate) use decode::{content, read_file};
 pub use preprocess::Preprocess;
 #[cfg(feature = "cli")]
-pub(crate) use sniff::{Content, FORMATS};
+pub(crate) use sniff::{Content, FORMATS, HEAD, content as content_of};
 
 use crate::error::{Error, Result};
 use resize::{Axis, resize};

@@ -132,7 +132,7 @@ impl Isa {
                 "'{wanted}' is not an instruction set of this processor, which has {}",
                 names.join(", ")
             ))
-            .in_flag(ISA_VARIABLE)
+            .in_parameter(ISA_VARIABLE)
         })
     }
 

@@ -7,18 +7,19 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 
 use owl2::cli::{self, Cli};
-use owl2::{harmless, mishap};
+use owl2::error::flag;
+use owl2::{harmless, panics};
 
 fn main() -> ExitCode {
     let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    match mishap::contain(|| cli::run(cli)) {
+    match panics::catch(|| cli::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nothing is left to be done where even standard error cannot be written to.
-            let _ = writeln!(std::io::stderr(), "owl2: {error}");
+            let _ = writeln!(std::io::stderr(), "owl2: {}", error.spelled(&flag));
             ExitCode::from(error.kind().exit_code())
         }
     }

@@ -48,7 +48,7 @@ impl FromStr for Mode {
             "batch" => Ok(Mode::Batch),
             "single" => Ok(Mode::Single),
             _ => Err(Error::usage(format!(
-                "'{text}' is no way to compute a window; one of batch, single"
+                "unknown mode '{text}' (expected batch or single)"
             ))),
         }
     }

@@ -17,6 +17,7 @@ mod generation;
 mod lookup;
 mod picture;
 mod plan;
+mod question;
 mod words;
 
 use std::ops::ControlFlow;
@@ -26,6 +27,7 @@ pub(crate) use generation::{Generation, Need};
 #[cfg(feature = "cli")]
 pub(crate) use assistant::check_context;
 pub use picture::{Pixels, Source};
+pub use question::{Question, Settings};
 pub(crate) use words::softmax;
 pub use words::{WordLogit, WordLogits, WordsRequest};
 
@@ -39,6 +41,9 @@ use crate::timing::Timings;
 /// Longest answer in tokens where a request names none: the reference's `max_new_tokens`
 /// (`cli.py`).
 pub const DEFAULT_MAX_TOKENS: usize = 512;
+
+/// [`Request::max_tokens`] of an answer that only the context limits.
+pub const UNLIMITED: usize = usize::MAX;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -56,7 +61,8 @@ pub struct Request {
     /// What the answer must be, if not any text.
     #[cfg(feature = "constrain")]
     pub constraint: Option<Constraint>,
-    /// Longest answer in tokens. `None` is [`DEFAULT_MAX_TOKENS`], or as many as fit.
+    /// Longest answer in tokens. `None` is [`DEFAULT_MAX_TOKENS`], or as many as fit;
+    /// [`UNLIMITED`] is as many as fit.
     pub max_tokens: Option<usize>,
     /// Texts before which the answer ends, besides the template's own.
     pub stops: Vec<String>,
@@ -118,6 +124,7 @@ impl Prompt {
 
 /// What a request reports while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event<'a> {
     /// A picture is going to be encoded.
     Encoding {
@@ -140,6 +147,7 @@ pub enum Event<'a> {
 
 /// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Answer {
     /// The whole text, without the stop text.
     pub text: String,
@@ -169,6 +177,7 @@ pub struct Answer {
 
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StopReason {
     /// The model said `</s>`, or nothing else could have followed.
     EndOfText,
@@ -186,6 +195,14 @@ impl StopReason {
     /// Whether the model had more to say, and nobody wanted it to stop.
     pub fn is_cut(self) -> bool {
         matches!(self, StopReason::MaxTokens | StopReason::ContextFull)
+    }
+
+    /// Its name in OpenAI's API: `length` where the answer was cut, else `stop`.
+    pub fn finish_reason(self) -> &'static str {
+        match self.is_cut() {
+            true => "length",
+            false => "stop",
+        }
     }
 
     /// Its name in JSON.

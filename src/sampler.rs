@@ -81,37 +81,37 @@ impl Sampling {
         self.temperature <= MAX_GREEDY_TEMPERATURE
     }
 
-    /// Checks the ranges of values that came from flags.
+    /// Checks the ranges of all values.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::Kind::Usage), naming the flag, for a value out of range.
+    /// [`Kind::Usage`](crate::Kind::Usage), naming the field, for a value out of range.
     pub fn check(&self) -> Result<()> {
-        let in_flag = |name| move |message: String| Error::usage(message).in_flag(name);
-        check_not_negative(self.temperature).map_err(in_flag("--temp"))?;
-        check_fraction(self.top_p).map_err(in_flag("--top-p"))?;
-        check_fraction(self.min_p).map_err(in_flag("--min-p"))?;
-        check_positive(self.repeat_penalty).map_err(in_flag("--repeat-penalty"))
+        let in_field = |name| move |message: String| Error::usage(message).in_parameter(name);
+        check_not_negative(self.temperature).map_err(in_field("temperature"))?;
+        check_fraction(self.top_p).map_err(in_field("top_p"))?;
+        check_fraction(self.min_p).map_err(in_field("min_p"))?;
+        check_positive(self.repeat_penalty).map_err(in_field("repeat_penalty"))
     }
 }
 
 fn check_not_negative(value: f32) -> Result<(), String> {
     match value.is_finite() && value >= 0.0 {
         true => Ok(()),
-        false => Err(format!("is {value}, wanted 0 or more")),
+        false => Err(format!("is {value}, expected 0 or more")),
     }
 }
 
 fn check_fraction(value: f32) -> Result<(), String> {
     match (0.0..=1.0).contains(&value) {
         true => Ok(()),
-        false => Err(format!("is {value}, wanted 0 to 1")),
+        false => Err(format!("is {value}, expected 0 to 1")),
     }
 }
 
 fn check_positive(value: f32) -> Result<(), String> {
     match value.is_finite() && value > 0.0 {
         true => Ok(()),
-        false => Err(format!("is {value}, wanted more than 0")),
+        false => Err(format!("is {value}, expected more than 0")),
     }
 }
 
@@ -459,28 +459,28 @@ mod tests {
                     temperature: bad,
                     ..open()
                 },
-                "--temp",
+                "temperature",
             );
             refused(
                 Sampling {
                     top_p: bad,
                     ..open()
                 },
-                "--top-p",
+                "top_p",
             );
             refused(
                 Sampling {
                     min_p: bad,
                     ..open()
                 },
-                "--min-p",
+                "min_p",
             );
             refused(
                 Sampling {
                     repeat_penalty: bad,
                     ..open()
                 },
-                "--repeat-penalty",
+                "repeat_penalty",
             );
         }
     }

@@ -6,13 +6,11 @@
 //!
 //! ```no_run
 //! use owl2::Assistant;
-//! use owl2::ops::Compute;
 //! use owl2::request::Source;
 //! use owl2::score::{Rule, Scoring, Subject};
 //!
 //! # fn main() -> owl2::Result<()> {
-//! let compute = Compute::new(owl2::threads::default_count())?;
-//! let assistant = Assistant::open("one-align.gguf".as_ref(), compute)?;
+//! let assistant = Assistant::open("one-align.gguf")?;
 //! let scoring = Scoring::new(Rule::QAlign);
 //! let photo = Subject::Picture(Source::File("photo.jpg".into()));
 //! println!("{:.3}", assistant.score(&photo, &scoring)?.score);

@@ -52,8 +52,8 @@ impl Threads {
     pub fn new(count: NonZeroUsize) -> Result<Self> {
         let count = count.get();
         if count > MAX_THREADS {
-            let message = format!("is {count}, wanted at most {MAX_THREADS}");
-            return Err(Error::usage(message).in_flag("--threads"));
+            let message = format!("is {count}, expected at most {MAX_THREADS}");
+            return Err(Error::usage(message).in_parameter("threads"));
         }
         let gang = Arc::new(Gang::default());
         let pool = match count - 1 {

@@ -334,7 +334,7 @@ fn byte_ids(vocabulary: &Vocabulary) -> Result<Option<Box<[u32; 256]>>> {
         }
         let byte = piece.byte().ok_or_else(|| {
             Error::model(format!(
-                "token {id} is a byte, but is spelled '{}', wanted '<0xNN>'",
+                "token {id} is a byte, but is spelled '{}', expected '<0xNN>'",
                 piece.text
             ))
             .in_key(key::TOKENS)

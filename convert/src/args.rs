@@ -21,8 +21,8 @@ Examples:
   owl2-convert --random 7b --seed 1 -o random.gguf
   owl2-convert --verify owl2-q4_k.gguf mplug-owl2-llama2-7b
 
-Exit status: 0 success, 2 wrong usage, 4 unusable checkpoint or file, 5 input or output failed, 101 a
-mistake in the program, 130 interrupted.";
+Exit status: 0 success, 2 wrong usage, 4 unusable checkpoint or file, 5 input or output failed,
+101 internal error, 130 interrupted.";
 
 /// Packs an mPLUG-Owl2 checkpoint, or a GGUF file of floats, into the single GGUF file that owl2
 /// runs.
@@ -49,11 +49,12 @@ pub struct Args {
     )]
     pub output: Option<PathBuf>,
 
-    /// How the weights are stored
+    /// Type of the weights
     #[arg(
         long,
         value_name = "QUANT",
         default_value = "q4_k",
+        ignore_case = true,
         conflicts_with = "verify"
     )]
     pub quant: Quant,
@@ -63,14 +64,13 @@ pub struct Args {
     #[arg(long, value_name = "TYPE", conflicts_with = "verify")]
     pub vision_quant: Option<DType>,
 
-    /// Type of the matrices whose names in the file match; `*` and `?` stand for any text and any
-    /// character. Repeat for several; the last that matches counts
+    /// Type of the matrices whose names match; `*` matches any text, `?` any character. Repeat for
+    /// several; the last match wins
     #[arg(long, value_name = "GLOB=TYPE", conflicts_with = "verify")]
     pub tensor_type: Vec<TensorType>,
 
-    /// Leave the columns of quantized matrices as they are. They are rotated otherwise, which
-    /// spreads outliers of weights and activations, so that less is lost by rounding; only owl2
-    /// can read such files
+    /// Do not rotate the columns of quantized matrices. Rotation spreads outliers, so that less
+    /// is lost by rounding, but only owl2 can read rotated files
     #[arg(long, conflicts_with = "verify")]
     pub no_rotate: bool,
 
@@ -83,17 +83,17 @@ pub struct Args {
     )]
     pub lora: Option<PathBuf>,
 
-    /// By which rule its logits are scores: q-align, deqa, q-instruct, compare2score or none; the
-    /// file keeps it [default: as the names of checkpoint and base tell]
+    /// Scoring rule to write into the file: q-align, deqa, q-instruct, compare2score or none
+    /// [default: from the names of the checkpoint and its base]
     #[arg(long, value_name = "RULE", conflicts_with = "verify")]
     pub score_rule: Option<ScoreRule>,
 
-    /// Leave out tensors that are not part of the model, and name them, rather than refuse the
+    /// Skip tensors that are not part of the model, and list them, instead of refusing the
     /// checkpoint
     #[arg(long, conflicts_with = "random")]
     pub ignore_extra: bool,
 
-    /// Make up random weights of this shape instead of reading a checkpoint, for benchmarks
+    /// Use random weights of this shape instead of a checkpoint, for benchmarks
     #[arg(long, value_name = "SHAPE")]
     pub random: Option<Shape>,
 
@@ -108,12 +108,12 @@ pub struct Args {
     )]
     pub seed: u64,
 
-    /// Check a finished file instead of writing one; with the checkpoint it was made from, print
-    /// each tensor's relative error, worst first
+    /// Check a file instead of writing one; with the original checkpoint, print the relative error
+    /// of each tensor, worst first
     #[arg(long, value_name = "FILE")]
     pub verify: Option<PathBuf>,
 
-    /// Worker threads [default: one for each physical core there is]
+    /// Worker threads [default: one per physical core]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 
@@ -155,6 +155,8 @@ mod tests {
             "owl2-convert dir -o m.gguf",
             "owl2-convert dir --dry-run",
             "owl2-convert dir -o m.gguf --quant q8_0 --lora a --tensor-type *=f16 --threads 3",
+            "owl2-convert dir -o m.gguf --quant q4_K_M",
+            "owl2-convert dir -o m.gguf --quant FP16 --vision-quant Q8_0",
             "owl2-convert --random tiny --seed 3 -o m.gguf",
             "owl2-convert --verify m.gguf",
             "owl2-convert --verify m.gguf dir --lora a",

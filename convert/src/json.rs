@@ -72,7 +72,7 @@ impl Object {
         let values = match self.get(key) {
             None => Map::new(),
             Some(Value::Object(values)) => values.clone(),
-            Some(_) => return Err(self.error(key, "is no object")),
+            Some(_) => return Err(self.error(key, "is not an object")),
         };
         Ok(Object {
             path: self.path.clone(),
@@ -129,7 +129,7 @@ impl Object {
         self.get(key)
             .map(|value| {
                 convert(value)
-                    .ok_or_else(|| self.error(key, format!("is {value}, wanted {wanted}")))
+                    .ok_or_else(|| self.error(key, format!("is {value}, expected {wanted}")))
             })
             .transpose()
     }

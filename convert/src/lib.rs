@@ -138,7 +138,7 @@ fn open_input(args: &Args) -> Result<Option<Input>> {
             return Err(Error::usage(
                 "can only be merged into the checkpoint in a directory, not into a GGUF file",
             )
-            .in_flag("--lora"));
+            .in_parameter("lora"));
         }
         return Input::open_gguf(path).map(Some);
     }

@@ -72,7 +72,7 @@ impl Adapter {
         let config = dir.join(CONFIG_FILE);
         if !config.exists() {
             return Err(Error::model(format!(
-                "has no {CONFIG_FILE}, so it is no LoRA adapter; a whole model is given as the checkpoint"
+                "has no {CONFIG_FILE}, so it is not a LoRA adapter; a whole model is given as the checkpoint"
             ))
             .in_file(dir));
         }
@@ -107,7 +107,7 @@ impl Adapter {
         for tensor in self.tensors {
             let name = without_wrappers(&tensor.meta.name);
             let (module, factor) = parse_name(&name).ok_or_else(|| {
-                Error::model("is no factor of a plain LoRA adapter")
+                Error::model("is not a factor of a plain LoRA adapter")
                     .in_tensor(&tensor.meta.name)
                     .in_file(&self.path)
             })?;
@@ -202,7 +202,9 @@ impl Delta {
             return Err(Error::model("has only one of lora_A and lora_B"));
         };
         let (&[rank_a, n_in], &[n_out, rank_b]) = (&a.meta.shape[..], &b.meta.shape[..]) else {
-            return Err(Error::model("has an adapter that is no pair of matrices"));
+            return Err(Error::model(
+                "has an adapter that is not a pair of matrices",
+            ));
         };
         if rank_a != rank || rank_b != rank {
             return Err(Error::model(format!(

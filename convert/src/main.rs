@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use owl2::{harmless, mishap};
+use owl2::error::flag;
+use owl2::{harmless, panics};
 use owl2_convert::args::Args;
 use owl2_convert::progress::say;
 use owl2_convert::{interrupt, run};
@@ -17,10 +18,10 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => return usage(&error),
     };
-    match mishap::contain(|| interrupt::catch_signals().and_then(|()| run(&args))) {
+    match panics::catch(|| interrupt::catch_signals().and_then(|()| run(&args))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&format!("owl2-convert: {error}"));
+            say(&format!("owl2-convert: {}", error.spelled(&flag)));
             ExitCode::from(error.kind().exit_code())
         }
     }

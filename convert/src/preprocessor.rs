@@ -94,13 +94,13 @@ fn read_channels(json: &Object, key: &str, default: [f64; 3]) -> Result<[f32; 3]
                 .collect();
             <[f32; 3]>::try_from(numbers?).ok()
         })
-        .ok_or_else(|| json.error(key, "wants three numbers, one per colour channel"))
+        .ok_or_else(|| json.error(key, "needs three numbers, one per colour channel"))
 }
 
 fn read_std(json: &Object) -> Result<[f32; 3]> {
     let std = read_channels(json, "image_std", CLIP_STD)?;
     if std.iter().any(|x| !(x.is_finite() && *x > 0.0)) {
-        return Err(json.error("image_std", "wants positive numbers"));
+        return Err(json.error("image_std", "needs positive numbers"));
     }
     Ok(std)
 }

@@ -21,21 +21,21 @@ use crate::plan::{Plan, Planned};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 #[allow(non_camel_case_types, reason = "the names are ggml's")]
 pub enum Quant {
-    /// All of it as 32-bit floats
-    #[value(name = "f32")]
+    /// Everything as 32-bit floats
+    #[value(name = "f32", aliases = ["fp32", "float32"])]
     F32,
     /// All matrices as 16-bit floats
-    #[value(name = "f16")]
+    #[value(name = "f16", aliases = ["fp16", "float16"])]
     F16,
-    /// All matrices Q8_0: half of f16, hardly distinguishable from it
-    #[value(name = "q8_0")]
+    /// All matrices Q8_0: half the size of f16 with negligible loss
+    #[value(name = "q8_0", aliases = ["q8"])]
     Q8_0,
     /// Decoder Q4_0, the smallest and simplest
-    #[value(name = "q4_0")]
+    #[value(name = "q4_0", aliases = ["q4"])]
     Q4_0,
-    /// Decoder Q4_K with more bits where they count
+    /// Decoder Q4_K with more bits in sensitive layers, as llama.cpp's Q4_K_M
     #[default]
-    #[value(name = "q4_k")]
+    #[value(name = "q4_k", aliases = ["q4_k_m", "q4km", "q4k"])]
     Q4_K,
 }
 
@@ -123,7 +123,7 @@ impl FromStr for TensorType {
     fn from_str(text: &str) -> Result<Self> {
         let (glob, dtype) = text.rsplit_once('=').ok_or_else(|| {
             Error::usage(format!(
-                "'{text}' is no GLOB=TYPE, such as 'blk.*.ffn_down.weight=q6_k'"
+                "'{text}' is not GLOB=TYPE, such as 'blk.*.ffn_down.weight=q6_k'"
             ))
         })?;
         Ok(TensorType {
@@ -250,7 +250,7 @@ impl TensorType {
             }
             Some(_) => return Ok(()),
         };
-        Err(Error::usage(problem).in_flag("--tensor-type"))
+        Err(Error::usage(problem).in_parameter("tensor_type"))
     }
 }
 

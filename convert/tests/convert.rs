@@ -344,7 +344,7 @@ fn problems_are_listed_all_at_once() {
         "5 tensors",
         "lm_head.weight is missing",
         "model.layers.1.mlp.up_proj.weight is missing",
-        "model.norm.weight has shape [63], wanted [64]",
+        "model.norm.weight has shape [63], expected [64]",
         "model.layers.2.mlp.up_proj.weight is not part",
         "score.weight is not part",
     ] {

@@ -140,7 +140,7 @@ fn long_descriptions_take_no_more_memory_than_a_few_times_their_length() {
     let numbers = format!("{{\"a\": [{}1]}}", "1,".repeat(5_000_000));
     refuses("config.json", numbers.as_bytes(), "longer than");
     let numbers = format!("{{\"a\": [{}1]}}", "1,".repeat(1_000_000));
-    refuses("added_tokens.json", numbers.as_bytes(), "no token id");
+    refuses("added_tokens.json", numbers.as_bytes(), "not a token id");
     let empty = r#"{"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}"#;
     let tensors: Vec<_> = (0..500_000).map(|i| format!("\"{i}\": {empty}")).collect();
     let header = format!("{{{}}}", tensors.join(","));

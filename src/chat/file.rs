@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Conversation, Picture, Turn};
+use super::{Attachment, Conversation, Turn};
 use crate::error::{Error, Kind, Result};
-use crate::{files, whole_file};
+use crate::{atomic_file, files};
 
 /// Larger files hold no conversation that anybody had.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -39,11 +39,17 @@ enum SavedRole {
 }
 
 impl Conversation<'_> {
-    /// Writes all turns to `path`, in place of what is there: all of it or nothing.
+    /// Writes all turns to `path`, in place of an older conversation: all of it or nothing.
     ///
     /// # Errors
-    /// [`Kind::Io`] where it cannot be written.
+    /// [`Kind::Io`] where it cannot be written, [`Kind::Input`] where `path` is a file that holds
+    /// something else.
     pub fn save(&self, path: &Path) -> Result<()> {
+        let is_other = |file: fs::Metadata| file.is_file() && file.len() > 0 && read(path).is_err();
+        if fs::metadata(path).is_ok_and(is_other) {
+            let message = "exists and is not a saved conversation; choose another name";
+            return Err(Error::input(message).in_file(path));
+        }
         let messages = self.turns.iter().flat_map(|turn| {
             let images = turn.pictures.iter().map(|picture| absolute(&picture.path));
             let question = SavedMessage {
@@ -62,7 +68,7 @@ impl Conversation<'_> {
             system: self.system.clone(),
             messages: messages.collect(),
         };
-        whole_file::write(path, |out| {
+        atomic_file::write(path, |out| {
             serde_json::to_writer_pretty(&mut *out, &saved)?;
             out.write_all(b"\n")
         })
@@ -95,7 +101,7 @@ impl Conversation<'_> {
     fn read_pictures(&self, turns: &mut [Turn], go_on: &mut dyn FnMut() -> bool) -> Result<()> {
         let context = self.assistant.context(self.settings.context)?;
         let mut n_left = context / self.assistant.picture_rows().max(1);
-        let mut known = HashMap::<PathBuf, Picture>::new();
+        let mut known = HashMap::<PathBuf, Attachment>::new();
         let with_pictures = turns
             .iter_mut()
             .rev()
@@ -121,10 +127,10 @@ impl Conversation<'_> {
 
     /// A picture that a file names, not the person who loads it: no pipe or device, which could
     /// keep its reader waiting for ever.
-    fn saved_picture(&self, path: &Path) -> Result<Picture> {
+    fn saved_picture(&self, path: &Path) -> Result<Attachment> {
         let metadata = fs::metadata(path).map_err(|e| Error::io("cannot open", path, e))?;
         if !metadata.is_file() {
-            return Err(Error::input("is no ordinary file").in_file(path));
+            return Err(Error::input("is not an ordinary file").in_file(path));
         }
         self.picture(path)
     }
@@ -140,7 +146,7 @@ fn turn(pair: &[SavedMessage], folder: &Path) -> Result<Turn> {
             "the messages are not those of user and assistant in turn",
         ));
     }
-    let pictures = question.images.iter().map(|path| Picture {
+    let pictures = question.images.iter().map(|path| Attachment {
         path: folder.join(path),
         pixels: None,
     });
@@ -161,7 +167,7 @@ fn read(path: &Path) -> Result<Saved> {
         ))
     })?;
     serde_json::from_str(&files::text(text, path)?)
-        .map_err(|e| Error::input(format!("is no saved conversation: {e}")).caused_by(e))
+        .map_err(|e| Error::input(format!("is not a saved conversation: {e}")).caused_by(e))
 }
 
 /// The whole path, where the system tells.

@@ -5,6 +5,8 @@ mod ask;
 mod batch;
 mod environment;
 mod eval;
+mod numbers;
+mod positional;
 mod score;
 #[cfg(feature = "serve")]
 mod serve;
@@ -16,20 +18,26 @@ use std::ffi::OsString;
 
 use clap::{Arg, Command as Clap, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::error::Kind;
+
 pub(super) use ask::AskArgs;
 #[cfg(feature = "serve")]
 pub(super) use batch::BatchArgs;
 pub(super) use eval::EvalArgs;
+pub(super) use numbers::Seed;
 pub(super) use score::{CompareArgs, ScoreArgs};
 #[cfg(feature = "serve")]
 pub(super) use serve::ServeArgs;
-pub(super) use tools::{BenchArgs, CompletionsArgs, InfoArgs, PerplexityArgs, TokenizeArgs};
+pub(super) use tools::{
+    BenchArgs, CompletionsArgs, DoctorArgs, InfoArgs, ManArgs, PerplexityArgs, TokenizeArgs,
+};
 
 const HELP: &str = "\
 {about-with-newline}
 Examples:
-  owl2 -m model.gguf --image cat.jpg -p \"Describe the image.\"
-  owl2 -m model.gguf                                            (a chat; /help there says more)
+  owl2 cat.png \"What is it?\"                       (the built-in model)
+  owl2 -m model.gguf cat.jpg \"Describe the image.\"
+  owl2 -m model.gguf                                 (a chat; /help lists its commands)
   owl2 -m model.gguf --each photos -p \"What is this?\" --json
   owl2 score -m one-align.gguf -r photos --csv scores.csv
 
@@ -37,17 +45,40 @@ Examples:
 
 {all-args}{after-help}";
 
-const NOTES: &str = "\
-Every flag can be given by an environment variable too, which a flag on the command line
-overrides: OWL2_MODEL for --model, OWL2_CTX_SIZE for --ctx-size, OWL2_BENCH_PP for bench --pp. A
-flag without a value is on with 1 and off with 0. NO_COLOR turns off colours.
+const SHORT_NOTES: &str = "\
+'owl2 --help' lists every flag, 'owl2 COMMAND --help' those of a command.";
 
-A plain LLaMA file has no prompt template: it continues the prompt, after <s>, as it is.
+/// The end of the long help.
+fn notes() -> String {
+    format!(
+        "\
+Every flag can also be set by an environment variable: OWL2_MODEL for --model, OWL2_CTX_SIZE for
+--ctx-size, OWL2_BENCH_PP for bench --pp. The command line overrides the environment. A flag without
+a value is on with 1 and off with 0. A variable for a flag that can be repeated has one value per
+line. NO_COLOR turns off colours.
 
-Exit status: 0 success (also where the reader of the output has gone), 1 some pictures of --each
-or score failed, 2 wrong usage, 3 unusable picture or prompt, 4 unusable model file, 5 input or output
-failed, 6 not enough context or memory, 7 an answer cut before it was what --choices or
---json-schema asks for, 101 a mistake in the program, 130 interrupted.";
+A plain LLaMA file has no prompt template: the model continues the prompt, after <s>, as it is.
+
+Exit status:
+{}",
+        exit_codes()
+    )
+}
+
+/// The exit status of each kind of error, one a line.
+fn exit_codes() -> String {
+    let success = (
+        0,
+        "success, also if the reader of the output has gone".to_owned(),
+    );
+    let kinds = Kind::ALL.map(|kind| (kind.exit_code(), kind.to_string()));
+    let mut codes = [vec![success], kinds.to_vec()].concat();
+    codes.sort();
+    let lines = codes
+        .iter()
+        .map(|(code, text)| format!("{code:>5}  {text}"));
+    lines.collect::<Vec<_>>().join("\n")
+}
 
 /// Asks a vision-language model (mPLUG-Owl2) about pictures, on an ordinary CPU.
 #[derive(Debug, Parser)]
@@ -55,7 +86,8 @@ failed, 6 not enough context or memory, 7 an answer cut before it was what --cho
     name = "owl2",
     version,
     help_template = HELP,
-    after_help = NOTES,
+    after_help = SHORT_NOTES,
+    after_long_help = notes(),
     args_conflicts_with_subcommands = true
 )]
 pub struct Cli {
@@ -63,41 +95,45 @@ pub struct Cli {
     pub(super) command: Option<Command>,
     #[command(flatten)]
     pub(super) ask: AskArgs,
+    /// Print errors only to standard error: no notices, no progress
+    #[arg(short, long, global = true, help_heading = "Output")]
+    pub(super) quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Shows what a model file holds and the memory it needs
+    /// Show what a model file contains and how much memory it needs
     Info(InfoArgs),
-    /// Shows the tokens that a text becomes
+    /// Show what this machine has, what a model file would do on it, and what to change
+    Doctor(DoctorArgs),
+    /// Show the tokens of a text
     Tokenize(TokenizeArgs),
-    /// Asks questions with known answers and counts how many come out right, in many formats
+    /// Run a benchmark: questions with known answers, in many formats
     Eval(EvalArgs),
-    /// Rates the quality or beauty of pictures and videos, or says how likely words are
+    /// Rate the quality or aesthetics of pictures and videos, or the likelihood of words
     Score(ScoreArgs),
-    /// Says which of a few pictures is better
+    /// Compare the quality of a few pictures
     Compare(CompareArgs),
-    /// Asks about a whole collection, or rates it, into a file of JSON lines; can be stopped and gone on with
+    /// Ask about a whole collection, or rate it, into a JSON Lines file; resumable
     #[cfg(feature = "serve")]
     Batch(BatchArgs),
-    /// Answers over HTTP, as OpenAI's and Ollama's clients ask, and has a page for people
+    /// Serve the model over HTTP to OpenAI and Ollama clients, with a web page
     #[cfg(feature = "serve")]
     Serve(ServeArgs),
-    /// Measures how well a model predicts a text, and how far it is from another file of itself
     Perplexity(PerplexityArgs),
-    /// Measures how fast a model runs, beside what this machine could do
+    /// Measure the speed of a model beside the limits of this machine
     Bench(BenchArgs),
-    /// Prints a completion script for a shell
+    /// Print a completion script for a shell
     Completions(CompletionsArgs),
-    /// Prints the manual page
-    Man,
+    /// Print the manual page, or that of a command
+    Man(ManArgs),
 }
 
-/// A number of frames a second.
+/// The frame rate of a video, in frames per second.
 fn frame_rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
-        _ => Err("wanted a number greater than 0".to_owned()),
+        _ => Err("expected a number greater than 0".to_owned()),
     }
 }
 
@@ -109,7 +145,18 @@ impl Cli {
     pub fn read() -> Result<Self, clap::Error> {
         let arguments: Vec<OsString> = env::args_os().collect();
         swallowed::check(definition(), arguments.get(1..).unwrap_or_default())?;
-        Self::from_arg_matches(&definition().try_get_matches_from(arguments)?)
+        let mut command = environment::without_overridden(definition(), &arguments);
+        if arguments.iter().any(|argument| argument == "-h") {
+            // A line for each flag; the long help has the variables.
+            let hide = |arg: Arg| arg.hide_env(true);
+            command = command
+                .mut_args(hide)
+                .mut_subcommands(|sub| sub.mut_args(hide));
+        }
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        positional::sort(&mut cli.ask.question, &matches, &mut command)?;
+        Ok(cli)
     }
 }
 

@@ -6,32 +6,32 @@ use std::path::Path;
 use crate::cli::args::AskArgs;
 use crate::cli::cache::CacheFile;
 use crate::cli::output::{self, Output};
-use crate::cli::score::subjects::{Loader, clips};
-use crate::cli::setup::{self, STANDARD_INPUT};
-use crate::cli::{chat, each, print_json, progress};
+use crate::cli::score::subjects::{Loader, Named, clips};
+use crate::cli::setup::{self, Checked, STANDARD_INPUT};
+use crate::cli::{chat, each, piped, print_json, progress};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::prompt::{Message, place_images};
-use crate::request::{Answer, Assistant, Prompt, Request};
+use crate::request::{Answer, Assistant, Prompt, Request, Source};
 use crate::reuse::Memory;
+use crate::sampler::Sampling;
 use crate::score::Subject;
 
 /// Answers what the flags ask: one question, one about each of several pictures, or whatever comes
-/// up in a chat.
+/// up in a chat. Whatever needs no model is checked before it is opened.
 pub(super) fn run(args: &AskArgs) -> Result<()> {
     check_standard_input(args)?;
-    let assistant = setup::open(args)?;
+    let checked = setup::check(args)?;
     if is_chat(args) {
-        return chat::run(args, &assistant);
+        return chat::run(args, &checked, &setup::open(args)?);
     }
     let text = text(args)?;
     if !args.question.each.is_empty() {
-        return each::run(args, &assistant, &text);
+        return each::run(args, &checked, &setup::open(args)?, &text);
     }
-    let request = match args.question.frames.is_empty() {
-        true => about_pictures(args, &assistant, &text)?,
-        false => about_frames(args, &assistant, &text)?,
-    };
+    let about = About::of(args)?;
+    let assistant = setup::open(args)?;
+    let request = about.request(args, &checked, &assistant, &text)?;
     let mut memory = Memory::new();
     let cache = CacheFile::open(args, &assistant, &mut memory)?;
     let mut output = Output::new(!args.output.json, String::new());
@@ -39,9 +39,9 @@ pub(super) fn run(args: &AskArgs) -> Result<()> {
     let mut is_read = output.finish(answer.is_ok())?;
     let answer = answer?;
     if args.output.json && is_read {
-        is_read = print_json(&output::as_json(&answer))?;
+        is_read = print_json(&output::as_json(&answer, &request.sampling))?;
     }
-    report(args, &answer);
+    report(args, &answer, &request.sampling);
     cache.save(&memory)?;
     if is_read {
         check_whole(args, &assistant, &answer, "")?;
@@ -57,42 +57,77 @@ pub(super) fn check_whole(
     name: &str,
 ) -> Result<()> {
     for warning in &answer.warnings {
-        progress::say(&format!("owl2: {warning}\n"));
+        progress::note(warning);
     }
     let context = assistant.context(args.running.ctx_size)?;
     if let Some(note) = output::note_of_cut(answer, context, "--max-tokens")? {
-        progress::say(&format!("owl2: {name}{note}\n"));
+        progress::note(&format!("{name}{note}"));
     }
     Ok(())
 }
 
-fn about_pictures(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<Request> {
-    let sources = args.question.image.iter().map(|path| setup::source(path));
-    Ok(Request {
-        pictures: sources.collect::<Result<_>>()?,
-        ..request(args, assistant, text, args.question.image.len())?
-    })
+/// What a single question is about.
+enum About {
+    Pictures(Vec<Source>),
+    /// The frames of a video stand where one picture would.
+    Video(Named),
 }
 
-/// The frames stand where one picture would.
-fn about_frames(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<Request> {
-    let mut clips = clips(&args.question.frames, false)?;
-    let (Some(clip), true) = (clips.pop(), clips.is_empty()) else {
-        return Err(Error::usage("names several videos; ask about one").in_flag("--frames"));
-    };
-    let mut request = request(args, assistant, text, 1)?;
-    let loader = Loader {
-        assistant,
-        fps: args.question.fps,
-        aspect: request.aspect,
-        reading: request.reading,
-    };
-    let Subject::Clip(frames) = loader.load(&clip)? else {
-        return Err(Error::input("is no video").in_flag("--frames"));
-    };
-    request.prompt.repeat_pictures(frames.len());
-    request.pictures = frames;
-    Ok(request)
+impl About {
+    fn of(args: &AskArgs) -> Result<Self> {
+        let question = &args.question;
+        if !question.frames.is_empty() {
+            let mut clips = clips(&question.frames, false)?;
+            return match (clips.pop(), clips.is_empty()) {
+                (Some(clip), true) => Ok(About::Video(clip)),
+                _ => {
+                    Err(Error::usage("names several videos; ask about one").in_parameter("frames"))
+                }
+            };
+        }
+        let sources = question.image.iter().map(|path| setup::source(path));
+        let mut sources: Vec<Source> = sources.collect::<Result<_>>()?;
+        let is_prompt_there = question
+            .prompt
+            .as_deref()
+            .is_some_and(|p| p != STANDARD_INPUT);
+        if sources.is_empty() && is_prompt_there && !setup::is_interactive() {
+            sources.extend(piped::picture()?.map(Source::Bytes));
+        }
+        Ok(About::Pictures(sources))
+    }
+
+    fn request(
+        self,
+        args: &AskArgs,
+        checked: &Checked,
+        assistant: &Assistant,
+        text: &str,
+    ) -> Result<Request> {
+        let clip = match self {
+            About::Pictures(pictures) => {
+                let request = request(args, checked, assistant, text, pictures.len())?;
+                return Ok(Request {
+                    pictures,
+                    ..request
+                });
+            }
+            About::Video(clip) => clip,
+        };
+        let mut request = request(args, checked, assistant, text, 1)?;
+        let loader = Loader {
+            assistant,
+            fps: args.question.fps,
+            aspect: request.aspect,
+            reading: request.reading,
+        };
+        let Subject::Clip(frames) = loader.load(&clip)? else {
+            return Err(Error::input("is not a video").in_parameter("frames"));
+        };
+        request.prompt.repeat_pictures(frames.len());
+        request.pictures = frames;
+        Ok(request)
+    }
 }
 
 /// Whether a person is to be asked for questions.
@@ -116,14 +151,13 @@ fn check_standard_input(args: &AskArgs) -> Result<()> {
         return Ok(());
     }
     Err(Error::usage(
-        "takes '-' once, and standard input cannot be the prompt as well; give the prompt with -p",
+        "standard input can be one picture and not the prompt as well; give the prompt with -p",
     )
-    .in_flag("--image"))
+    .in_parameter("image"))
 }
 
 /// The text of the question.
 fn text(args: &AskArgs) -> Result<String> {
-    const FLAG: &str = "--prompt";
     let text = match args.question.prompt.as_deref() {
         Some(STANDARD_INPUT) => setup::standard_text()?,
         Some(text) => return Ok(files::without_mark(text).to_owned()),
@@ -132,9 +166,9 @@ fn text(args: &AskArgs) -> Result<String> {
     };
     if text.is_empty() {
         return Err(Error::usage(
-            "is missing; say what you want to know, as in: -p \"Describe the image.\"",
-        )
-        .in_flag(FLAG));
+            "no prompt given; ask as in owl2 cat.png \"What is it?\", use -p TEXT, pipe a text in, or \
+             run on a terminal to chat",
+        ));
     }
     Ok(text)
 }
@@ -142,6 +176,7 @@ fn text(args: &AskArgs) -> Result<String> {
 /// The request for `text` with a slot for each of `n_pictures`, which are still to be added.
 pub(super) fn request(
     args: &AskArgs,
+    checked: &Checked,
     assistant: &Assistant,
     text: &str,
     n_pictures: usize,
@@ -155,12 +190,17 @@ pub(super) fn request(
             template: args.prompt.template,
         },
     };
-    setup::request(args, prompt, assistant)
+    setup::request(args, checked, prompt, assistant)
 }
 
-/// Says how long it took, where that is wanted.
-pub(super) fn report(args: &AskArgs, answer: &Answer) {
-    if args.output.verbose {
-        progress::say(&output::timings(answer));
+/// Says how long it took and what the text depends on, where that is wanted.
+pub(super) fn report(args: &AskArgs, answer: &Answer, sampling: &Sampling) {
+    if !args.output.verbose {
+        return;
     }
+    let mut text = output::timings(answer);
+    if !sampling.is_greedy() {
+        text += &format!("{:<13} {:>10}\n", "seed", sampling.seed);
+    }
+    progress::say(&text);
 }

@@ -23,8 +23,8 @@ impl<'a> CacheFile<'a> {
         let restored = memory.restore(assistant.model(), room, path, &fingerprint)?;
         if let Restored::Unusable(reason) = restored {
             let file = path.display();
-            progress::say(&format!(
-                "owl2: {file}: what it holds is not used and will be replaced: {reason}\n"
+            progress::note(&format!(
+                "{file}: ignoring the cache, it will be rewritten: {reason}"
             ));
         }
         Ok(CacheFile(Some((path, fingerprint))))

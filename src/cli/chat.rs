@@ -15,29 +15,29 @@ use crate::cli::cache::CacheFile;
 use crate::cli::interrupt::{self, Hold};
 use crate::cli::output::{self, Output};
 use crate::cli::progress;
-use crate::cli::setup;
+use crate::cli::setup::{self, Checked};
 use crate::error::Result;
 use crate::request::{Answer, Assistant, Listener, Prompt};
 use crate::reuse::Memory;
 use command::Command;
-use editor::{Editor, Input};
+use editor::{Editor, Typed};
 
 /// What stands before every line to be typed.
 const PROMPT: &str = "> ";
 
 /// Talks until the person leaves.
-pub(super) fn run(args: &AskArgs, assistant: &Assistant) -> Result<()> {
+pub(super) fn run(args: &AskArgs, checked: &Checked, assistant: &Assistant) -> Result<()> {
     let room = assistant.context(args.running.ctx_size)?;
     let mut memory = Memory::with_room(room).reusing_answers();
     let cache = CacheFile::open(args, assistant, &mut memory)?;
     let mut editor = Editor::open(args.running.history.as_deref())?;
-    let mut chat = Chat::new(args, assistant, memory)?;
+    let mut chat = Chat::new(args, checked, assistant, memory)?;
     for picture in &args.question.image {
-        chat.conversation.attach(picture)?;
+        chat.conversation.attach(&setup::file_path(picture))?;
         chat.note_damage();
     }
     progress::notice(&format!(
-        "context of {room} positions; /help lists the commands, Ctrl-D leaves"
+        "context of {room} positions; /help lists the commands, Ctrl-D quits"
     ));
     chat.talk(&mut editor)?;
     editor.save()?;
@@ -52,9 +52,14 @@ struct Chat<'m> {
 }
 
 impl<'m> Chat<'m> {
-    fn new(args: &AskArgs, assistant: &'m Assistant, memory: Memory) -> Result<Self> {
+    fn new(
+        args: &AskArgs,
+        checked: &Checked,
+        assistant: &'m Assistant,
+        memory: Memory,
+    ) -> Result<Self> {
         let nothing = Prompt::turns(Vec::new());
-        let settings = setup::request(args, nothing, assistant)?;
+        let settings = setup::request(args, checked, nothing, assistant)?;
         let mut conversation = Conversation::new(assistant, memory, settings);
         conversation.system = args.prompt.system.clone();
         conversation.template = args.prompt.template;
@@ -69,17 +74,19 @@ impl<'m> Chat<'m> {
     fn talk(&mut self, editor: &mut Editor) -> Result<()> {
         loop {
             let done = match editor.read(PROMPT)? {
-                Input::End => return Ok(()),
-                Input::Interrupted => {
-                    progress::notice("Ctrl-D or /quit leaves");
+                Typed::End => return Ok(()),
+                Typed::Interrupted => {
+                    progress::notice("Ctrl-D or /quit quits");
                     continue;
                 }
-                Input::Line(line) => self.take(&line, editor),
+                Typed::Line(line) => self.take(&line, editor),
             };
             match done {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => return Ok(()),
-                Err(error) => progress::say(&format!("owl2: {error}\n")),
+                Err(error) => {
+                    progress::say(&format!("owl2: {}\n", error.spelled(&settings::spelled)))
+                }
             }
         }
     }
@@ -113,11 +120,9 @@ impl<'m> Chat<'m> {
     }
 
     fn attach(&mut self, path: &Path) -> Result<()> {
+        setup::check_picture(path)?;
         self.conversation.attach(path)?;
-        progress::notice(&format!(
-            "{} is attached to your next question",
-            path.display()
-        ));
+        progress::notice(&format!("attached {} to the next question", path.display()));
         self.note_damage();
         Ok(())
     }
@@ -137,24 +142,34 @@ impl<'m> Chat<'m> {
             Command::Images => self.list_pictures(),
             Command::Clear => {
                 self.conversation.clear();
-                progress::notice("the conversation is forgotten");
+                progress::notice("cleared the conversation");
             }
             Command::Regen => {
                 if self.conversation.settings.sampling.is_greedy() {
-                    progress::notice("always the likeliest answer; /set temp 0.7 makes it vary");
+                    progress::notice(
+                        "temp is 0, so the answer stays the same; /set temp 0.7 makes it vary",
+                    );
                 }
                 return self.answer(Conversation::ask_again);
             }
             Command::System(None) => {
                 let system = self.conversation.system.as_deref();
-                progress::notice(system.unwrap_or("the template's own system text, if any"));
+                progress::notice(
+                    system.unwrap_or("the system prompt of the template, if it has one"),
+                );
             }
             Command::System(text) => self.conversation.system = text,
             Command::Set(None) => progress::notice(&settings::list(&self.conversation.settings)),
             Command::Set(Some((name, value))) => {
                 settings::set(&mut self.conversation.settings, &name, &value)?;
             }
-            Command::Save(path) => self.conversation.save(&path)?,
+            Command::Save(path) => {
+                let was_there = path.exists();
+                self.conversation.save(&path)?;
+                let wrote = if was_there { "replaced" } else { "wrote" };
+                let turns = turns(self.conversation.turns().len());
+                progress::notice(&format!("{wrote} {} ({turns})", path.display()));
+            }
             Command::Load(path) => {
                 let hold = Hold::new();
                 self.conversation
@@ -167,7 +182,7 @@ impl<'m> Chat<'m> {
                         format!(" ({n} no longer read: the context has no room for their pictures)")
                     }
                 };
-                progress::notice(&format!("{n} turns of {}{note}", path.display()));
+                progress::notice(&format!("loaded {} ({}){note}", path.display(), turns(n)));
             }
             Command::Stats => self.show_statistics(),
             Command::Help => progress::notice(command::HELP),
@@ -229,7 +244,7 @@ impl<'m> Chat<'m> {
 
     fn show_statistics(&self) {
         let Some(answer) = &self.last else {
-            progress::notice("nothing was answered yet");
+            progress::notice("no answer yet");
             return;
         };
         let positions = format!(
@@ -242,6 +257,11 @@ impl<'m> Chat<'m> {
         let table = output::timings(answer);
         progress::notice(&format!("{positions}\n{}", table.trim_end()));
     }
+}
+
+fn turns(n: usize) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} turn{plural}")
 }
 
 /// Says so where the context was too small for `n_left_out` more old turns.

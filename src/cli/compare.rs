@@ -25,7 +25,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
     match (rule, &args.prompt) {
         (Some(Rule::Compare2Score), None) => by_words(args, &assistant),
         (Some(rule), _) if args.rule.is_some() && rule != Rule::Compare2Score => {
-            Err(Error::usage(format!("is {rule}, which compares nothing")).in_flag("--rule"))
+            Err(Error::usage(format!("is {rule}, which compares nothing")).in_parameter("rule"))
         }
         _ => by_question(args, &assistant),
     }
@@ -35,7 +35,7 @@ fn by_words(args: &CompareArgs, assistant: &Assistant) -> Result<()> {
     let [first, second] = &args.pictures[..] else {
         return Err(
             Error::usage("are more than two, which is all that Compare2Score compares")
-                .in_flag("PICTURE"),
+                .in_parameter("PICTURE"),
         );
     };
     let scoring = Scoring {
@@ -76,14 +76,14 @@ fn by_question(args: &CompareArgs, assistant: &Assistant) -> Result<()> {
         pictures: args.pictures.iter().cloned().map(Source::File).collect(),
         aspect: Some(args.aspect.unwrap_or(Aspect::Pad)),
         reading: Reading::Reference,
-        max_tokens: args.max_tokens,
+        max_tokens: args.max_tokens.map(|length| length.0),
         ..Request::new(Prompt::Raw(co_instruct(args.pictures.len(), question)))
     };
     let mut output = Output::new(!args.json, String::new());
     let answer = assistant.answer(&request, &mut |event| output.receive(event));
     let is_read = output.finish(answer.is_ok())?;
     match args.json && is_read {
-        true => print_json(&output::as_json(&answer?)).map(drop),
+        true => print_json(&output::as_json(&answer?, &request.sampling)).map(drop),
         false => answer.map(drop),
     }
 }

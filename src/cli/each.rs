@@ -9,11 +9,13 @@ use serde_json::json;
 use crate::cli::args::AskArgs;
 use crate::cli::cache::CacheFile;
 use crate::cli::output::{self, Output};
+use crate::cli::setup::Checked;
 use crate::cli::{ask, print, progress, setup};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, flag};
 use crate::image::{self, Content, FORMATS};
 use crate::request::{Answer, Assistant, Request, Source};
 use crate::reuse::Memory;
+use crate::sampler::Sampling;
 
 /// How the names of pictures end, those that can be decoded.
 const EXTENSIONS: [&str; 14] = [
@@ -22,7 +24,7 @@ const EXTENSIONS: [&str; 14] = [
 ];
 
 /// Whether a file is named like a picture that can be decoded.
-fn is_named_like_a_picture(path: &Path) -> bool {
+pub(super) fn is_named_like_a_picture(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|name| {
         EXTENSIONS
@@ -42,8 +44,13 @@ enum Outcome {
 
 /// Asks `text` about each picture of `--each`. One that cannot be used is reported, and the rest
 /// go on.
-pub(super) fn run(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<()> {
-    let request = ask::request(args, assistant, text, 1)?;
+pub(super) fn run(
+    args: &AskArgs,
+    checked: &Checked,
+    assistant: &Assistant,
+    text: &str,
+) -> Result<()> {
+    let request = ask::request(args, checked, assistant, text, 1)?;
     let mut memory = Memory::new();
     let cache = CacheFile::open(args, assistant, &mut memory)?;
     let (mut n, mut n_failed) = (0, 0);
@@ -58,7 +65,7 @@ pub(super) fn run(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<(
             Outcome::Answered => {}
             Outcome::Failed(error) => {
                 n_failed += 1;
-                progress::say(&format!("owl2: {error}\n"));
+                progress::error(&error);
             }
             Outcome::Unread => return Ok(()),
         }
@@ -66,23 +73,26 @@ pub(super) fn run(args: &AskArgs, assistant: &Assistant, text: &str) -> Result<(
     cache.save(&memory)?;
     let left_out = pictures.left_out;
     if let Some(notice) = left_out.notice() {
-        progress::say(&format!("owl2: {notice}\n"));
+        progress::note(&notice);
     }
     match (n, n_failed, left_out.n_pictures) {
         (0, ..) => Err(
             Error::input(format!("holds no pictures that can be read ({FORMATS})"))
-                .in_flag("--each"),
+                .in_parameter("each"),
         ),
         (_, 0, 0) => Ok(()),
         (_, _, 0) => Err(Error::new(
             Kind::Partial,
-            format!("{n_failed} of {n} pictures failed"),
+            format!("{n_failed} of {} failed", pictures_in_words(n)),
         )),
         (_, _, n_pictures) => {
             let were = if n_pictures == 1 { "was" } else { "were" };
             Err(Error::new(
                 Kind::Partial,
-                format!("{n_failed} of {n} pictures failed, and {n_pictures} {were} left out"),
+                format!(
+                    "{n_failed} of {} failed, and {n_pictures} {were} skipped",
+                    pictures_in_words(n)
+                ),
             ))
         }
     }
@@ -108,7 +118,7 @@ fn one(
         answer => answer,
     };
     if args.output.json && is_read {
-        is_read = print(&line(picture, &answer))?;
+        is_read = print(&line(picture, &answer, &request.sampling))?;
     }
     let answer = match answer {
         Ok(answer) if is_read => {
@@ -122,10 +132,15 @@ fn one(
         Err(error) => Outcome::Failed(error),
         Ok(_) if !is_read => Outcome::Unread,
         Ok(answer) => {
-            ask::report(args, &answer);
+            ask::report(args, &answer, &request.sampling);
             Outcome::Answered
         }
     })
+}
+
+fn pictures_in_words(n: usize) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} picture{plural}")
 }
 
 /// Whether an error is about one picture, so that another may do better.
@@ -139,10 +154,10 @@ pub(super) fn is_of_one(error: &Error) -> bool {
 }
 
 /// The outcome as one line of JSON.
-fn line(picture: &Path, answer: &Result<Answer>) -> String {
+fn line(picture: &Path, answer: &Result<Answer>, sampling: &Sampling) -> String {
     let mut object = match answer {
-        Ok(answer) => output::as_json(answer),
-        Err(error) => json!({ "error": error.to_string() }),
+        Ok(answer) => output::as_json(answer, sampling),
+        Err(error) => json!({ "error": error.spelled(&flag).to_string() }),
     };
     object["image"] = picture.display().to_string().into();
     format!("{object}\n")
@@ -266,8 +281,8 @@ impl LeftOut {
                 None => format!("{n} {kind}"),
             })
             .collect();
-        let files = if n == 1 { "file was" } else { "files were" };
-        (n > 0).then(|| format!("{n} {files} left out: {}", kinds.join(", ")))
+        let files = if n == 1 { "file" } else { "files" };
+        (n > 0).then(|| format!("skipped {n} {files}: {}", kinds.join(", ")))
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     }
     if let Some(path) = args.output.as_ref().or(args.resume.as_ref()) {
         let message = "is written for benchmarks alone; use --json";
-        return Err(Error::usage(message).in_flag("--output").in_file(path));
+        return Err(Error::usage(message).in_parameter("output").in_file(path));
     }
     let questions = eval::read(&args.questions, args.limit.unwrap_or(usize::MAX))?;
     let assistant = open(ModelFile::new(args.model.as_deref())?)?;
@@ -61,9 +61,9 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     bar.finish_and_clear();
     let (report, took) = (report?, started.elapsed());
     if report.n_cut > 0 {
-        progress::say(&format!(
-            "owl2: {} answers were cut at {} tokens, or by the context; --max-tokens gives more\n",
-            report.n_cut, max_tokens
+        progress::note(&format!(
+            "{} answers were cut off at {max_tokens} tokens or by the context; raise --max-tokens",
+            report.n_cut
         ));
     }
     match args.json {
@@ -75,7 +75,9 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
 /// Fails for flags that only files of JSON lines know.
 fn check_benchmark(args: &EvalArgs) -> Result<()> {
     match args.reference {
-        Some(_) => Err(Error::usage("compares answers to JSON lines alone").in_flag("--reference")),
+        Some(_) => {
+            Err(Error::usage("compares answers to JSON lines alone").in_parameter("reference"))
+        }
         None => Ok(()),
     }
 }

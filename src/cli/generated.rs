@@ -1,9 +1,14 @@
-//! What is made of the definition of the command line: completions and the manual page.
+//! What is made of the definition of the command line: completions and manual pages.
 
-use crate::cli::args::{CompletionsArgs, definition};
+use std::iter;
+use std::path::Path;
+
+use clap::Command;
+
+use crate::atomic_file;
+use crate::cli::args::{CompletionsArgs, ManArgs, definition};
 use crate::cli::print;
 use crate::error::{Error, Result};
-use std::path::Path;
 
 /// `owl2 completions`.
 pub(super) fn completions(args: &CompletionsArgs) -> Result<()> {
@@ -13,10 +18,47 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<()> {
 }
 
 /// `owl2 man`.
-pub(super) fn man() -> Result<()> {
+pub(super) fn man(args: &ManArgs) -> Result<()> {
+    let mut command = definition();
+    // Names of commands have that of the program in front only then.
+    command.build();
+    if let Some(folder) = &args.dir {
+        return all_pages(&command, folder);
+    }
+    let Some(name) = args.of.as_deref() else {
+        return print(&page(&command)?).map(drop);
+    };
+    let Some(found) = command.find_subcommand(name) else {
+        let names: Vec<&str> = described(&command).map(Command::get_name).collect();
+        let message = format!(
+            "unknown command '{name}'; expected one of {}",
+            names.join(", ")
+        );
+        return Err(Error::usage(message));
+    };
+    print(&page(found)?).map(drop)
+}
+
+/// Commands that have a page: `help` is clap's own.
+fn described(command: &Command) -> impl Iterator<Item = &Command> {
+    let commands = command.get_subcommands();
+    commands.filter(|command| command.get_name() != "help")
+}
+
+fn all_pages(command: &Command, folder: &Path) -> Result<()> {
+    for command in iter::once(command).chain(described(command)) {
+        let name = command.get_display_name().unwrap_or(command.get_name());
+        let path = folder.join(format!("{name}.1"));
+        let page = page(command)?;
+        atomic_file::write(&path, |out| out.write_all(page.as_bytes()))?;
+    }
+    Ok(())
+}
+
+fn page(command: &Command) -> Result<String> {
     let mut page = Vec::new();
-    clap_mangen::Man::new(definition())
+    clap_mangen::Man::new(command.clone())
         .render(&mut page)
         .map_err(|e| Error::io("cannot write", Path::new("the manual page"), e))?;
-    print(&String::from_utf8_lossy(&page)).map(drop)
+    Ok(String::from_utf8_lossy(&page).into_owned())
 }

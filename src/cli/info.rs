@@ -137,7 +137,7 @@ impl Expected {
 }
 
 pub(super) fn run(args: &InfoArgs) -> Result<()> {
-    let model = ModelFile::new(args.model.as_deref())?;
+    let model = ModelFile::new(args.file.as_deref().or(args.model.as_deref()))?;
     let info = gather(args, model).map_err(|e| model.blame(e))?;
     if args.json {
         return print_json(&as_json(&info)).map(drop);

@@ -30,9 +30,9 @@ impl<'a> ModelFile<'a> {
 
     #[cfg(feature = "tiny")]
     fn built_in() -> Result<Self> {
-        progress::say(&format!(
-            "owl2: no model is given, so this is the built-in {}, which knows drawings of some 80 \
-             things; for the real one see 'owl2-convert --help', then -m FILE\n",
+        progress::note(&format!(
+            "using the built-in model {}, which knows drawings of some 80 things; for the real one \
+             see 'owl2-convert --help', then -m FILE",
             crate::builtin::NAME
         ));
         Ok(ModelFile::BuiltIn)
@@ -41,11 +41,8 @@ impl<'a> ModelFile<'a> {
     #[cfg(not(feature = "tiny"))]
     fn built_in() -> Result<Self> {
         Err(Error::usage(
-            "is missing; give a model file, as in: owl2 -m model.gguf --image cat.jpg -p \
-             \"Describe the image.\", or set OWL2_MODEL (owl2-convert makes model files, --help \
-             says more)",
-        )
-        .in_flag("--model"))
+            "no model given; use -m FILE or set OWL2_MODEL (owl2-convert makes model files)",
+        ))
     }
 
     /// What it is called in errors.
@@ -69,7 +66,7 @@ impl<'a> ModelFile<'a> {
     /// Opens it to be asked.
     pub fn assistant(self, compute: Compute) -> Result<Assistant> {
         match self {
-            ModelFile::Path(path) => Assistant::open(path, compute),
+            ModelFile::Path(path) => Assistant::open_with(path, compute),
             #[cfg(feature = "tiny")]
             ModelFile::BuiltIn => Assistant::new(&crate::builtin::open()?, compute),
         }

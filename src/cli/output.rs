@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::cli::{interrupt, print, progress};
 use crate::error::{Error, Kind, Result};
 use crate::request::{Answer, Event, StopReason};
+use crate::sampler::Sampling;
 use crate::timing::Stage;
 
 /// Writes the events of a request where they belong.
@@ -113,8 +114,8 @@ pub fn note_of_cut(answer: &Answer, context: usize, length: &str) -> Result<Opti
     }
 }
 
-/// An answer as one JSON object.
-pub fn as_json(answer: &Answer) -> Value {
+/// An answer as one JSON object; `finish_reason` and `usage` are as in OpenAI's API.
+pub fn as_json(answer: &Answer, sampling: &Sampling) -> Value {
     let seconds: serde_json::Map<_, _> = Stage::ALL
         .iter()
         .map(|&stage| {
@@ -122,10 +123,16 @@ pub fn as_json(answer: &Answer) -> Value {
             (stage.name().to_owned(), time.into())
         })
         .collect();
-    json!({
+    let mut object = json!({
         "text": answer.text,
+        "finish_reason": answer.stop.finish_reason(),
         "stop": answer.stop.name(),
         "fulfilled": answer.is_fulfilled,
+        "usage": {
+            "prompt_tokens": answer.n_prompt,
+            "completion_tokens": answer.ids.len(),
+            "total_tokens": answer.n_prompt + answer.ids.len(),
+        },
         "tokens": {
             "prompt": answer.n_prompt,
             "image": answer.n_image,
@@ -137,7 +144,11 @@ pub fn as_json(answer: &Answer) -> Value {
         "ids": answer.ids,
         "warnings": answer.warnings,
         "seconds": seconds,
-    })
+    });
+    if !sampling.is_greedy() {
+        object["seed"] = sampling.seed.into();
+    }
+    object
 }
 
 /// A table of the stages that took place, with the speed of the two that work on tokens.

@@ -61,7 +61,7 @@ pub(super) fn run(args: &PerplexityArgs) -> Result<()> {
     let text = match (&args.ids, &args.text) {
         (Some(path), _) => read_ids(path, &model)?,
         (None, Some(path)) => read_text(path, file, &gguf)?,
-        (None, None) => return Err(Error::usage("wants --text or --ids")),
+        (None, None) => return Err(Error::usage("needs --text or --ids")),
     };
     let windows = windows(&text.ids, window, text.first);
 
@@ -103,7 +103,7 @@ fn window(args: &PerplexityArgs, model: &Model, reference: Option<&Model>) -> Re
         Some(n) => Err(Error::usage(format!(
             "is {n}, but the model was trained with a context of {most}; choose that or less"
         ))
-        .in_flag("--window")),
+        .in_parameter("window")),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::error::{Error, flag};
 use crate::harmless;
 
 /// Returns to the beginning of the line and empties it (ECMA-48, "erase in line").
@@ -13,8 +14,27 @@ const DIM: &str = "\x1b[2m";
 /// The end of it.
 const PLAIN: &str = "\x1b[0m";
 
+/// Whether only errors are to be written.
+static IS_QUIET: AtomicBool = AtomicBool::new(false);
 /// Whether a progress line stands on the terminal.
 static IS_SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// From now on, only errors are written.
+pub fn be_quiet() {
+    IS_QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Writes a line that is no error, unless only errors are wanted.
+pub fn note(text: &str) {
+    if !IS_QUIET.load(Ordering::Relaxed) {
+        say(&format!("owl2: {text}\n"));
+    }
+}
+
+/// Writes an error of this program, in the words of its command line.
+pub fn error(error: &Error) {
+    say(&format!("owl2: {}\n", error.spelled(&flag)));
+}
 
 /// Writes to standard error, where text from files and models may not command a terminal.
 pub fn say(text: &str) {
@@ -42,7 +62,7 @@ pub fn notice(text: &str) {
 
 /// Shows a line in place of the last one, if standard error is a terminal.
 pub fn show(line: &str) {
-    if io::stderr().is_terminal() {
+    if io::stderr().is_terminal() && !IS_QUIET.load(Ordering::Relaxed) {
         write(&format!("{ERASE_LINE}{}", harmless::line(line)));
         IS_SHOWN.store(true, Ordering::Relaxed);
     }

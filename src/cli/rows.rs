@@ -24,7 +24,7 @@ impl Rows {
         let opened = File::options().write(true).create_new(true).open(path);
         let file = opened.map_err(|e| match e.kind() {
             std::io::ErrorKind::AlreadyExists => Error::usage(format!(
-                "is there already; go on with it by --resume {}, or remove it",
+                "exists already; continue it with --resume {}, or remove it",
                 path.display()
             ))
             .in_file(path),
@@ -105,7 +105,7 @@ fn read(bytes: &[u8], columns: &[String], delimiter: u8) -> Result<(Vec<Vec<Stri
     let (mut earlier, mut end, mut has_header) = (Vec::new(), 0, false);
     while reader
         .read_byte_record(&mut record)
-        .map_err(|e| Error::input(format!("is no table: {e}")))?
+        .map_err(|e| Error::input(format!("is not a table: {e}")))?
     {
         let n_read = reader.position().byte();
         // The last row may be cut off in the middle of a number, or of a text with lines.
@@ -126,14 +126,14 @@ fn read(bytes: &[u8], columns: &[String], delimiter: u8) -> Result<(Vec<Vec<Stri
                     "has other columns: it was made by another rule, prompt or words, or is no \
                      table of results; give another file",
                 )
-                .in_flag("--resume"));
+                .in_parameter("resume"));
             }
             continue;
         }
         if cells.len() != columns.len() {
             let line = record.position().map_or(0, csv::Position::line);
             return Err(Error::input(format!(
-                "the row in line {line} has {} cells, wanted {}; remove it",
+                "the row in line {line} has {} cells, expected {}; remove it",
                 cells.len(),
                 columns.len()
             )));

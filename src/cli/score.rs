@@ -47,7 +47,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
         }
         (None, Some(path)) => {
             let rows = Rows::create(path, columns.names());
-            (Some(rows.map_err(|e| e.in_flag("--csv"))?), Vec::new())
+            (Some(rows.map_err(|e| e.in_parameter("csv"))?), Vec::new())
         }
         (None, None) => (None, Vec::new()),
     };
@@ -81,7 +81,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
         outcome.finish(is_interrupted)?;
     }
     if let Some(notice) = report.left_out {
-        progress::say(&format!("owl2: {notice}\n"));
+        progress::note(&notice);
     }
     let n_all = outcome.n_done + report.n_failed;
     match () {
@@ -100,22 +100,19 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
 
 /// Fails for flags that do not go together.
 fn check(args: &ScoreArgs) -> Result<()> {
-    let usage = |flag: &str, message: &str| Err(Error::usage(message).in_flag(flag));
+    let usage = |name: &str, message: &str| Err(Error::usage(message).in_parameter(name));
     match (args.words.is_empty(), &args.prompt) {
         (false, None) => usage(
-            "--prompt",
+            "prompt",
             "is missing; say after which question the words come",
         ),
-        (true, Some(_)) => usage(
-            "--words",
-            "is missing; say which words could answer --prompt",
-        ),
+        (true, Some(_)) => usage("words", "is missing; say which words could answer --prompt"),
         (true, None) if args.paths.is_empty() => {
             usage("PATH", "is missing; give pictures, or folders of pictures")
         }
         (false, _) if args.video && args.paths.is_empty() => usage("PATH", "is missing"),
         (false, _) if args.sort || args.best.or(args.worst).is_some() || args.min.is_some() => {
-            usage("--words", "gives no score to sort or choose by")
+            usage("words", "gives no score to sort or choose by")
         }
         _ => Ok(()),
     }

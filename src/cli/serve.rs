@@ -52,7 +52,7 @@ fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {
     };
     let root = args.media_root.as_deref();
     if let Some(root) = root.filter(|root| !root.is_dir()) {
-        return Err(Error::usage("is no folder").in_file(root).in_flag("--media-root"));
+        return Err(Error::usage("is no folder").in_file(root).in_parameter("media-root"));
     }
     Ok(Settings {
         address: match &args.socket {
@@ -97,7 +97,7 @@ fn keys(path: Option<&Path>) -> Result<Keys> {
         text.push_str(&setup::read_text(file, path, MAX_KEYS_BYTES)?);
         if Keys::read(&text).is_empty() {
             // An empty file would let everybody in.
-            return Err(Error::usage("has no key in it").in_file(path).in_flag("--api-key-file"));
+            return Err(Error::usage("has no key in it").in_file(path).in_parameter("api-key-file"));
         }
     }
     Ok(Keys::read(&text))

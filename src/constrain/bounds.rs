@@ -48,7 +48,7 @@ pub(super) fn check_choices(choices: &[String]) -> Result<()> {
     match choices.len() <= MAX_LENGTH && n_bytes <= MAX_BYTES {
         true => Ok(()),
         false => Err(Error::usage(format!(
-            "are {} texts of {n_bytes} bytes, wanted at most {MAX_LENGTH} of {MAX_BYTES}",
+            "are {} texts of {n_bytes} bytes, expected at most {MAX_LENGTH} of {MAX_BYTES}",
             choices.len()
         ))),
     }
@@ -108,7 +108,7 @@ impl Seen {
         } else if self.n_bytes > MAX_BYTES {
             format!("has more than {MAX_BYTES} bytes of text")
         } else if len > MAX_LENGTH {
-            format!("has {len} keys or elements in one place, wanted at most {MAX_LENGTH}")
+            format!("has {len} keys or elements in one place, expected at most {MAX_LENGTH}")
         } else if self.n_references > MAX_REFERENCES {
             format!("has more than {MAX_REFERENCES} references")
         } else {
@@ -169,7 +169,7 @@ fn check_pattern(pattern: &str) -> Result<()> {
     match pattern.len() <= MAX_PATTERN_BYTES {
         true => Ok(()),
         false => Err(Error::input(format!(
-            "is {} bytes long, wanted at most {MAX_PATTERN_BYTES}",
+            "is {} bytes long, expected at most {MAX_PATTERN_BYTES}",
             pattern.len()
         ))
         .in_key("pattern")),
@@ -180,7 +180,7 @@ fn check_repeats(number: &Number) -> Result<()> {
     match number.as_f64().is_none_or(|n| n <= MAX_REPEATS) {
         true => Ok(()),
         false => Err(Error::input(format!(
-            "is {number}, wanted at most {MAX_REPEATS}"
+            "is {number}, expected at most {MAX_REPEATS}"
         ))),
     }
 }
@@ -201,7 +201,7 @@ fn divisor(number: &Number) -> Result<(u128, i32)> {
     });
     parsed.ok_or_else(|| {
         Error::input(format!(
-            "is {number}, wanted a number of at most {MAX_DECIMALS} decimal places"
+            "is {number}, expected a number of at most {MAX_DECIMALS} decimal places"
         ))
         .in_key("multipleOf")
     })

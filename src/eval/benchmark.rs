@@ -60,7 +60,7 @@ impl FromStr for Format {
         known.map(|(_, format)| *format).ok_or_else(|| {
             let names = FORMATS.map(|(name, _)| name).join(", ");
             Error::usage(format!(
-                "'{text}' is no format of questions; there are {names}"
+                "unknown format of questions '{text}' (expected one of {names})"
             ))
         })
     }
@@ -162,7 +162,7 @@ impl Benchmark {
             Format::Vqa => json::vqa(path, image_root, limit)?,
             Format::QBench => json::q_bench(path, image_root, limit)?,
             Format::Lines | Format::Iqa | Format::Mmlu => {
-                return Err(Error::usage("is asked in another way").in_flag("--format"));
+                return Err(Error::usage("is read in another way").in_parameter("format"));
             }
         };
         match benchmark.items.is_empty() {
@@ -280,7 +280,7 @@ pub(super) fn array(path: &Path, limit: usize) -> Result<Vec<serde_json::Value>>
     let bytes = bytes.ok_or_else(|| too_large().in_file(path))?;
     let text = files::text(bytes, path)?;
     let mut values: Vec<serde_json::Value> = serde_json::from_str(&text).map_err(|e| {
-        Error::input(format!("is no JSON array: {e}"))
+        Error::input(format!("is not a JSON array: {e}"))
             .in_file(path)
             .caused_by(e)
     })?;

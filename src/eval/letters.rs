@@ -36,7 +36,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Vec<Choice>> {
         let cells = (0..N_COLUMNS).map(|column| table.raw(row, column));
         let cells: Vec<String> = cells.collect::<Result<_>>()?;
         let [question, a, b, c, d, right] = <[String; N_COLUMNS]>::try_from(cells)
-            .map_err(|_| Error::input("is no table of choices").in_file(path))?;
+            .map_err(|_| Error::input("is not a table of choices").in_file(path))?;
         let right = right.trim().to_owned();
         if row == 0 && right.eq_ignore_ascii_case("answer") {
             continue;

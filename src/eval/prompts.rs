@@ -25,7 +25,7 @@ impl FromStr for Style {
             "authors" => Ok(Style::Authors),
             "vlmevalkit" => Ok(Style::VlmEvalKit),
             _ => Err(Error::usage(format!(
-                "'{text}' is no set of prompts; there are authors, vlmevalkit"
+                "unknown set of prompts '{text}' (expected authors or vlmevalkit)"
             ))),
         }
     }

@@ -59,7 +59,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Vec<Question>> {
             return Err(in_line("is too long to be a question"));
         }
         if questions.len() == MAX_QUESTIONS || number > 2 * MAX_QUESTIONS {
-            return Err(in_line("is one too many; give --limit, or several files"));
+            return Err(in_line("is one too many; split the file").advise("or use", "limit", ""));
         }
         let text = std::str::from_utf8(&line).map_err(|_| in_line("is not UTF-8"))?;
         let text = files::without_mark(text).trim();
@@ -75,7 +75,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Vec<Question>> {
 
 fn parse(line: &str, number: usize) -> Result<Question> {
     serde_json::from_str(line)
-        .map_err(|e| Error::input(format!("line {number} is no question: {e}")).caused_by(e))
+        .map_err(|e| Error::input(format!("line {number} is not a question: {e}")).caused_by(e))
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ impl Table {
         let mut n_bytes = 0;
         while rows.len() < limit {
             let is_there = reader.read_byte_record(&mut record);
-            if !is_there.map_err(|e| Error::input(format!("is no table: {e}")))? {
+            if !is_there.map_err(|e| Error::input(format!("is not a table: {e}")))? {
                 break;
             }
             let position = record
@@ -115,7 +115,7 @@ impl Table {
             }
             n_bytes += cells.iter().flatten().map(String::len).sum::<usize>();
             if n_bytes > MAX_TEXT_BYTES {
-                return Err(Error::input("has too much text; use --limit"));
+                return Err(Error::input("has too much text").advise("use", "limit", ""));
             }
             rows.push(Row { cells, position });
         }
@@ -218,7 +218,7 @@ impl Table {
 fn text(cell: &[u8], line: u64) -> Result<String> {
     let text = std::str::from_utf8(cell);
     text.map(str::to_owned)
-        .map_err(|_| Error::input(format!("the row in line {line} is no UTF-8 text")))
+        .map_err(|_| Error::input(format!("the row in line {line} is not UTF-8 text")))
 }
 
 fn is_missing(cell: &str) -> bool {

@@ -182,7 +182,7 @@ impl FromStr for DType {
                     .map(|dtype| dtype.name().to_lowercase())
                     .collect();
                 Error::usage(format!(
-                    "'{text}' is no tensor type; one of {}",
+                    "unknown tensor type '{text}' (expected one of {})",
                     names.join(", ")
                 ))
             })

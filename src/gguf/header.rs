@@ -227,7 +227,7 @@ impl<'a> Cursor<'a> {
             ValueType::Bool => match self.array::<1>()? {
                 [0] => RawValue::Bool(false),
                 [1] => RawValue::Bool(true),
-                [other] => return Err(Error::model(format!("{other} is no truth value"))),
+                [other] => return Err(Error::model(format!("{other} is not a boolean (0 or 1)"))),
             },
             ValueType::String => RawValue::String(self.string()?.0),
             ValueType::Array => self.array_value()?,
@@ -355,7 +355,7 @@ fn key_value(cursor: &mut Cursor, index: usize) -> Result<(EncodedPair, RawValue
         .map_err(|e| Error::model(format!("metadata key number {index}: {e}")))?;
     if key.is_empty() || key.len() > MAX_KEY_BYTES {
         return Err(Error::model(format!(
-            "metadata key number {index} has {} bytes, wanted 1 to {MAX_KEY_BYTES}",
+            "metadata key number {index} has {} bytes, expected 1 to {MAX_KEY_BYTES}",
             key.len()
         )));
     }
@@ -379,7 +379,7 @@ fn alignment(metadata: &HashMap<String, RawValue>) -> Result<usize> {
             Ok(value as usize)
         }
         Some(other) => Err(Error::model(format!(
-            "is {other:?}, wanted a power of two from 8 to {MAX_ALIGNMENT}"
+            "is {other:?}, expected a power of two from 8 to {MAX_ALIGNMENT}"
         ))
         .in_key(ALIGNMENT_KEY)),
     }
@@ -405,7 +405,7 @@ fn declared_tensor(cursor: &mut Cursor, index: usize) -> Result<Declared> {
         .map_err(|e| Error::model(format!("tensor number {index}: {e}")))?;
     if name.is_empty() || name.len() > MAX_TENSOR_NAME_BYTES {
         return Err(Error::model(format!(
-            "the name of tensor number {index} has {} bytes, wanted 1 to {MAX_TENSOR_NAME_BYTES}",
+            "the name of tensor number {index} has {} bytes, expected 1 to {MAX_TENSOR_NAME_BYTES}",
             name.len()
         )));
     }
@@ -416,7 +416,7 @@ fn declared_body(cursor: &mut Cursor, name: &str) -> Result<Declared> {
     let rank = cursor.u32()? as usize;
     if !(1..=MAX_RANK).contains(&rank) {
         return Err(Error::model(format!(
-            "has {rank} dimensions, wanted 1 to {MAX_RANK}"
+            "has {rank} dimensions, expected 1 to {MAX_RANK}"
         )));
     }
     let mut shape = vec![0; rank];
@@ -469,7 +469,7 @@ impl DeclaredTensor {
     fn place(self, data_start: usize, alignment: usize, file_len: usize) -> Result<TensorInfo> {
         if !self.offset.is_multiple_of(alignment) {
             return Err(Error::model(format!(
-                "its offset {} is no multiple of the alignment {alignment}",
+                "its offset {} is not a multiple of the alignment {alignment}",
                 self.offset
             ))
             .in_tensor(self.name));

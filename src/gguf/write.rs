@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use crate::atomic_file::{BUFFER_BYTES, sync_directory, temporary_beside};
 use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::gguf::DType;
 use crate::gguf::header::{self, ValueType};
-use crate::whole_file::{BUFFER_BYTES, sync_directory, temporary_beside};
 
 /// A metadata value to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -286,11 +286,9 @@ pub fn check_target(target: &Path, overwrite: bool) -> Result<PathBuf> {
 }
 
 fn exists(target: &Path) -> Error {
-    Error::new(
-        Kind::Io,
-        "exists already; choose another name or pass --force",
-    )
-    .in_file(target)
+    Error::new(Kind::Io, "exists already; choose another name")
+        .advise("or set", "force", "")
+        .in_file(target)
 }
 
 /// A temporary file is made readable by its owner alone; a model is an ordinary file.

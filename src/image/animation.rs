@@ -63,7 +63,7 @@ pub(crate) fn seconds(
 fn frames<'b>(bytes: &'b [u8], limits: &Limits) -> Result<(Format, Frames<'b>)> {
     let format = match sniff::content(bytes) {
         Content::Picture(format) => format,
-        _ => return Err(Error::input("is no animation")),
+        _ => return Err(Error::input("is not an animation")),
     };
     let failed = |e: ImageError| damaged(format, &e).caused_by(e);
     let check = |(width, height): (u32, u32)| {
@@ -90,7 +90,7 @@ fn frames<'b>(bytes: &'b [u8], limits: &Limits) -> Result<(Format, Frames<'b>)> 
             decoder.set_limits(bounds).map_err(failed)?;
             decoder.into_frames()
         }
-        _ => return Err(Error::input("is no animation")),
+        _ => return Err(Error::input("is not an animation")),
     };
     Ok((format, frames))
 }
@@ -111,7 +111,7 @@ fn pick(
         while end > n_seconds as f64 * 1000.0 {
             if n_seconds == MAX_SECONDS {
                 return Err(Error::input(format!(
-                    "lasts more than {MAX_SECONDS} seconds; cut it, or give its frames with --fps"
+                    "lasts more than {MAX_SECONDS} seconds; cut it, or give some of its frames as files"
                 )));
             }
             if let Some(picture) = waiting.take() {

@@ -112,11 +112,11 @@ pub(super) fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>> {
     // Before it is opened: opening a named pipe waits until somebody writes to it.
     let metadata = fs::metadata(path).map_err(|e| failed("cannot open the picture", e))?;
     if metadata.is_dir() {
-        return Err(Error::input("is a directory, wanted a picture"));
+        return Err(Error::input("is a directory, expected a picture"));
     }
     if !metadata.is_file() && !files::is_descriptor(path) {
         return Err(Error::input(format!(
-            "is {}, wanted a picture in a file; standard input is `-`",
+            "is {}, expected a picture in a file; standard input is `-`",
             files::what_it_is(&metadata)
         )));
     }
@@ -207,8 +207,8 @@ fn format_of(bytes: &[u8]) -> Result<Format> {
             "is {}, which cannot be read; `{}` converts it",
             foreign.name, foreign.command
         ),
-        Content::Other(name) => format!("is no picture: it is {name}"),
-        Content::Unknown if bytes.is_empty() => "is empty, wanted a picture".to_owned(),
+        Content::Other(name) => format!("is not a picture: it is {name}"),
+        Content::Unknown if bytes.is_empty() => "is empty, expected a picture".to_owned(),
         Content::Unknown => "is not a picture in a supported format".to_owned(),
     };
     Err(Error::input(format!("{what} (supported are {FORMATS})")))

@@ -105,7 +105,7 @@ pub(crate) fn check_range(name: &str, value: usize, max: usize) -> Result<()> {
     if (1..=max).contains(&value) {
         Ok(())
     } else {
-        Err(Error::model(format!("is {value}, wanted 1 to {max}")).in_key(name))
+        Err(Error::model(format!("is {value}, expected 1 to {max}")).in_key(name))
     }
 }
 
@@ -124,7 +124,7 @@ pub(crate) fn check_epsilon(name: &str, value: f32) -> Result<()> {
     if value > 0.0 && value < 1.0 {
         Ok(())
     } else {
-        Err(Error::model(format!("is {value}, wanted a small positive number")).in_key(name))
+        Err(Error::model(format!("is {value}, expected a small positive number")).in_key(name))
     }
 }
 
@@ -331,16 +331,17 @@ impl DecoderConfig {
             .in_key(key::HEAD_COUNT));
         }
         if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
-            return Err(
-                Error::model(format!("is {}, wanted a positive number", self.rope_theta))
-                    .in_key(key::ROPE_FREQ_BASE),
-            );
+            return Err(Error::model(format!(
+                "is {}, expected a positive number",
+                self.rope_theta
+            ))
+            .in_key(key::ROPE_FREQ_BASE));
         }
         if let Some(scaling) = self.rope_scaling
             && !(scaling.factor.is_finite() && scaling.factor >= 1.0)
         {
             return Err(
-                Error::model(format!("is {}, wanted at least 1", scaling.factor))
+                Error::model(format!("is {}, expected at least 1", scaling.factor))
                     .in_key(key::ROPE_SCALING_FACTOR),
             );
         }

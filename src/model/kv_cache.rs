@@ -48,7 +48,7 @@ impl CacheType {
                 "q8_0 needs heads of a multiple of {UNIT} values, and those of this model have \
                  {head_dim}; use f16"
             ))
-            .in_flag("--cache-type"));
+            .in_parameter("cache_type"));
         }
         Ok(())
     }
@@ -73,7 +73,7 @@ impl FromStr for CacheType {
             "f16" => Ok(CacheType::F16),
             "q8_0" => Ok(CacheType::Q8_0),
             _ => Err(Error::usage(format!(
-                "'{text}' is no type of cache; one of f32, f16, q8_0"
+                "unknown cache type '{text}' (expected f32, f16 or q8_0)"
             ))),
         }
     }

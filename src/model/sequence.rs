@@ -215,11 +215,12 @@ impl<'a> Part<'a> {
         let sequence = &self.sequence;
         if self.n_new > sequence.capacity() - sequence.len() {
             return Err(Error::capacity(format!(
-                "{} positions are used and {} more are asked for, but the context has {}; raise it with --ctx-size",
+                "{} positions are used and {} more are asked for, but the context has {}",
                 sequence.len(),
                 self.n_new,
                 sequence.capacity()
-            )));
+            ))
+            .advise("raise", "context", ""));
         }
         Ok(())
     }

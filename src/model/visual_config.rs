@@ -243,7 +243,7 @@ impl VisualConfig {
         )?;
         if !vit.hidden_size.is_multiple_of(4) {
             return Err(Error::model(format!(
-                "is {}, wanted a multiple of 4 for the two-dimensional position table",
+                "is {}, expected a multiple of 4 for the two-dimensional position table",
                 vit.hidden_size
             ))
             .in_key(key::EMBEDDING_LENGTH));
@@ -271,14 +271,14 @@ impl VisualConfig {
 fn check_colours(preprocess: &Preprocess) -> Result<()> {
     if !preprocess.rescale_factor.is_finite() {
         return Err(Error::model(format!(
-            "is {}, wanted a finite number",
+            "is {}, expected a finite number",
             preprocess.rescale_factor
         ))
         .in_key(key::RESCALE_FACTOR));
     }
     if !preprocess.mean.iter().all(|mean| mean.is_finite()) {
         return Err(
-            Error::model(format!("is {:?}, wanted finite numbers", preprocess.mean))
+            Error::model(format!("is {:?}, expected finite numbers", preprocess.mean))
                 .in_key(key::MEAN),
         );
     }
@@ -287,10 +287,11 @@ fn check_colours(preprocess: &Preprocess) -> Result<()> {
         .iter()
         .all(|&std| std.is_finite() && std > 0.0)
     {
-        return Err(
-            Error::model(format!("is {:?}, wanted positive numbers", preprocess.std))
-                .in_key(key::STD),
-        );
+        return Err(Error::model(format!(
+            "is {:?}, expected positive numbers",
+            preprocess.std
+        ))
+        .in_key(key::STD));
     }
     Ok(())
 }
@@ -322,7 +323,7 @@ fn three(gguf: &Gguf, key: &str) -> Result<[f32; 3]> {
     let values: Vec<f32> = gguf.get(key)?;
     values.as_slice().try_into().map_err(|_| {
         Error::model(format!(
-            "has {} values, wanted one per channel",
+            "has {} values, expected one per channel",
             values.len()
         ))
         .in_key(key)

@@ -175,9 +175,9 @@ fn problem(gguf: &Gguf, spec: &TensorSpec) -> Option<(String, String)> {
         return Some((spec.name.clone(), "is missing from the file".into()));
     };
     let what = if tensor.shape != spec.shape {
-        format!("has shape {:?}, wanted {:?}", tensor.shape, spec.shape)
+        format!("has shape {:?}, expected {:?}", tensor.shape, spec.shape)
     } else if spec.kind == TensorKind::Float && tensor.dtype != DType::F32 {
-        format!("has type {}, wanted F32", tensor.dtype)
+        format!("has type {}, expected F32", tensor.dtype)
     } else if spec.kind == TensorKind::Float && Floats::new(gguf.data(tensor)).is_none() {
         "is not aligned for 32-bit floats".into()
     } else {

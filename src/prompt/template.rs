@@ -154,7 +154,7 @@ impl FromStr for Template {
             "v1" | "vicuna_v1" => Ok(Template::V1),
             "v0" | "default" => Ok(Template::V0),
             _ => Err(Error::usage(format!(
-                "'{text}' is no prompt template; one of mplug_owl2, v1, v0"
+                "unknown prompt template '{text}' (expected mplug_owl2, v1 or v0)"
             ))),
         }
     }

@@ -74,12 +74,12 @@ impl Rotation {
         }
         let signs: Vec<i32> = gguf.get(names::rotation::SIGNS)?;
         let signs: [i32; BLOCK_LEN] = signs.try_into().map_err(|signs: Vec<i32>| {
-            Error::model(format!("has {} values, wanted {BLOCK_LEN}", signs.len()))
+            Error::model(format!("has {} values, expected {BLOCK_LEN}", signs.len()))
                 .in_key(names::rotation::SIGNS)
         })?;
         if let Some(sign) = signs.iter().find(|sign| sign.abs() != 1) {
             return Err(
-                Error::model(format!("has the value {sign}, wanted 1 and -1"))
+                Error::model(format!("has the value {sign}, expected 1 and -1"))
                     .in_key(names::rotation::SIGNS),
             );
         }

@@ -10,7 +10,9 @@ use super::chooser::Chooser;
 use super::picture::Preparation;
 use super::generation::Generation;
 use super::plan::Plan;
-use super::{Answer, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason};
+use super::{
+    Answer, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason, UNLIMITED,
+};
 use crate::capacity;
 #[cfg(feature = "constrain")]
 use crate::constrain::{Constraint, Grammars, Guide};
@@ -61,10 +63,10 @@ impl Assistant {
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io) where it cannot be read, [`Kind::Model`](crate::Kind::Model)
     /// with the key or tensor where it is no usable model.
-    pub fn open(path: &Path, compute: Compute) -> Result<Self> {
+    pub fn open_with(path: &Path, compute: Compute) -> Result<Self> {
         if path.is_dir() {
             return Err(Error::model(format!(
-                "is a directory, wanted a GGUF file; pack a checkpoint into one with \
+                "is a directory, expected a GGUF file; pack a checkpoint into one with \
                  'owl2-convert {} -o model.gguf'",
                 path.display()
             ))
@@ -356,8 +358,9 @@ impl Assistant {
             false => Ok(()),
             true => Err(Error::capacity(format!(
                 "the prompt has {n_bytes} bytes, which is far more than the {context} positions of \
-                 the context can hold; shorten it, or set --ctx-size higher"
-            ))),
+                 the context can hold; shorten it"
+            ))
+            .advise("or raise", "context", "")),
         }
     }
 
@@ -454,8 +457,9 @@ impl Assistant {
         let room = context.saturating_sub(n_prompt);
         let (wanted, reason) = match request.max_tokens {
             Some(0) => {
-                return Err(Error::usage("is 0, wanted 1 or more").in_flag("--max-tokens"));
+                return Err(Error::usage("is 0, expected 1 or more").in_parameter("max_tokens"));
             }
+            Some(UNLIMITED) => (room.max(1), StopReason::ContextFull),
             Some(wanted) => (wanted, StopReason::MaxTokens),
             None if (1..DEFAULT_MAX_TOKENS).contains(&room) => (room, StopReason::ContextFull),
             None => (DEFAULT_MAX_TOKENS, StopReason::MaxTokens),
@@ -463,10 +467,13 @@ impl Assistant {
         if wanted > room {
             return Err(Error::capacity(format!(
                 "the prompt takes {n_prompt} positions ({n_image} of them for pictures) and the \
-                 answer up to {wanted}, but the context has {context}; set --ctx-size to {}, or \
-                 ask for less",
-                n_prompt.saturating_add(wanted)
-            )));
+                 answer up to {wanted}, but the context has {context}"
+            ))
+            .advise(
+                "set",
+                "context",
+                format!("to {}, or ask for less", n_prompt.saturating_add(wanted)),
+            ));
         }
         Ok((wanted, reason))
     }
@@ -477,7 +484,10 @@ pub(crate) fn check_context(context: usize) -> Result<()> {
     if context <= MAX_CONTEXT {
         return Ok(());
     }
-    Err(Error::usage(format!("is {context}, wanted at most {MAX_CONTEXT}")).in_flag("--ctx-size"))
+    Err(
+        Error::usage(format!("is {context}, expected at most {MAX_CONTEXT}"))
+            .in_parameter("context"),
+    )
 }
 
 fn n_tokens(segments: &[Segment]) -> usize {

@@ -156,7 +156,7 @@ impl Assistant {
     ///
     /// # Errors
     /// As [`Assistant::word_logits`].
-    #[cfg(feature = "cli")]
+    #[cfg(feature = "eval")]
     pub(crate) fn brief_answer(
         &self,
         memory: &mut Memory,
@@ -204,7 +204,7 @@ impl Assistant {
             _ => ids,
         };
         match ids.is_empty() {
-            true => Err(Error::usage("has a word without letters").in_flag("--words")),
+            true => Err(Error::usage("has a word without letters").in_parameter("words")),
             false => Ok(ids),
         }
     }
@@ -227,7 +227,7 @@ impl Assistant {
                 .collect::<Result<Vec<_>>>()?,
         };
         if n_more.is_none() && words.is_empty() {
-            return Err(Error::usage("names no word").in_flag("--words"));
+            return Err(Error::usage("names no word").in_parameter("words"));
         }
         let longest = words.iter().map(Vec::len).max().unwrap_or(1);
         let n_more = n_more.unwrap_or(match request.first_piece {

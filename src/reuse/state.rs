@@ -21,12 +21,12 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::{Held, Memory, PictureKey, Position, no_sequence};
+use crate::atomic_file::{self, BUFFER_BYTES};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Model;
 use crate::ops::Role;
 use crate::session::Sequence;
-use crate::whole_file::{self, BUFFER_BYTES};
 
 /// The first bytes of every file of this kind.
 const MAGIC: [u8; 6] = *b"owl2kv";
@@ -60,7 +60,7 @@ impl Memory {
         let Some(sequence) = &self.sequence else {
             return Ok(());
         };
-        whole_file::write(path, |out| self.write(sequence, fingerprint, out))
+        atomic_file::write(path, |out| self.write(sequence, fingerprint, out))
     }
 
     fn write(
@@ -117,7 +117,7 @@ impl Memory {
                         "holds something else than the saved state of a conversation; name \
                          another file, or remove it",
                     )
-                    .in_flag("--cache")
+                    .in_parameter("cache")
                     .in_file(path)),
                     Refusal::Unreadable(e) => Err(Error::io("cannot read", path, e)),
                 }

@@ -83,7 +83,7 @@ impl FromStr for Objective {
             "normal" => Ok(Objective::Normal),
             "sigmoid" => Ok(Objective::Sigmoid),
             _ => Err(Error::usage(format!(
-                "'{text}' is no objective; there are normal, sigmoid"
+                "unknown objective '{text}' (expected normal or sigmoid)"
             ))),
         }
     }

@@ -278,7 +278,9 @@ impl FromStr for Rule {
         let known = Rule::ALL.into_iter().find(|rule| rule.name() == text);
         known.ok_or_else(|| {
             let names = Rule::ALL.map(Rule::name).join(", ");
-            Error::usage(format!("'{text}' is no scoring rule; there are {names}"))
+            Error::usage(format!(
+                "unknown scoring rule '{text}' (expected one of {names})"
+            ))
         })
     }
 }
@@ -324,7 +326,7 @@ impl FromStr for Form {
             "hub" => Ok(Form::Hub),
             "scripts" => Ok(Form::Scripts),
             _ => Err(Error::usage(format!(
-                "'{text}' is no set of prompts; there are hub, scripts"
+                "unknown set of prompts '{text}' (expected hub or scripts)"
             ))),
         }
     }

@@ -48,7 +48,7 @@ impl<'m> Scorer<'m> {
                 "is {}, but {} rates quality alone",
                 scoring.task, scoring.rule
             ))
-            .in_flag("--task"));
+            .in_parameter("task"));
         }
         Ok(Scorer {
             assistant,
@@ -68,10 +68,10 @@ impl<'m> Scorer<'m> {
     pub fn with_anchors(mut self, anchors: &[Source]) -> Result<Self> {
         if anchors.len() != N_ANCHORS {
             return Err(Error::usage(format!(
-                "has {} pictures, wanted {N_ANCHORS}, whose names sort from the worst to the best",
+                "has {} pictures, expected {N_ANCHORS}, whose names sort from the worst to the best",
                 anchors.len()
             ))
-            .in_flag("--anchors"));
+            .in_parameter("anchors"));
         }
         let (aspect, reading) = (self.aspect(), self.scoring.reading);
         let prepared = anchors.iter().map(|anchor| {
@@ -154,7 +154,7 @@ impl<'m> Scorer<'m> {
                 "is missing; Compare2Score rates by comparison with {N_ANCHORS} pictures (the \
                  authors' are VQA-CityU/Anchor_images)"
             ))
-            .in_flag("--anchors"));
+            .in_parameter("anchors"));
         }
         // The picture is decoded once, and encoded once since encoded pictures are kept.
         let (aspect, reading) = (self.aspect(), self.scoring.reading);

@@ -80,6 +80,9 @@ impl From<Error> for Refusal {
             }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Refusal::new(status, error.to_string())
+        Refusal {
+            param: error.parameter().map(str::to_owned),
+            ..Refusal::new(status, error.to_string())
+        }
     }
 }

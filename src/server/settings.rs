@@ -184,7 +184,7 @@ impl Settings {
              --api-key-file, or let everybody ask with --insecure",
             address.ip()
         ))
-        .in_flag("--host"))
+        .in_parameter("host"))
     }
 }
 

@@ -234,7 +234,7 @@ impl Vocabulary {
         }
         match self.pieces.iter().position(|p| !p.score.is_finite()) {
             Some(id) => Err(Error::model(format!(
-                "the score of token {id} is {}, wanted a finite number",
+                "the score of token {id} is {}, expected a finite number",
                 self.pieces[id].score
             ))
             .in_key(key::SCORES)),
@@ -250,7 +250,7 @@ fn read_added(gguf: &Gguf) -> Result<Vec<AddedToken>> {
         ids.into_iter()
             .map(|id| {
                 u32::try_from(id)
-                    .map_err(|_| Error::model(format!("{id} is no token id")).in_key(name))
+                    .map_err(|_| Error::model(format!("{id} is not a token id")).in_key(name))
             })
             .collect()
     };

@@ -54,7 +54,7 @@ fn difference(path: &Path, reading: Reading, expected: &Path) -> Option<String> 
     };
     let wanted = read_ppm(expected);
     if (picture.width(), picture.height()) != (wanted.width(), wanted.height()) {
-        return Some(format!("{name}: {picture:?}, wanted {wanted:?}"));
+        return Some(format!("{name}: {picture:?}, expected {wanted:?}"));
     }
     let pairs = picture.rgb().iter().zip(wanted.rgb());
     let largest = pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap();

@@ -7,7 +7,7 @@ mod image_kinds;
 mod jpeg;
 #[path = "../common/machine.rs"]
 mod machine;
-mod mishap;
+mod panics;
 mod recognised;
 mod request;
 mod reuse;

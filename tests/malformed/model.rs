@@ -45,7 +45,11 @@ const MODEL_CASES: &[ModelCase] = &[
     ("mplug_owl2.block_count", || 0u32.into(), "is 0"),
     ("mplug_owl2.block_count", || 2u32.into(), "missing"),
     ("mplug_owl2.block_count", || 4000u32.into(), "tensors"),
-    ("mplug_owl2.block_count", || u32::MAX.into(), "wanted 1 to"),
+    (
+        "mplug_owl2.block_count",
+        || u32::MAX.into(),
+        "expected 1 to",
+    ),
     (
         "mplug_owl2.vision.block_count",
         || 4000u32.into(),
@@ -60,7 +64,7 @@ const MODEL_CASES: &[ModelCase] = &[
     (
         "mplug_owl2.embedding_length",
         || u32::MAX.into(),
-        "wanted 1 to",
+        "expected 1 to",
     ),
     ("mplug_owl2.embedding_length", || 6u32.into(), "cannot pair"),
     ("mplug_owl2.embedding_length", || "4".into(), "integer"),
@@ -78,7 +82,7 @@ const MODEL_CASES: &[ModelCase] = &[
     (
         "mplug_owl2.context_length",
         || u32::MAX.into(),
-        "wanted 1 to",
+        "expected 1 to",
     ),
     (
         "mplug_owl2.attention.layer_norm_rms_epsilon",
@@ -143,7 +147,7 @@ const MODEL_CASES: &[ModelCase] = &[
     (
         "mplug_owl2.abstractor.query_count",
         || (1u32 << 25).into(),
-        "wanted 1 to",
+        "expected 1 to",
     ),
     ("mplug_owl2.image.aspect", || "stretch".into(), "stretch"),
     ("mplug_owl2.image.crop_width", || 5u32.into(), "5"),

@@ -297,7 +297,7 @@ fn an_overflowing_context_is_refused_with_the_numbers() {
         .unwrap_err();
     assert_eq!(error.kind(), Kind::Capacity);
     let message = error.to_string();
-    for number in ["7", "4", "10", "--ctx-size"] {
+    for number in ["7", "4", "10", "context"] {
         assert!(message.contains(number), "{message}");
     }
     // Nothing has happened, and what fits still goes in.

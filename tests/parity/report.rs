@@ -25,7 +25,7 @@ impl Report {
     pub fn near(&mut self, stage: &str, at: &str, got: &[f32], wanted: &[f32], tolerance: f32) {
         if got.len() != wanted.len() {
             let (got, wanted) = (got.len(), wanted.len());
-            return self.fail(stage, at, &format!("{got} values, wanted {wanted}"));
+            return self.fail(stage, at, &format!("{got} values, expected {wanted}"));
         }
         let differences = got.iter().zip(wanted).map(|(a, b)| (a - b).abs());
         let worst = differences.fold(

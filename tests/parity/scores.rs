@@ -28,7 +28,7 @@ impl<'g> Rater<'g> {
         let path = directory.path().join("model.gguf");
         checkpoints::convert(checkpoints::open(golden, entry).unwrap(), &path).unwrap();
         let compute = Compute::new(checkpoints::N_THREADS).unwrap();
-        let assistant = Assistant::open(&path, compute).unwrap();
+        let assistant = Assistant::open_with(&path, compute).unwrap();
         Rater { golden, assistant }
     }
 

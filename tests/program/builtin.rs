@@ -24,7 +24,7 @@ fn answer(args: &[&str]) -> String {
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
-    assert!(said.contains("built-in owl2-tiny") && said.contains("owl2-convert"));
+    assert!(said.contains("built-in model owl2-tiny") && said.contains("owl2-convert"));
     String::from_utf8(output.stdout).unwrap()
 }
 

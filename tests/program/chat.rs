@@ -127,7 +127,7 @@ fn a_turn_computes_what_is_new_and_a_picture_is_encoded_once() {
     // The rest of the name is completed.
     chat.types("/image wide\t");
     chat.sees("wide_rgb.png");
-    assert!(chat.says("").contains("wide_rgb.png is attached"));
+    assert!(chat.says("").contains("attached wide_rgb.png"));
     assert_eq!(chat.says("What?"), on_terminal(&wanted));
     let first = chat.says("/stats");
     assert!(
@@ -162,7 +162,7 @@ fn an_interrupt_stops_the_answer_and_keeps_the_chat() {
     assert!(said.contains("answer 5 tokens"), "{said}");
     // Where nothing is to be stopped it says how to leave.
     chat.types("\x03");
-    chat.sees("Ctrl-D or /quit leaves");
+    chat.sees("Ctrl-D or /quit quits");
     chat.sees("> ");
     chat.leave();
 }
@@ -180,7 +180,7 @@ fn the_last_question_can_be_answered_again() {
     let (a, b) = (chat.says("/regen"), chat.says("/regen"));
     assert_ne!(a, b);
     assert!(chat.says("/set").contains("temp 1.5"));
-    assert!(chat.says("/set temp -1").contains("--temp: is -1"));
+    assert!(chat.says("/set temp -1").contains("/set temp: is -1"));
     chat.says("/clear");
     chat.says("/set temp 0");
     assert_eq!(chat.says(QUESTION), first);
@@ -216,7 +216,7 @@ fn a_conversation_can_be_saved_and_gone_on_with() {
     let room = Room::with_model();
     let mut chat = Chat::begin(&room, &["-n", "8", "--image", "gray.png"]);
     chat.says("What is this?");
-    assert_eq!(chat.says("/save talk.json"), "");
+    assert_eq!(chat.says("/save talk.json"), "wrote talk.json (1 turn)");
     let wanted = chat.says("And this?");
     chat.leave();
 
@@ -232,12 +232,12 @@ fn a_conversation_can_be_saved_and_gone_on_with() {
     assert_eq!(saved["messages"][1]["role"], "assistant");
 
     let mut chat = Chat::begin(&room, &["-n", "8"]);
-    assert!(chat.says("/load talk.json").contains("1 turns"));
+    assert!(chat.says("/load talk.json").contains("1 turn"));
     assert!(chat.says("/images").contains("gray.png (turn 1)"));
     assert_eq!(chat.says("And this?"), wanted);
     for (content, wanted) in [
-        ("{", "no saved conversation"),
-        ("[[[[[[", "no saved conversation"),
+        ("{", "not a saved conversation"),
+        ("[[[[[[", "not a saved conversation"),
         (
             r#"{"messages": [{"role": "user", "text": "x"}]}"#,
             "no answer",
@@ -258,7 +258,7 @@ fn a_conversation_can_be_saved_and_gone_on_with() {
     assert!(made.unwrap().success());
     let pipe = r#"{"messages": [{"role": "user", "text": "x", "images": ["pipe.png"]}, {"role": "assistant", "text": ""}]}"#;
     std::fs::write(room.path("bad.json"), pipe).unwrap();
-    assert!(chat.says("/load bad.json").contains("no ordinary file"));
+    assert!(chat.says("/load bad.json").contains("not an ordinary file"));
     // What could not be loaded has changed nothing.
     assert!(chat.says("/images").contains("gray.png (turn 1)"));
     chat.leave();
@@ -321,20 +321,50 @@ fn mistakes_are_told_and_the_chat_goes_on() {
     std::fs::write(room.path("text.png"), "no picture").unwrap();
     let mut chat = Chat::begin(&room, &["-n", "4"]);
     for (line, wanted) in [
-        ("/frobnicate", "/frobnicate: is no command"),
+        ("/frobnicate", "/frobnicate: unknown command"),
         ("/image none.png", "none.png"),
         ("/image text.png", "text.png"),
-        ("/image", "wants a file"),
+        ("/image", "needs a file name"),
         ("/save no/such/folder", "no/such: cannot create"),
         ("is <|image|> it?", "no picture is attached"),
         ("/help", "/image FILE"),
-        ("/stats", "nothing was answered yet"),
+        ("/stats", "no answer yet"),
     ] {
         let said = chat.says(line);
         assert!(said.contains(wanted), "{line}: {said}");
     }
     chat.types("/quit\r");
     chat.ends();
+}
+
+#[test]
+fn a_chat_can_be_saved_over_itself_alone_and_left_in_many_ways() {
+    let room = Room::with_model();
+    std::fs::write(room.path("letter"), "dear reader").unwrap();
+    let mut chat = Chat::begin(&room, &["-n", "4"]);
+    chat.says("hello");
+    assert_eq!(chat.says("/save talk.json"), "wrote talk.json (1 turn)");
+    assert_eq!(chat.says("/save talk.json"), "replaced talk.json (1 turn)");
+    assert!(
+        chat.says("/save letter")
+            .contains("is not a saved conversation")
+    );
+    assert_eq!(std::fs::read(room.path("letter")).unwrap(), b"dear reader");
+    chat.types("exit\r");
+    chat.ends();
+    for word in ["/bye", "/exit"] {
+        let mut chat = Chat::begin(&room, &[]);
+        chat.types(&format!("{word}\r"));
+        chat.ends();
+    }
+}
+
+#[test]
+fn pictures_without_a_flag_belong_to_the_first_question() {
+    let room = Room::with_model();
+    let mut chat = Chat::begin(&room, &["gray.png"]);
+    assert_eq!(chat.says("/images"), "gray.png (next question)");
+    chat.leave();
 }
 
 #[test]

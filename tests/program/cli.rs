@@ -115,8 +115,7 @@ fn the_length_of_an_answer_is_what_fits() {
     let numbers = ["12 positions", "up to 9", "has 20", "--ctx-size to 21"];
     room.fails(&flags(&["-c", "20", "-n", "9"]), 6, &numbers);
     room.fails(&flags(&["-c", "12"]), 6, &["12 positions", "has 12"]);
-    // The context is checked before the picture is looked for.
-    let picture = ["--image", "none.png", "-c", "15"];
+    let picture = ["--image", "gray.png", "-c", "15"];
     room.fails(&flags(&picture), 6, &["22 positions (9 of them"]);
     room.fails(&flags(&["-c", "99999999999"]), 2, &["--ctx-size"]);
     room.fails(
@@ -212,8 +211,8 @@ fn errors_name_what_is_wrong_and_have_their_exit_codes() {
     std::fs::write(room.path("model.safetensors"), [7; 64]).unwrap();
     let m = ["-m", "m.gguf", "-p", "x"];
     let with = |more: &[&'static str]| [&m[..], more].concat();
-    room.fails(&[], 2, &["--prompt"]);
-    room.fails(&["-m", "m.gguf"], 2, &["--prompt"]);
+    room.fails(&[], 2, &["no prompt given"]);
+    room.fails(&["-m", "m.gguf"], 2, &["no prompt given"]);
     room.fails(&["-m", "none.gguf", "-p", "x"], 5, &["none.gguf"]);
     let advice = "owl2-convert checkpoint -o model.gguf";
     room.fails(&["-m", "checkpoint", "-p", "x"], 4, &[advice]);
@@ -259,7 +258,8 @@ fn a_plain_llama_file_continues_text() {
     assert_eq!(json["tokens"]["prompt"], 8);
     let json = room.json(&[&args[..], &["ab</s>", "--raw"]].concat());
     assert_eq!(json["tokens"]["prompt"], 5);
-    let picture = [&args[..], &["x", "--image", "none.png"]].concat();
+    let picture = room::own_golden("images/gray.png").display().to_string();
+    let picture = [&args[..], &["x", "--image", &picture]].concat();
     room.fails(&picture, 3, &["no image branch"]);
     assert!(room.stdout(&["info", "m.gguf"]).contains("decoder"));
 }
@@ -370,11 +370,8 @@ fn texts_may_begin_with_a_dash_and_numbers_below_zero_are_refused_by_name() {
         room.stdout(&args);
     }
     for (flag, command) in [
-        ("--max-tokens", None),
-        ("--seed", None),
         ("--threads", None),
         ("--ctx-size", None),
-        ("--top-k", None),
         ("--temp", None),
         ("--limit", Some("eval")),
         ("--window", Some("perplexity")),

@@ -112,8 +112,8 @@ fn unusable_constraints_are_refused() {
         &["--json-schema", "none"],
     );
     for (schema, wanted) in [
-        ("{", "no JSON"),
-        ("[]", "no JSON object"),
+        ("{", "not JSON"),
+        ("[]", "not a JSON object"),
         (r#"{"type": "wrong"}"#, "cannot be followed"),
         (r##"{"$ref": "#/nowhere"}"##, "cannot be followed"),
         (
@@ -130,7 +130,7 @@ fn unusable_constraints_are_refused() {
     }
     let deep = "[".repeat(60_000);
     fs::write(room.path("schema.json"), deep).unwrap();
-    room.fails(&with(&["--json-schema", "schema.json"]), 3, &["no JSON"]);
+    room.fails(&with(&["--json-schema", "schema.json"]), 3, &["not JSON"]);
 }
 
 /// Schemas that are small, and a lot of work.

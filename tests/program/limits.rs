@@ -139,7 +139,7 @@ impl Open {
     fn new() -> Self {
         let room = Room::with_model();
         let compute = Compute::on(Threads::new(N_THREADS).unwrap(), Isa::detect().unwrap());
-        let assistant = Assistant::open(&room.path("m.gguf"), compute).unwrap();
+        let assistant = Assistant::open_with(&room.path("m.gguf"), compute).unwrap();
         Open { room, assistant }
     }
 

@@ -15,9 +15,11 @@ mod chat;
 #[allow(dead_code, reason = "tests/parity.rs uses the rest")]
 mod checkpoints;
 mod cli;
+mod commands;
 mod constrain;
 mod conversation;
 mod eval;
+mod examples;
 mod foreign;
 mod fuzzed;
 #[path = "../parity/golden.rs"]
@@ -35,5 +37,6 @@ mod score;
 mod score_rule;
 mod scripts;
 mod serve;
+mod snippets;
 #[path = "../common/tiny.rs"]
 mod tiny;

@@ -35,7 +35,7 @@ fn the_prompt_can_come_from_standard_input() {
     assert_eq!(answer_of(with_input(&room, "question", &flags)), wanted);
     let dash = [&flags[..], &["-p", "-"]].concat();
     assert_eq!(answer_of(with_input(&room, "question", &dash)), wanted);
-    for (input, code, message) in [("empty", 2, "--prompt"), ("bytes", 3, "UTF-8")] {
+    for (input, code, message) in [("empty", 2, "no prompt given"), ("bytes", 3, "UTF-8")] {
         let output = with_input(&room, input, &flags);
         assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
         assert!(stderr(&output).contains(message), "{}", stderr(&output));
@@ -86,7 +86,7 @@ fn each_picture_of_a_folder_has_its_answer() {
         said.contains("photos/b.PNG: the answer was cut at 8 tokens"),
         "{said}"
     );
-    let last = "owl2: 1 file was left out: 1 without a picture";
+    let last = "owl2: skipped 1 file: 1 without a picture";
     assert_eq!(said.lines().last(), Some(last));
     let answers = String::from_utf8(output.stdout).unwrap();
     let wanted = format!("photos/b.PNG: {gray}photos/more/c.png: {wide}gray.png: {gray}");
@@ -192,12 +192,12 @@ fn pictures_of_a_folder_are_told_by_content_and_the_rest_is_counted() {
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     for wanted in [
-        "8 files were left out",
+        "skipped 8 files",
         "2 HEIC (`heif-convert IN OUT.jpg` converts one)",
         "1 AVIF (`avifdec",
         "3 without a picture",
         "2 that are pipes, devices or links to folders",
-        "0 of 2 pictures failed, and 3 were left out",
+        "0 of 2 pictures failed, and 3 were skipped",
     ] {
         assert!(said.contains(wanted), "{said}");
     }
@@ -253,7 +253,11 @@ fn each_refuses_what_would_fail_for_all() {
         2,
         &["--image"],
     );
-    room.fails(&["-m", "m.gguf", "--each", "photos"], 2, &["--prompt"]);
+    room.fails(
+        &["-m", "m.gguf", "--each", "photos"],
+        2,
+        &["no prompt given"],
+    );
 }
 
 #[test]
@@ -366,7 +370,7 @@ fn help_begins_with_examples_and_names_variables_and_defaults() {
     for heading in ["Question:", "Prompt:", "Sampling:", "Running:", "Output:"] {
         at(heading);
     }
-    at("Exit status: 0 success");
+    at("Exit status:\n    0  success");
     let mut flags = help
         .lines()
         .filter(|line| line.trim_start().starts_with('-'));
@@ -428,7 +432,7 @@ fn a_stale_cache_is_told_and_replaced_and_another_file_kept() {
     state[last] ^= 1;
     fs::write(room.path("state"), state).unwrap();
     let output = room.run(&cached);
-    assert!(stderr(&output).contains("state: what it holds is not used"));
+    assert!(stderr(&output).contains("state: ignoring the cache"));
     assert_eq!(answer_of(output), wanted);
     assert_eq!(room.stdout(&cached), wanted);
 

@@ -1,7 +1,7 @@
 //! `owl2 serve`, asked over real sockets.
 
 #[path = "../common/http.rs"]
-mod http;
+pub mod http;
 mod dialects;
 mod guarded;
 mod hostile;

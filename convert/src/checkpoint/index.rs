@@ -164,7 +164,7 @@ fn read_index(dir: &Path, index: &Path) -> Result<Layout> {
                 .ok_or_else(|| {
                     weight_map.error(
                         tensor,
-                        format!("is {file}, wanted a file of this directory"),
+                        format!("is {file}, expected a file of this directory"),
                     )
                 })?;
             Ok((tensor.to_owned(), dir.join(file)))

@@ -80,7 +80,7 @@ pub(crate) fn state_dict(pickle: &[u8]) -> Result<Vec<(String, View)>> {
         .map(|(name, value)| match value {
             Value::Tensor(view) => Ok((name.to_string(), View::clone(&view))),
             _ => Err(Error::model(format!(
-                "has '{name}', which is no tensor; save the model's state_dict() alone"
+                "has '{name}', which is not a tensor; save the model's state_dict() alone"
             ))),
         })
         .collect()

@@ -79,7 +79,7 @@ fn check_magic(shard: &Shard) -> Result<()> {
     }
     if magic != ZIP_MAGIC {
         return Err(Error::model(
-            "is no zip archive as torch.save writes since 1.6; load it with torch and save it again",
+            "is not a zip archive as torch.save writes since 1.6; load it with torch and save it again",
         ));
     }
     Ok(())
@@ -144,7 +144,7 @@ fn tensor(shard: &Arc<Shard>, name: String, view: View, data: Option<Entry>) -> 
     let n_bytes = |n_elements: usize| (n_elements as u64).checked_mul(element.n_bytes() as u64);
     if n_bytes(view.storage.n_elements) != Some(data.n_bytes) {
         return Err(Error::model(format!(
-            "wants {} elements in data/{key}, which has {} bytes; the file is damaged",
+            "needs {} elements in data/{key}, which has {} bytes; the file is damaged",
             view.storage.n_elements, data.n_bytes
         )));
     }

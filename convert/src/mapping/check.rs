@@ -57,7 +57,7 @@ impl<'a> Check<'a> {
         self.used.insert(name.to_owned());
         if meta.shape != shape {
             self.misshapen.push(format!(
-                "{name} has shape {:?}, wanted {shape:?}",
+                "{name} has shape {:?}, expected {shape:?}",
                 meta.shape
             ));
         }

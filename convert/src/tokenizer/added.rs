@@ -99,7 +99,9 @@ pub(super) fn of_config(config: &Object) -> Result<Vec<Added>> {
         .map(|(id, token)| {
             let wrong = |what: String| decoder.error(id, what);
             Ok(Added {
-                id: id.parse().map_err(|_| wrong("is no token id".to_owned()))?,
+                id: id
+                    .parse()
+                    .map_err(|_| wrong("is not a token id".to_owned()))?,
                 file: config.path().to_owned(),
                 token: Description::deserialize(token)
                     .map_err(|e| wrong(format!("describes no token: {e}")))?,
@@ -115,7 +117,7 @@ pub(super) fn of_list(list: &Object) -> Result<Vec<Added>> {
             Ok(Added {
                 id: id
                     .as_u64()
-                    .ok_or_else(|| list.error(text, "is no token id"))?,
+                    .ok_or_else(|| list.error(text, "is not a token id"))?,
                 file: list.path().to_owned(),
                 token: Description {
                     content: text.to_owned(),

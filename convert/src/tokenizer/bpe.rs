@@ -104,7 +104,7 @@ pub(super) fn read_text(path: &Path) -> Result<Vec<u8>> {
 /// Parses a file of the `tokenizers` package.
 pub(super) fn parse<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T> {
     serde_json::from_slice(text)
-        .map_err(|e| Error::model(format!("is no description of a tokenizer: {e}")).caused_by(e))
+        .map_err(|e| Error::model(format!("is not a description of a tokenizer: {e}")).caused_by(e))
 }
 
 /// Reads the file at `path`.
@@ -335,7 +335,7 @@ impl Merges {
     fn check(&self, pieces: &[Piece]) -> Result<()> {
         let refuse = |what: String| {
             Err(Error::model(format!(
-                "{what}, so this is no vocabulary that SentencePiece trained, and only such can be run"
+                "{what}, so this is not a vocabulary that SentencePiece trained, and only such can be run"
             ))
             .in_key("model.merges"))
         };

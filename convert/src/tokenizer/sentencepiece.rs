@@ -43,7 +43,7 @@ fn read_model(path: &Path) -> Result<SentencePieceModel> {
         })?;
     lfs::check(&bytes)?;
     SentencePieceModel::from_slice(&bytes)
-        .map_err(|e| Error::model(format!("is no SentencePiece model: {e}")).caused_by(e))
+        .map_err(|e| Error::model(format!("is not a SentencePiece model: {e}")).caused_by(e))
 }
 
 /// Checks that the runtime's one algorithm (BPE, no normalization) is the file's.

@@ -119,7 +119,7 @@ fn an_index_has_to_be_right() {
 
     for path in ["../a.bin", "/a.bin", "", "x/../../a.bin"] {
         write_index(dir.path(), index, &[(path, &samples[..2])]);
-        rejects(dir.path(), "wanted a file of this directory");
+        rejects(dir.path(), "expected a file of this directory");
     }
     for text in ["{}", r#"{"weight_map": 3}"#, r#"{"weight_map": {"a": 1}}"#] {
         write_json(dir.path(), index, text);
@@ -346,7 +346,7 @@ fn files_of_another_kind_are_named_as_what_they_are() {
     let error = Checkpoint::open(dir.path()).unwrap_err();
     assert_eq!(error.kind(), Kind::Io, "{error}");
     assert!(error.to_string().contains("is a directory"), "{error}");
-    rejects(&dir.path().join("nowhere"), "is no directory");
+    rejects(&dir.path().join("nowhere"), "is not a folder");
 }
 
 #[test]

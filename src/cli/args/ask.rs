@@ -1,10 +1,12 @@
 //! The flags of a question and of a chat.
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
 
+use super::numbers::{Length, Seed, top_k};
 use crate::image::Aspect;
 use crate::model::kv_cache::CacheType;
 
@@ -25,58 +27,95 @@ pub(in crate::cli) struct AskArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct QuestionArgs {
-    /// The model, a GGUF file made by owl2-convert (plain LLaMA files work for text) [default: the
-    /// built-in model, which knows drawings of some 80 things]
+    /// Pictures and the question, in any order
+    ///
+    /// An argument is a picture if it is an existing file, is named like a picture, or is `-`
+    /// (standard input). Any other argument is the question.
+    #[arg(value_name = "PICTURE|PROMPT")]
+    pub positional: Vec<OsString>,
+
+    /// Model file in GGUF format [default: the built-in model]
+    ///
+    /// Made by owl2-convert; plain LLaMA files work for text. The built-in model knows drawings of
+    /// some 80 things.
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
-    /// The question or instruction; `-` reads it from standard input, as happens without -p where
-    /// that is no terminal. On a terminal, no -p begins a chat
+    /// The question or instruction; without it, a terminal starts a chat
+    ///
+    /// Use `-` for standard input (the default when text is piped). Without -p on a terminal,
+    /// starts a chat.
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: Option<String>,
 
-    /// A picture (JPEG, PNG, WebP, GIF, BMP, TIFF, QOI), `-` for standard input; repeat for several. They go
-    /// where `<|image|>` stands in the prompt, in order, else before it
+    /// A picture; repeat for several
+    ///
+    /// JPEG, PNG, WebP, GIF, BMP, TIFF or QOI, or `-` for standard input. Pictures replace the
+    /// `<|image|>` markers of the prompt in order, or come before the prompt if it has none.
     #[arg(long, value_name = "FILE")]
     pub image: Vec<PathBuf>,
 
-    /// Ask about each of these pictures, or each picture in these folders, whatever its name, by
-    /// itself; prints `FILE: answer`, or with --json one object a line. What it leaves out of
-    /// folders is counted on standard error
+    /// Ask about each picture in these files and folders separately
+    ///
+    /// Prints `FILE: answer`, or with --json one object per line. Files in folders that are not
+    /// pictures are counted on standard error.
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "image")]
     pub each: Vec<PathBuf>,
 
-    /// The frames of a video, a folder or files of them, or an animated GIF or WebP: all stand at
-    /// one `<|image|>`
-    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["image", "each"])]
+    /// The frames of a video: a folder, files, or an animated GIF or WebP
+    ///
+    /// All frames replace a single `<|image|>`.
+    #[arg(
+        long,
+        value_name = "PATH",
+        num_args = 1..,
+        conflicts_with_all = ["image", "each"],
+        hide_short_help = true
+    )]
     pub frames: Vec<PathBuf>,
 
-    /// Frames a second: of --frames, take one for each second [default: all; of an animation always
-    /// one for each second]
-    #[arg(long, value_name = "F", requires = "frames", value_parser = super::frame_rate)]
+    /// Frame rate of --frames; one frame per second is used [default: use all frames]
+    ///
+    /// Animations always give one frame per second.
+    #[arg(
+        long,
+        value_name = "F",
+        requires = "frames",
+        value_parser = super::frame_rate,
+        hide_short_help = true
+    )]
     pub fps: Option<f64>,
 
-    /// What becomes of pictures that are not square: squash them, pad them with the mean colour,
-    /// or crop their sides [default: as the model file says, squash]
-    #[arg(long, value_name = "squash|pad|crop")]
+    /// How to fit non-square pictures: stretch them, pad with the mean colour, or crop the centre
+    /// [default: as the model file says, stretch]
+    ///
+    /// The authors' name for stretch, squash, works too.
+    #[arg(
+        long,
+        alias = "resize-mode",
+        value_name = "stretch|pad|crop",
+        hide_short_help = true
+    )]
     pub aspect: Option<Aspect>,
 
-    /// Do not turn pictures as their EXIF or XMP orientation says
-    #[arg(long)]
+    /// Ignore the EXIF or XMP orientation of pictures
+    #[arg(long, hide_short_help = true)]
     pub no_exif: bool,
 
-    /// Take the pixels that the authors' code would: not turned, the colours below transparency
-    /// (else white), 16-bit gray clipped at 255 (else scaled)
-    #[arg(long)]
+    /// Decode pictures exactly as the authors' code does
+    ///
+    /// Ignores orientation, keeps the colours under transparency (instead of white), and clips
+    /// 16-bit gray at 255 (instead of scaling it).
+    #[arg(long, hide_short_help = true)]
     pub reference_pixels: bool,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PromptArgs {
-    /// What the model is told before the first turn [default: the template's own; none for
-    /// mplug_owl2]
+    /// System prompt [default: that of the template; mplug_owl2 has none]
     #[arg(
         long,
+        alias = "system-prompt",
         value_name = "TEXT",
         conflicts_with = "raw",
         allow_hyphen_values = true
@@ -85,45 +124,65 @@ pub(in crate::cli) struct PromptArgs {
 
     /// Prompt template: mplug_owl2, v1 or v0 [default: as the model file says; none for plain
     /// LLaMA files]
-    #[arg(long, value_name = "NAME")]
+    #[arg(
+        long,
+        alias = "chat-template",
+        value_name = "NAME",
+        hide_short_help = true
+    )]
     pub template: Option<crate::prompt::Template>,
 
-    /// Take the prompt as it is, without a template; `<s>`, `</s>`, the model's other control tokens
-    /// and `<|image|>` in it count
-    #[arg(long, conflicts_with = "template")]
+    /// Use the prompt as is, without a template
+    ///
+    /// `<s>`, `</s>`, the model's other control tokens and `<|image|>` are recognized in it.
+    #[arg(long, conflicts_with = "template", hide_short_help = true)]
     pub raw: bool,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct SamplingArgs {
-    /// Longest answer, in tokens [default: 512, or as many as the context has room for]
-    #[arg(short = 'n', long, value_name = "N")]
-    pub max_tokens: Option<usize>,
+    /// Maximum number of tokens to generate; -1 for no limit but the context
+    /// [default: 512, or fewer if the context is smaller]
+    #[arg(
+        short = 'n',
+        long,
+        aliases = ["predict", "n-predict", "num-predict", "max-new-tokens"],
+        value_name = "N"
+    )]
+    pub max_tokens: Option<Length>,
 
-    /// Randomness of the choice among likely tokens; 0 always takes the likeliest one
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    /// Sampling temperature; 0 always picks the likeliest token
+    #[arg(long, alias = "temperature", value_name = "T", default_value_t = 0.0)]
     pub temp: f32,
 
-    /// Choose among the K likeliest tokens only; 0 is off [default: as the model file says, 50]
-    #[arg(long, value_name = "K")]
+    /// Sample from the K likeliest tokens; 0 or -1 disables [default: as the model file says, 50]
+    #[arg(long, value_name = "K", value_parser = top_k, hide_short_help = true)]
     pub top_k: Option<usize>,
 
-    /// Choose among the likeliest tokens whose probabilities make up P [default: as the model
-    /// file says, 1]
-    #[arg(long, value_name = "P")]
+    /// Sample from the likeliest tokens with a total probability of P [default: as the model file
+    /// says, 1]
+    #[arg(long, value_name = "P", hide_short_help = true)]
     pub top_p: Option<f32>,
 
-    /// Leave out tokens less likely than P times the likeliest one; 0 is off
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    /// Drop tokens less likely than P times the likeliest one; 0 disables
+    #[arg(long, value_name = "P", default_value_t = 0.0, hide_short_help = true)]
     pub min_p: f32,
 
-    /// Make tokens that occurred already less likely; 1 is off
-    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    /// Penalize tokens that have occurred already; 1 disables
+    #[arg(
+        long,
+        alias = "repetition-penalty",
+        value_name = "R",
+        default_value_t = 1.0,
+        hide_short_help = true
+    )]
     pub repeat_penalty: f32,
 
-    /// Seed of the random choice: the same seed gives the same text
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub seed: u64,
+    /// Random seed; -1 picks one, which -v and --json print
+    ///
+    /// The same seed gives the same text.
+    #[arg(long, value_name = "N", default_value_t = Seed::Fixed(0))]
+    pub seed: Seed,
 
     /// Answer with one of these texts
     #[arg(
@@ -135,56 +194,66 @@ pub(in crate::cli) struct SamplingArgs {
     )]
     pub choices: Vec<String>,
 
-    /// Answer with JSON that the schema in this file describes
-    #[arg(long, value_name = "FILE")]
-    pub json_schema: Option<PathBuf>,
+    /// Answer with JSON that matches this schema: a file, or the schema itself
+    ///
+    /// A value that begins with `{` is the schema itself.
+    #[arg(long, value_name = "FILE|JSON")]
+    pub json_schema: Option<OsString>,
 
-    /// End the answer before this text; repeat for several
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    /// Stop before this text; repeat for several
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        hide_short_help = true
+    )]
     pub stop: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RunningArgs {
-    /// Worker threads [default: one for each physical core there is]
+    /// Worker threads [default: one per physical core]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 
-    /// Room for prompt, pictures and answer, in tokens [default: as trained, if memory allows]
-    #[arg(short, long, value_name = "N")]
+    /// Context size in tokens: prompt, pictures and answer [default: as trained, if memory allows]
+    #[arg(short, long, aliases = ["num-ctx", "n-ctx"], value_name = "N")]
     pub ctx_size: Option<usize>,
 
-    /// How keys and values are kept: f32, f16, or q8_0 in little more than half of the memory of
-    /// f16 [default: f16, or f32 where the weights are]
-    #[arg(long, value_name = "TYPE")]
+    /// KV cache type: f32, f16, or q8_0 (about half of f16) [default: f16; f32 for f32 models]
+    #[arg(long, value_name = "TYPE", hide_short_help = true)]
     pub cache_type: Option<CacheType>,
 
-    /// Draft up to N tokens, 7 at most, from what was said already and verify them together; the
-    /// answer is the same, sooner where it repeats something. 0 is off [default: as many as pay]
-    #[arg(long, value_name = "N")]
+    /// Speculative decoding: guess up to N (max 7) tokens by repeating earlier text. Output is
+    /// unchanged; 0 disables [default: automatic]
+    #[arg(long, alias = "draft-max", value_name = "N", hide_short_help = true)]
     pub lookup: Option<usize>,
 
-    /// Keep what was computed of prompt and answer in this file, so that the next run with the
-    /// same beginning computes only the rest
-    #[arg(long, value_name = "FILE")]
+    /// Save and reuse the KV cache in FILE, so that a later run with the same beginning is faster
+    #[arg(
+        long,
+        alias = "prompt-cache",
+        value_name = "FILE",
+        hide_short_help = true
+    )]
     pub cache: Option<PathBuf>,
 
-    /// Keep the lines typed in chats in this file [default: only while the chat lasts]
-    #[arg(long, value_name = "FILE")]
+    /// Save the lines typed in chats to FILE [default: kept until the chat ends]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub history: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct OutputArgs {
-    /// Print one JSON object with text, token counts and stage timings instead of the text
+    /// Print a JSON object with the text, token counts and timings
     #[arg(long)]
     pub json: bool,
 
-    /// Spell out control tokens such as `</s>` in the answer
-    #[arg(long)]
+    /// Show control tokens such as `</s>` in the answer
+    #[arg(long, hide_short_help = true)]
     pub special: bool,
 
-    /// Print how long each stage took, on standard error
+    /// Print the timings, and the seed if tokens were sampled, to standard error
     #[arg(short, long)]
     pub verbose: bool,
 }

@@ -1,7 +1,13 @@
 //! Environment variables in place of flags: `OWL2_` and the flag's name, in capitals.
 
+use std::ffi::OsString;
+
 use clap::builder::FalseyValueParser;
-use clap::{Arg, ArgAction, Command};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+/// What separates the values of a flag that can be repeated: names of files have all else in them.
+const SEPARATOR: char = '\n';
 
 /// Lets every flag of `command` and its subcommands be given by the environment. A flag of a
 /// subcommand shares the variable of the main flag that is called the same and takes the same; the
@@ -20,6 +26,66 @@ pub fn add(command: Command) -> Command {
                 })
             })
         })
+}
+
+/// `command` without the variables of flags that `arguments` leave no room for: what is typed wins
+/// over what the environment says. Flags that can be repeated take several values from a variable.
+pub fn without_overridden(command: Command, arguments: &[OsString]) -> Command {
+    // Mistakes are reported when it is parsed in earnest.
+    let lenient = command.clone().ignore_errors(true);
+    let Ok(matches) = lenient.try_get_matches_from(arguments) else {
+        return command;
+    };
+    match matches.subcommand() {
+        Some((name, matches)) => command.mut_subcommand(name, |sub| settle(sub, matches)),
+        None => settle(command, &matches),
+    }
+}
+
+fn settle(command: Command, matches: &ArgMatches) -> Command {
+    let is_typed = |arg: &Arg| {
+        let source = matches.try_contains_id(arg.get_id().as_str());
+        source.is_ok_and(|is_there| is_there)
+            && matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine)
+    };
+    let typed: Vec<&Arg> = command
+        .get_arguments()
+        .filter(|arg| is_typed(arg))
+        .collect();
+    let conflict = |a: &Arg, b: &Arg| {
+        let of_a = command.get_arg_conflicts_with(a);
+        of_a.iter().any(|other| other.get_id() == b.get_id())
+    };
+    let are_alternatives = |a: &Arg, b: &Arg| {
+        command.get_groups().any(|group| {
+            let has = |arg: &Arg| group.get_args().any(|id| id == arg.get_id());
+            !group.clone().is_multiple() && has(a) && has(b)
+        })
+    };
+    let is_overridden = |arg: &Arg| {
+        typed.iter().any(|other| {
+            arg.get_id() != other.get_id()
+                && (conflict(arg, other) || conflict(other, arg) || are_alternatives(arg, other))
+        })
+    };
+    let (mut overridden, mut from_variables) = (Vec::new(), Vec::new());
+    for arg in command.get_arguments() {
+        let is_list = matches!(arg.get_action(), ArgAction::Append);
+        if is_overridden(arg) {
+            overridden.push(arg.get_id().clone());
+        } else if is_list && arg.get_value_delimiter().is_none() && !is_typed(arg) {
+            from_variables.push(arg.get_id().clone());
+        }
+    }
+    command.mut_args(|arg| {
+        if overridden.contains(arg.get_id()) {
+            arg.env(None::<&str>)
+        } else if from_variables.contains(arg.get_id()) {
+            arg.value_delimiter(SEPARATOR)
+        } else {
+            arg
+        }
+    })
 }
 
 /// The name of a flag, and whether it takes a value.

@@ -10,7 +10,7 @@ use crate::eval::prompts::Style;
 use crate::score::{Form, Rule, Task};
 
 const NOTES: &str = "\
-Files of questions, told by name and content unless --format says what they are:
+Formats of questions, detected from name and content unless --format is given:
   lines    JSON lines with image (or null), question, answer, type and, from another implementation,
            prompt_ids, output_ids, model_answer, logits8
   iqa      a JSON array of Q-Align or DeQA-Score: image, gt_score (gt_score_norm, std_norm); gives
@@ -21,8 +21,8 @@ Files of questions, told by name and content unless --format says what they are:
   q-bench  Q-Bench's JSON array: img_path, question, candidates, correct_ans
   mmlu     CSV without a header: question, four options, letter; answered by the likeliest letter
 
---output gets a row for each answer; of a tsv, the same table with a column prediction and without
-pictures.
+--output gets one row per answer. For a tsv it is the same table without the pictures and with a
+column 'prediction'.
 
 Examples:
   owl2 eval -m model.gguf --questions MMBench_DEV_EN.tsv --output answers.tsv
@@ -33,7 +33,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_long_help = NOTES, group = ArgGroup::new("answers").args(["output", "resume"]))]
 pub(in crate::cli) struct EvalArgs {
-    /// The model file [default: the built-in model]
+    /// Model file [default: the built-in model]
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
@@ -41,58 +41,56 @@ pub(in crate::cli) struct EvalArgs {
     #[arg(long, value_name = "PATH")]
     pub questions: PathBuf,
 
-    /// What the questions are: lines, iqa, tsv, mme, vqa, q-bench or mmlu [default: as name and
-    /// content tell]
+    /// Format: lines, iqa, tsv, mme, vqa, q-bench or mmlu [default: detected from name and content]
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<Format>,
 
-    /// Whose prompts: those of mPLUG-Owl2's authors, or VLMEvalKit's for it (tsv, mme, vqa)
+    /// Prompts of mPLUG-Owl2's authors or of VLMEvalKit (tsv, mme, vqa)
     #[arg(long, value_name = "authors|vlmevalkit", default_value_t)]
     pub prompts: Style,
 
-    /// Write each answer into this table as it comes
+    /// Write the answers to this table, one row at a time
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// Go on with the table of an earlier run: what is in it is not asked again
+    /// Continue the table of an earlier run, skipping what it contains
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
 
-    /// Another file of the model, with more bits as a rule, whose answers and next-token
-    /// probabilities the model's are compared with (lines)
+    /// Compare with this less quantized file: same answers, KL divergence (lines)
     #[arg(long, value_name = "FILE")]
     pub reference: Option<PathBuf>,
 
-    /// Where the pictures are [default: beside the questions]
+    /// Folder of the pictures [default: that of the questions]
     #[arg(long, value_name = "DIR")]
     pub image_root: Option<PathBuf>,
 
-    /// Longest answer, in tokens [default: 512, or as the prompts' authors have it]
+    /// Maximum number of tokens to generate [default: 512, or that of the prompts' authors]
     #[arg(short = 'n', long, value_name = "N")]
     pub max_tokens: Option<usize>,
 
-    /// Only the first N questions
+    /// Stop after N questions
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
 
-    /// The scoring rule: q-align, deqa or q-instruct (iqa) [default: as the model file says]
+    /// Scoring rule: q-align, deqa or q-instruct (iqa) [default: as the model file says]
     #[arg(long, value_name = "NAME")]
     pub rule: Option<Rule>,
 
-    /// What is rated: quality, aesthetics or aesthetic (iqa)
+    /// What to rate: quality, aesthetics or aesthetic (iqa)
     #[arg(long, value_name = "TASK", default_value_t)]
     pub task: Task,
 
-    /// Prompts of scores: those of the authors' evaluation scripts, or of the published models (iqa)
+    /// Prompts of the authors' evaluation scripts or of the published models (iqa)
     #[arg(long, value_name = "scripts|hub", default_value_t = Form::Scripts)]
     pub score_prompts: Form,
 
-    /// Questions with answers that precede each one, such as the first five of MMLU's dev files
-    /// (mmlu)
+    /// Few-shot examples: questions with answers to put before each one, such as the first five of
+    /// MMLU's dev files (mmlu)
     #[arg(long, value_name = "FILE")]
     pub shots: Option<PathBuf>,
 
-    /// Worker threads [default: one for each physical core there is]
+    /// Worker threads [default: one per physical core]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
+use super::numbers::Length;
 use crate::image::Aspect;
 use crate::score::{Form, Objective, Rule, Task};
 
@@ -35,97 +36,95 @@ pub(in crate::cli) struct ScoreArgs {
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
 
-    /// The model file [default: the built-in model]
+    /// Model file [default: the built-in model]
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
-    /// Look into folders in folders too
+    /// Include subfolders
     #[arg(short, long)]
     pub recursive: bool,
 
-    /// What is rated: quality, aesthetics, or aesthetic as pyiqa asks
+    /// What to rate: quality, aesthetics, or aesthetic (the word that pyiqa uses)
     #[arg(long, value_name = "TASK", default_value_t)]
     pub task: Task,
 
-    /// What is made of the logits: q-align, deqa, q-instruct or compare2score [default: as the
-    /// model file says]
+    /// Scoring rule: q-align, deqa, q-instruct or compare2score [default: as the model file says]
     #[arg(long, value_name = "NAME")]
     pub rule: Option<Rule>,
 
-    /// Whose prompts: those of the published models, or of the authors' evaluation scripts
+    /// Prompts of the published models or of the authors' evaluation scripts
     #[arg(long, value_name = "hub|scripts", default_value_t)]
     pub prompts: Form,
 
-    /// Look at nine words in place of three (q-instruct)
+    /// Use nine words instead of three (q-instruct)
     #[arg(long)]
     pub boost: bool,
 
-    /// The five pictures that compare2score compares others with, whose names sort from the worst
-    /// to the best
+    /// Folder with the five pictures to compare with, named in order from worst to best
+    /// (compare2score)
     #[arg(long, value_name = "DIR")]
     pub anchors: Option<PathBuf>,
 
-    /// How compare2score places pictures among the anchors: normal as the published model, sigmoid
-    /// as the authors' scorer.py
+    /// How to place pictures among the anchors: normal as in the published model, sigmoid as in the
+    /// authors' scorer.py (compare2score)
     #[arg(long, value_name = "normal|sigmoid", default_value_t)]
     pub objective: Objective,
 
-    /// In place of a score, how likely these words are at the end of the prompt of -p
+    /// Print the likelihood of these words after the prompt of -p, instead of a score
     #[arg(long, value_name = "A,B,...", value_delimiter = ',')]
     pub words: Vec<String>,
 
-    /// The question whose answer would be one of --words; without pictures where no PATH is given
+    /// The question that --words answer; without a PATH it is asked without a picture
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: Option<String>,
 
-    /// Take the prompt as it is, without a template; `<s>`, `</s>` and `<|image|>` in it count
+    /// Use the prompt as is, without a template; `<s>`, `</s>` and `<|image|>` are recognized
     #[arg(long)]
     pub raw: bool,
 
-    /// Of words of several pieces, only the first counts, as in the authors' scripts
+    /// Use only the first token of each word, as in the authors' scripts
     #[arg(long, requires = "words")]
     pub first_piece: bool,
 
-    /// Take each folder for one video, the files given for another, and an animated GIF or WebP for
-    /// one by itself
+    /// Treat each folder as a video, all files together as another, and each animated GIF or WebP
+    /// as one
     #[arg(long)]
     pub video: bool,
 
-    /// Frames a second: of a video's frames, take one for each second [default: all]
+    /// Frame rate of the videos; one frame per second is used [default: use all frames]
     #[arg(long, value_name = "F", requires = "video", value_parser = super::frame_rate)]
     pub fps: Option<f64>,
 
-    /// What becomes of pictures that are not square [default: as the rule says; with --words as the
-    /// model file says]
+    /// How to fit non-square pictures [default: as the rule says; with --words, as the model file
+    /// says]
     #[arg(long, value_name = "squash|pad|crop")]
     pub aspect: Option<Aspect>,
 
-    /// Turn pictures as their EXIF data says, and put white below transparency; the authors' code
-    /// does neither
+    /// Apply the EXIF orientation and put white under transparency; the authors' code does neither
     #[arg(long)]
     pub as_shown: bool,
 
-    /// Write a table of all scores, a row as each is done
+    /// Write all scores to a table, one row at a time
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
 
-    /// Go on with the table of an earlier run: what is in it is not done again
+    /// Continue the table of an earlier run, skipping what it contains
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
 
-    /// Print all at the end, the best first
+    /// Print all scores at the end, best first
     #[arg(long)]
     pub sort: bool,
 
-    /// Print the N best at the end, the best first
+    /// Print the N best at the end, best first
     #[arg(long, value_name = "N")]
     pub best: Option<usize>,
 
-    /// Print the N worst at the end, the worst first
+    /// Print the N worst at the end, worst first
     #[arg(long, value_name = "N")]
     pub worst: Option<usize>,
 
-    /// Print no scores below S
+    /// Print only scores of S or more
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub min: Option<f64>,
 
@@ -133,21 +132,21 @@ pub(in crate::cli) struct ScoreArgs {
     #[arg(long, value_name = "DIR", requires = "best", conflicts_with = "video")]
     pub copy_best: Option<PathBuf>,
 
-    /// Put links to the N best into this folder
+    /// Link the N best into this folder
     #[arg(long, value_name = "DIR", requires = "best", conflicts_with = "video")]
     pub link_best: Option<PathBuf>,
 
-    /// Worker threads [default: one for each physical core there is]
+    /// Worker threads [default: one per physical core]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
 
 const COMPARE_NOTES: &str = "\
-By Compare2Score's rule (two pictures) this prints how likely the second picture is better than the
+With Compare2Score's rule and two pictures, prints how likely the second picture is better than the
 first. Other models, such as Co-Instruct, answer a question about two to four pictures.
 
 Examples:
@@ -162,11 +161,11 @@ pub(in crate::cli) struct CompareArgs {
     #[arg(value_name = "PICTURE", num_args = 2..=4, required = true)]
     pub pictures: Vec<PathBuf>,
 
-    /// The model file [default: the built-in model]
+    /// Model file [default: the built-in model]
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
-    /// Compare by the words of compare2score, whatever the model file says
+    /// Use the words of compare2score, whatever the model file says
     #[arg(long, value_name = "compare2score", conflicts_with = "prompt")]
     pub rule: Option<Rule>,
 
@@ -174,15 +173,15 @@ pub(in crate::cli) struct CompareArgs {
     #[arg(short, long, value_name = "TEXT")]
     pub prompt: Option<String>,
 
-    /// Longest answer, in tokens
+    /// Maximum number of tokens to generate
     #[arg(short = 'n', long, value_name = "N")]
-    pub max_tokens: Option<usize>,
+    pub max_tokens: Option<Length>,
 
-    /// What becomes of pictures that are not square [default: pad, as the authors do]
+    /// How to fit non-square pictures [default: pad, as the authors do]
     #[arg(long, value_name = "squash|pad|crop")]
     pub aspect: Option<Aspect>,
 
-    /// Worker threads [default: one for each physical core there is]
+    /// Worker threads [default: one per physical core]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 

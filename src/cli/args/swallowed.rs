@@ -27,8 +27,8 @@ pub fn check(mut command: Command, arguments: &[OsString]) -> Result<(), clap::E
         if is_long_flag(&command, text) {
             let flag = argument.to_string_lossy();
             let message = format!(
-                "'{flag}' wants a text, but the flag '{text}' follows; write '{flag}={text}' if that \
-                 is the text"
+                "'{flag}' needs a text, but is followed by the flag '{text}'; write '{flag}={text}' if \
+                 that is the text"
             );
             return Err(command.error(ErrorKind::InvalidValue, message));
         }
@@ -88,7 +88,7 @@ mod tests {
             &["--choices", "--json"],
         ] {
             let message = check_line(line).unwrap_err();
-            assert!(message.contains("wants a text"), "{line:?}: {message}");
+            assert!(message.contains("needs a text"), "{line:?}: {message}");
             assert!(message.contains("=--"), "{line:?}: {message}");
         }
     }

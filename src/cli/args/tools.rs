@@ -13,15 +13,19 @@ use crate::workspace::MAX_ROWS;
 /// Arguments of `owl2 info`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct InfoArgs {
-    /// The model file [default: the built-in model]
-    #[arg(value_name = "FILE", env = "OWL2_MODEL", hide_env_values = true)]
+    /// Model file [default: the built-in model]
+    #[arg(value_name = "FILE", conflicts_with = "model")]
+    pub file: Option<PathBuf>,
+
+    /// The same as FILE
+    #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
-    /// Context for which the memory is counted [default: as the model was trained with]
+    /// Context size for which memory is counted [default: as the model was trained]
     #[arg(short, long, value_name = "N")]
     pub ctx_size: Option<usize>,
 
-    /// Model the times that a machine would take, from its data sheet
+    /// Estimate the times on another machine from its data sheet
     #[arg(long, value_name = "pi4|pi5|m1|m2")]
     pub board: Option<Board>,
 
@@ -30,21 +34,35 @@ pub(in crate::cli) struct InfoArgs {
     pub json: bool,
 }
 
-const PERPLEXITY_NOTES: &str = "\
-Each window is a sequence of its own, which begins with nothing computed. After every id of it but
-the last, the model predicts the next one; all these predictions count, those at the beginning of a
-window too, so a window of N ids has N - 1.
+/// Arguments of `owl2 doctor`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DoctorArgs {
+    /// Model file to look at
+    #[arg(value_name = "FILE", conflicts_with = "model")]
+    pub file: Option<PathBuf>,
 
---ids are used as they are, N a window; nothing is put in front of them. --text is tokenized as one
-text with the model's tokenizer, without control tokens, and where the vocabulary begins texts with
-<s>, each window is <s> and N - 1 ids of the text. A shorter window at the end counts too, unless it
-has nothing to predict.
+    /// The same as FILE
+    #[arg(short, long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+const PERPLEXITY_NOTES: &str = "\
+Each window is a separate sequence with an empty KV cache. The model predicts every token of it but
+the first, so a window of N tokens has N - 1 predictions. All of them count, also the first ones.
+
+The ids of --ids are used as they are, N per window. The text of --text is tokenized as a whole,
+without control tokens; if the vocabulary starts texts with <s>, each window is <s> and N - 1 ids of
+the text. A shorter last window counts too if it has something to predict.
 
 Perplexity is the exponential of the mean negative log probability. The divergence of a prediction
-is Kullback and Leibler's of the model's distribution from the reference's, KL(reference || model),
-in nats; 'top 1' is the share of predictions whose likeliest token is the reference's. The reference
-computes a window together whatever --mode says. JSON keys: perplexity, kl_mean, kl_p99, top1 (0 to
-1), reference_perplexity, n (predictions); those of the reference are null without one.
+is the Kullback-Leibler divergence KL(reference || model) in nats. 'top 1' is the share of
+predictions whose likeliest token is also that of the reference. The reference always computes a
+window in one batch, whatever --mode says. JSON keys: perplexity, kl_mean, kl_p99, top1 (0 to 1),
+reference_perplexity, n (predictions); without a reference, its keys are null.
 
 Examples:
   owl2 perplexity -m model-q4_k.gguf --text book.txt
@@ -57,12 +75,11 @@ Examples:
     group = ArgGroup::new("input").required(true).args(["text", "ids"])
 )]
 pub(in crate::cli) struct PerplexityArgs {
-    /// The model file [default: the built-in model]
+    /// Model file [default: the built-in model]
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
-    /// Another file of the model, with more bits as a rule, with whose predictions the model's are
-    /// compared
+    /// Compare the predictions with those of this less quantized file
     #[arg(long, value_name = "FILE")]
     pub reference: Option<PathBuf>,
 
@@ -70,19 +87,19 @@ pub(in crate::cli) struct PerplexityArgs {
     #[arg(long, value_name = "FILE")]
     pub text: Option<PathBuf>,
 
-    /// The text as token ids, each a 32-bit little-endian integer; needs no tokenizer
+    /// The text as token ids: 32-bit little-endian integers
     #[arg(long, value_name = "FILE")]
     pub ids: Option<PathBuf>,
 
-    /// Ids of a window [default: 512, or the context the models were trained with if that is less]
+    /// Window size in token ids [default: 512, or the trained context if that is shorter]
     #[arg(long, value_name = "N", value_parser = window())]
     pub window: Option<usize>,
 
-    /// Compute a window together, as a prompt is, or id by id, as an answer is
+    /// Compute each window in one batch, like a prompt, or token by token, like an answer
     #[arg(long, value_name = "batch|single", default_value = "batch")]
     pub mode: Mode,
 
-    /// Worker threads [default: one for each physical core there is]
+    /// Worker threads [default: one per physical core]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 
@@ -101,35 +118,35 @@ const MAX_BENCH_POSITIONS: u64 = 1 << 16;
 /// Arguments of `owl2 bench`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BenchArgs {
-    /// The model file [default: the built-in model]
+    /// Model file [default: the built-in model]
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
-    /// Tokens of the prompt, or several lengths with commas between; 0 leaves prefill out
+    /// Number of prompt tokens, or several with commas; 0 skips the prompt
     #[arg(long, value_name = "N,...", default_value = "512", value_delimiter = ',', value_parser = up_to(MAX_BENCH_POSITIONS))]
     pub pp: Vec<usize>,
 
-    /// Tokens to generate; 0 leaves generation out
+    /// Number of tokens to generate; 0 skips generation
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = up_to(MAX_BENCH_POSITIONS))]
     pub tg: usize,
 
-    /// Positions that precede the generated tokens
+    /// Number of positions in the KV cache before generation starts
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = up_to(MAX_BENCH_POSITIONS))]
     pub depth: usize,
 
-    /// Sequences that generate at once; their tokens are counted together
+    /// Number of sequences that generate at once; their tokens are counted together
     #[arg(long, value_name = "N", default_value_t = NonZeroUsize::MIN, value_parser = sequences())]
     pub parallel: NonZeroUsize,
 
-    /// Measure the encoding of a picture too, and the time to the first token of an answer about it
+    /// Also measure the encoding of a picture and the time to the first token of an answer about it
     #[arg(long)]
     pub image: bool,
 
-    /// Worker threads [default: one for each physical core there is]
+    /// Worker threads [default: one per physical core]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 
-    /// How often each stage is measured, after a warm-up
+    /// Number of measurements of each stage, after a warm-up
     #[arg(short, long, value_name = "N", default_value = "5")]
     pub repeats: NonZeroUsize,
 
@@ -152,15 +169,15 @@ fn up_to(most: u64) -> RangedU64ValueParser<usize> {
 /// Arguments of `owl2 tokenize`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TokenizeArgs {
-    /// The model file whose vocabulary counts [default: the built-in model]
+    /// Model file with the vocabulary [default: the built-in model]
     #[arg(short, long, value_name = "FILE")]
     pub model: Option<PathBuf>,
 
-    /// The text; `-` or none reads standard input
+    /// The text [default: standard input, also as `-`]
     #[arg(value_name = "TEXT")]
     pub text: Option<String>,
 
-    /// Let `<s>`, `</s>`, `<unk>` and the model's other control tokens count in the text
+    /// Recognize `<s>`, `</s>`, `<unk>` and the model's other control tokens in the text
     #[arg(long)]
     pub raw: bool,
 
@@ -169,10 +186,22 @@ pub(in crate::cli) struct TokenizeArgs {
     pub json: bool,
 }
 
+/// Arguments of `owl2 man`.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ManArgs {
+    /// The command, such as score [default: owl2 itself]
+    #[arg(value_name = "COMMAND")]
+    pub of: Option<String>,
+
+    /// Write the pages of owl2 and all commands into this folder
+    #[arg(long, value_name = "DIR", conflicts_with = "of")]
+    pub dir: Option<PathBuf>,
+}
+
 /// Arguments of `owl2 completions`.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CompletionsArgs {
-    /// Which shell
+    /// The shell
     #[arg(value_name = "SHELL")]
     pub shell: clap_complete::Shell,
 }

@@ -10,20 +10,23 @@ pub const HELP: &str = "\
 /image FILE      attach a picture to the next question (or drop its path into the line)
 /images          list the pictures
 /regen           answer the last question again
-/clear           forget the conversation
-/system TEXT     what the model is told first; /system alone shows it
+/clear           clear the conversation
+/system TEXT     set the system prompt; /system alone shows it
 /set NAME VALUE  temp, top_k, top_p, min_p, repeat_penalty, seed, max_tokens; /set alone shows all
-/save FILE       write the conversation; /load FILE reads one
-/stats           how long the last answer took
+/save FILE       save the conversation; /load FILE loads one
+/stats           timings of the last answer
 /help            this list
-/quit            leave, as Ctrl-D does; Ctrl-C stops an answer
-A line that ends with \\ goes on in the next one.";
+/quit            quit, as do /exit, /bye, exit and Ctrl-D; Ctrl-C stops an answer
+A line that ends with \\ continues on the next line.";
 
 /// The names of all commands.
-pub const NAMES: [&str; 11] = [
-    "/clear", "/help", "/image", "/images", "/load", "/quit", "/regen", "/save", "/set", "/stats",
-    "/system",
+pub const NAMES: [&str; 13] = [
+    "/bye", "/clear", "/exit", "/help", "/image", "/images", "/load", "/quit", "/regen", "/save",
+    "/set", "/stats", "/system",
 ];
+
+/// Lines without a slash that mean [`Command::Quit`]: they are what shells and ollama take.
+const QUIT_WORDS: [&str; 2] = ["exit", "quit"];
 
 /// A command.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,6 +59,9 @@ impl Command {
     /// The command on a line, or `None` where it is none: commands are a slash and letters.
     pub fn parse(line: &str) -> Option<Result<Self>> {
         let line = line.trim();
+        if QUIT_WORDS.contains(&line) {
+            return Some(Ok(Command::Quit));
+        }
         let (name, rest) = match line.split_once(char::is_whitespace) {
             Some((name, rest)) => (name, rest.trim()),
             None => (line, ""),
@@ -70,11 +76,11 @@ impl Command {
     fn of(name: &str, rest: &str) -> Result<Self> {
         let alone = |command| match rest {
             "" => Ok(command),
-            _ => Err(Error::usage("takes nothing behind it").in_flag(name)),
+            _ => Err(Error::usage("takes no argument").in_parameter(name)),
         };
         let path = || match line::unquoted(rest) {
             path if path.as_os_str().is_empty() => {
-                Err(Error::usage("wants a file behind it").in_flag(name))
+                Err(Error::usage("needs a file name").in_parameter(name))
             }
             path => Ok(path),
         };
@@ -94,15 +100,16 @@ impl Command {
                 }
                 None if rest.is_empty() => Ok(Command::Set(None)),
                 None => Err(
-                    Error::usage("wants a name and a value, as in /set temp 0.7").in_flag("/set"),
+                    Error::usage("needs a name and a value, as in /set temp 0.7")
+                        .in_parameter("/set"),
                 ),
             },
             "/save" => path().map(Command::Save),
             "/load" => path().map(Command::Load),
             "/stats" => alone(Command::Stats),
             "/help" => alone(Command::Help),
-            "/quit" => alone(Command::Quit),
-            _ => Err(Error::usage("is no command; /help lists them").in_flag(name)),
+            "/quit" | "/exit" | "/bye" => alone(Command::Quit),
+            _ => Err(Error::usage("unknown command; /help lists them").in_parameter(name)),
         }
     }
 }
@@ -133,7 +140,9 @@ mod tests {
         assert_eq!(parsed("/system \"\""), Command::System(Some(String::new())));
         let set = Some(("temp".to_owned(), "0.7".to_owned()));
         assert_eq!(parsed("/set temp  0.7"), Command::Set(set));
-        assert_eq!(parsed("/quit"), Command::Quit);
+        for line in ["/quit", "/exit", "/bye", "exit", " quit "] {
+            assert_eq!(parsed(line), Command::Quit, "{line}");
+        }
         for line in [
             "what is it?",
             "",
@@ -152,8 +161,9 @@ mod tests {
     #[test]
     fn every_name_is_a_command_that_help_tells() {
         for name in NAMES {
-            let refused =
-                |rest| Command::of(name, rest).is_err_and(|e| e.to_string().contains("no command"));
+            let refused = |rest| {
+                Command::of(name, rest).is_err_and(|e| e.to_string().contains("unknown command"))
+            };
             assert!(!refused("") && !refused("x y"), "{name}");
             assert!(HELP.contains(name), "{name}");
         }

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::harmless;
 
 /// What was typed.
-pub enum Input {
+pub enum Typed {
     /// A line, or several.
     Line(String),
     /// Ctrl-C.
@@ -56,7 +56,7 @@ impl Editor {
     }
 
     /// Reads a line and remembers it.
-    pub fn read(&mut self, prompt: &str) -> Result<Input> {
+    pub fn read(&mut self, prompt: &str) -> Result<Typed> {
         match self.inner.readline(prompt) {
             Ok(line) => {
                 // A history that is full drops its oldest line; it does not fail.
@@ -64,10 +64,10 @@ impl Editor {
                 if self.history.is_some() {
                     self.typed.push(line.clone());
                 }
-                Ok(Input::Line(line.replace("\\\n", "\n")))
+                Ok(Typed::Line(line.replace("\\\n", "\n")))
             }
-            Err(ReadlineError::Interrupted) => Ok(Input::Interrupted),
-            Err(ReadlineError::Eof) => Ok(Input::End),
+            Err(ReadlineError::Interrupted) => Ok(Typed::Interrupted),
+            Err(ReadlineError::Eof) => Ok(Typed::End),
             Err(error) => Err(failed(error)),
         }
     }

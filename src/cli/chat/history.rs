@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::{files, harmless, whole_file};
+use crate::{atomic_file, files, harmless};
 
 /// Lines that are kept.
 pub const MAX_LINES: usize = 1000;
@@ -21,9 +21,9 @@ pub fn read(path: &Path) -> Result<Vec<String>> {
     };
     let Some(bytes) = files::read_at_most(file, path, MAX_FILE_BYTES)? else {
         let message = "is too large to be a history; name another file, or remove it";
-        return Err(Error::input(message).in_flag("--history").in_file(path));
+        return Err(Error::input(message).in_parameter("history").in_file(path));
     };
-    let text = files::text(bytes, path).map_err(|e| e.in_flag("--history"))?;
+    let text = files::text(bytes, path).map_err(|e| e.in_parameter("history"))?;
     Ok(parse(&text))
 }
 
@@ -36,7 +36,7 @@ pub fn append(path: &Path, new: &[String]) -> Result<()> {
     lines.extend_from_slice(new);
     lines.dedup();
     let oldest = lines.len().saturating_sub(MAX_LINES);
-    whole_file::write(path, |out| {
+    atomic_file::write(path, |out| {
         writeln!(out, "{HEADER}")?;
         let mut lines = lines[oldest..].iter();
         lines.try_for_each(|line| writeln!(out, "{}", escaped(line)))

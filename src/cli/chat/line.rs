@@ -1,5 +1,6 @@
 //! Paths of pictures in what a person types, pastes or drops into the terminal.
 
+use std::env;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,13 @@ fn words(line: &str) -> Vec<Range<usize>> {
     words
 }
 
+/// What a shell makes of `~/` at the beginning of a word.
+fn below_home(word: &str) -> Option<PathBuf> {
+    let rest = word.strip_prefix("~/")?;
+    let home = env::home_dir().filter(|home| !home.as_os_str().is_empty())?;
+    Some(home.join(unquoted(rest)))
+}
+
 /// The path that a word means.
 pub fn unquoted(word: &str) -> PathBuf {
     for quote in ['\'', '"'] {
@@ -56,6 +64,9 @@ pub fn unquoted(word: &str) -> PathBuf {
     }
     let path = setup::file_path(Path::new(word));
     if path != Path::new(word) {
+        return path;
+    }
+    if let Some(path) = below_home(word) {
         return path;
     }
     if Path::new(word).exists() || !word.contains('\\') {
@@ -96,6 +107,15 @@ mod tests {
                 assert_eq!(line[found[0].0.clone()], spelled);
             }
         }
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_folder() {
+        let home = env::home_dir().unwrap();
+        assert_eq!(unquoted("~/my\\ cat.png"), home.join("my cat.png"));
+        assert_eq!(unquoted("~"), Path::new("~"));
+        assert_eq!(unquoted("~cat.png"), Path::new("~cat.png"));
+        assert_eq!(unquoted("'~/cat.png'"), Path::new("~/cat.png"));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
-use crate::request::Request;
+use crate::cli::args::Seed;
+use crate::error::{Error, Result, flag};
+use crate::request::{Request, UNLIMITED};
 
 /// The names of all settings.
 pub const NAMES: [&str; 7] = [
@@ -16,28 +17,48 @@ pub const NAMES: [&str; 7] = [
     "top_p",
 ];
 
+/// How a chat spells a parameter: as `/set` does, where that changes it, else as a flag.
+pub fn spelled(parameter: &str) -> String {
+    let name = match parameter {
+        "temperature" => "temp",
+        _ => parameter,
+    };
+    match NAMES.contains(&name) {
+        true => format!("/set {name}"),
+        false => flag(parameter),
+    }
+}
+
 /// Gives a setting a value; nothing is changed where that fails.
 pub fn set(settings: &mut Request, name: &str, value: &str) -> Result<()> {
     let mut sampling = settings.sampling.clone();
     match name {
         "temp" => sampling.temperature = number(name, value)?,
+        "top_k" if value == "-1" => sampling.top_k = 0,
         "top_k" => sampling.top_k = number(name, value)?,
         "top_p" => sampling.top_p = number(name, value)?,
         "min_p" => sampling.min_p = number(name, value)?,
         "repeat_penalty" => sampling.repeat_penalty = number(name, value)?,
-        "seed" => sampling.seed = number(name, value)?,
+        "seed" => {
+            let seed = value
+                .parse::<Seed>()
+                .map_err(|_| not_a_number(name, value))?;
+            sampling.seed = seed.value();
+        }
         "max_tokens" => {
-            settings.max_tokens = match number(name, value)? {
-                0 => None,
-                n => Some(n),
+            settings.max_tokens = match value {
+                "0" => None,
+                "-1" => Some(UNLIMITED),
+                _ => Some(number(name, value)?),
             };
             return Ok(());
         }
         _ => {
             let names = NAMES.join(", ");
-            return Err(
-                Error::usage(format!("has no setting '{name}'; one of {names}")).in_flag("/set"),
-            );
+            return Err(Error::usage(format!(
+                "unknown setting '{name}' (expected one of {names})"
+            ))
+            .in_parameter("/set"));
         }
     }
     sampling.check()?;
@@ -46,15 +67,21 @@ pub fn set(settings: &mut Request, name: &str, value: &str) -> Result<()> {
 }
 
 fn number<T: FromStr>(name: &str, value: &str) -> Result<T> {
-    value
-        .parse()
-        .map_err(|_| Error::usage(format!("{name}: '{value}' is no such number")).in_flag("/set"))
+    value.parse().map_err(|_| not_a_number(name, value))
+}
+
+fn not_a_number(name: &str, value: &str) -> Error {
+    Error::usage(format!(
+        "invalid value '{value}' for {name}: expected a number"
+    ))
+    .in_parameter("/set")
 }
 
 /// All settings and their values.
 pub fn list(settings: &Request) -> String {
     let sampling = &settings.sampling;
     let max_tokens = match settings.max_tokens {
+        Some(UNLIMITED) => "-1 (as many as fit)".to_owned(),
         Some(n) => n.to_string(),
         None => "0 (as many as fit, up to 512)".to_owned(),
     };
@@ -87,6 +114,10 @@ mod tests {
             assert!(set(&mut settings, name, value).is_err(), "{name}");
         }
         assert_eq!(settings.sampling, before);
+        let error = set(&mut settings, "temp", "-1").unwrap_err();
+        let message = error.spelled(&spelled).to_string();
+        assert!(message.starts_with("/set temp: "), "{message}");
+        assert_eq!(spelled("context"), "--ctx-size");
         for name in NAMES {
             assert!(list(&settings).contains(&format!("{name} 1")), "{name}");
         }

@@ -48,7 +48,7 @@ fn table(args: &EvalArgs, columns: &[String]) -> Result<(Option<Rows>, Vec<Vec<S
             Ok((Some(rows), earlier))
         }
         (Some(path), None) => {
-            let rows = Rows::create(path, columns).map_err(|e| e.in_flag("--output"))?;
+            let rows = Rows::create(path, columns).map_err(|e| e.in_parameter("output"))?;
             Ok((Some(rows), Vec::new()))
         }
         (None, None) => Ok((None, Vec::new())),
@@ -86,7 +86,7 @@ fn answer_all<T>(
                 Ok(answer) => Some(answer),
                 Err(error) if matches!(error.kind(), Kind::Input | Kind::Io) => {
                     all.n_failed += 1;
-                    bar.suspend(|| progress::say(&format!("owl2: {error}\n")));
+                    bar.suspend(|| progress::error(&error));
                     None
                 }
                 Err(error) => return Err(error),
@@ -190,7 +190,7 @@ fn ask(args: &EvalArgs, assistant: &Assistant, benchmark: &Benchmark) -> Result<
 fn rate(args: &EvalArgs, assistant: &Assistant, pictures: &[Rated]) -> Result<()> {
     let rule = args.rule.or(assistant.score_rule()).ok_or_else(|| {
         Error::usage("is missing: the model file does not say by which rule it rates")
-            .in_flag("--rule")
+            .in_parameter("rule")
     })?;
     let scoring = Scoring {
         task: args.task,

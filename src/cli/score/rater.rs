@@ -75,15 +75,15 @@ impl<'m> Rater<'m> {
                 "is missing: the model file does not say that it was trained to rate; give one of \
                  {names} if it was (owl2-convert --score-rule keeps it in the file)"
             ))
-            .in_flag("--rule")
+            .in_parameter("rule")
         })?;
-        for (flag, is_given, of) in [
-            ("--boost", args.boost, Rule::QInstruct),
-            ("--anchors", args.anchors.is_some(), Rule::Compare2Score),
+        for (name, is_given, of) in [
+            ("boost", args.boost, Rule::QInstruct),
+            ("anchors", args.anchors.is_some(), Rule::Compare2Score),
         ] {
             if is_given && rule != of {
                 let message = format!("is for the rule {of}, but this is {rule}");
-                return Err(Error::usage(message).in_flag(flag));
+                return Err(Error::usage(message).in_parameter(name));
             }
         }
         let scoring = Scoring {
@@ -159,5 +159,5 @@ fn anchors(folder: &PathBuf) -> Result<Vec<Source>> {
     let sources = pictures.map(|picture| picture.map(Source::File));
     sources
         .collect::<Result<_>>()
-        .map_err(|e| e.in_flag("--anchors"))
+        .map_err(|e| e.in_parameter("anchors"))
 }

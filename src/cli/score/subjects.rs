@@ -61,7 +61,7 @@ pub(super) fn named(args: &ScoreArgs) -> Result<(Vec<Named>, Report)> {
                     Ok(path) => found.push(Named::Picture(path)),
                     Err(error) => {
                         report.n_failed += 1;
-                        progress::say(&format!("owl2: {error}\n"));
+                        progress::error(&error);
                     }
                 }
             }

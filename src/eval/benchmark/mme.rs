@@ -14,7 +14,7 @@ const RESULTS: &str = "Your_Results";
 const MAX_TEXT_BYTES: u64 = 1 << 28;
 
 /// Reads `Your_Results/CATEGORY.txt`, or such files in the folder itself: a picture, question and
-/// answer a line, parted by tabs. Pictures are in `CATEGORY/images` or `CATEGORY`.
+/// answer a line, separated by tabs. Pictures are in `CATEGORY/images` or `CATEGORY`.
 pub fn read(folder: &Path, limit: usize) -> Result<Benchmark> {
     let results = folder.join(RESULTS);
     let texts = match results.is_dir() {
@@ -38,7 +38,7 @@ pub fn read(folder: &Path, limit: usize) -> Result<Benchmark> {
             let cells: Vec<&str> = line.split('\t').collect();
             let [image, question, answer, ..] = cells[..] else {
                 return Err(Error::input(format!(
-                    "line {number} is no picture, question and answer, parted by tabs"
+                    "line {number} is not a picture, question and answer, separated by tabs"
                 ))
                 .in_file(&path));
             };

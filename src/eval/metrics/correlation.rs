@@ -351,7 +351,7 @@ mod tests {
         for (found, wanted) in found.0.iter().zip(curve.0) {
             assert!(
                 (found.abs() - wanted).abs() < 1e-5,
-                "{found}, wanted {wanted}"
+                "{found}, expected {wanted}"
             );
         }
         let agreement = Agreement::after_fit(&x, &y).unwrap();

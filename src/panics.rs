@@ -2,10 +2,10 @@
 //!
 //! Decoders of pictures and the engine of grammars panic on some inputs; that is caught where they
 //! are called, and becomes an error. Neither a person nor a script should meet the text that a panic
-//! prints: [`contain`] keeps it, and prints nothing where the panic was caught in time.
+//! prints: [`catch`] keeps it, and prints nothing where the panic was caught in time.
 //!
 //! An allocation that the system refuses, or a stack that is too small, cannot be caught: the
-//! standard library says so on standard error and aborts. [`contain`] gives that the exit status of
+//! standard library says so on standard error and aborts. [`catch`] gives that the exit status of
 //! [`Kind::Capacity`] in place of a signal.
 
 use std::panic::{self, AssertUnwindSafe};
@@ -24,7 +24,7 @@ static LAST: Mutex<String> = Mutex::new(String::new());
 ///
 /// # Errors
 /// Those of `work`, and [`Kind::Bug`] where it panics.
-pub fn contain<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     panic::set_hook(Box::new(|info| {
         *LAST.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
     }));
@@ -38,7 +38,7 @@ pub fn contain<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         let what = last.replace('\n', " ");
         Err(Error::new(
             Kind::Bug,
-            format!("a mistake in this program ended it, please report it: {what}"),
+            format!("internal error (please report it, with the output of owl2 doctor): {what}"),
         ))
     })
 }
