@@ -66,27 +66,7 @@ fn blocks() -> Vec<Block> {
 }
 
 /// Where the pages say that a server listens.
-#[cfg(feature = "serve")]
 const SERVED: &str = "http://127.0.0.1:8080";
-
-/// The same snippet for a server that runs, where it asks one.
-#[cfg(feature = "serve")]
-fn served(script: &str) -> String {
-    use std::sync::LazyLock;
-
-    use crate::serve::http::Server;
-
-    static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start(&["--log", "none"]));
-    match script.contains(SERVED) {
-        true => script.replace(SERVED, &format!("http://{}", SERVER.address)),
-        false => script.to_owned(),
-    }
-}
-
-#[cfg(not(feature = "serve"))]
-fn served(script: &str) -> String {
-    script.to_owned()
-}
 
 /// A folder with all that snippets name.
 struct Sandbox(tempfile::TempDir);
@@ -161,11 +141,13 @@ impl Sandbox {
 #[test]
 fn shell_snippets_run() {
     let sandbox = Sandbox::new();
+    let server = crate::serve::http::Server::start(&["--log", "none"]);
+    let served = format!("http://{}", server.address);
     let mut n_run = 0;
     for block in blocks().iter().filter(|block| block.language == "sh") {
         let is_run = |line: &&String| !NOT_RUN.iter().any(|name| line.starts_with(name));
         for line in block.lines.iter().filter(is_run) {
-            let output = sandbox.run(&served(line));
+            let output = sandbox.run(&line.replace(SERVED, &served));
             // The folder of pictures has a broken one, which is a partial failure.
             let is_partial = line.contains("photos");
             let code = output.status.code();
