@@ -29,8 +29,10 @@ use groups::{Groups, Loaded};
 use rater::Rater;
 use subjects::{Loader, Named};
 
-/// Subjects that are decoded while others are computed: a group of the most there can be.
+/// Pictures that are decoded while others are computed: a group of the most there can be.
 const N_AHEAD: usize = Scorer::TOGETHER;
+/// Clips likewise; each may have many frames.
+const N_CLIPS_AHEAD: usize = 2;
 
 /// Runs the command.
 pub(super) fn run(args: &ScoreArgs) -> Result<()> {
@@ -146,7 +148,10 @@ fn go_through(
     };
     let started = Instant::now();
     std::thread::scope(|scope| {
-        let (sender, loaded) = mpsc::sync_channel(N_AHEAD);
+        let (sender, loaded) = mpsc::sync_channel(match args.video {
+            true => N_CLIPS_AHEAD,
+            false => N_AHEAD,
+        });
         scope.spawn(move || {
             for named in subjects {
                 let subject = loader.load(&named);
