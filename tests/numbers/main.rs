@@ -2,6 +2,7 @@
 //!
 //! Equality with the authors' code is in tests/parity.rs.
 
+mod files;
 mod lookup;
 #[path = "../common/machine.rs"]
 mod machine;
