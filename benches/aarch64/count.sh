@@ -9,7 +9,8 @@
 # as one that does the same with another library. What is shown is the difference between three times
 # the work and once, halved, so start-up does not count.
 #
-# Needs what .ci/aarch64 installs, and a C compiler for the plugin.
+# Needs qemu-user, a cross compiler for linking (Debian: gcc-aarch64-linux-gnu and libc6-dev-arm64-cross),
+# and a C compiler for the plugin.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$here/../.."

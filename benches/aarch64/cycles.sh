@@ -3,8 +3,8 @@
 # beside those that their multiplications alone would take: each loop as if it went on for ever, all
 # loads hitting the first-level cache.
 #
-# Needs what .ci/aarch64 installs and LLVM 22 (its directory in LLVM, or in the PATH). LLVM has no model
-# of the Cortex-A76 itself; the Neoverse N1 is the same core for servers. Apple's are modelled as
+# Needs a cross compiler for linking (Debian: gcc-aarch64-linux-gnu and libc6-dev-arm64-cross) and LLVM 22
+# (its directory in LLVM, or in the PATH). LLVM has no model of the Cortex-A76 itself; the Neoverse N1 is the same core for servers. Apple's are modelled as
 # their ancestor Cyclone, which had three vector units instead of four.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

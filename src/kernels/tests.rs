@@ -70,14 +70,21 @@ fn rotated_prompts_are_as_faithful_as_answers() {
     let rotation = Rotation::default();
     for dtype in quantized() {
         for (i, of_weights) in FINITE.into_iter().enumerate() {
-            let mut values = of_weights.values(n_rows * n_cols, 1);
+            // Half-precision scales cannot hold these.
+            if of_weights == Data::Denormals {
+                continue;
+            }
+            let plain = of_weights.values(n_rows * n_cols, 1);
+            let mut rotated = plain.clone();
+            for row in rotated.chunks_mut(n_cols) {
+                rotation.apply(row);
+            }
+            let weights = Weights::new(dtype, n_rows, n_cols, &rotated);
             for (j, of_tokens) in FINITE.into_iter().enumerate() {
-                // Half-precision scales cannot hold these.
-                if of_weights == Data::Denormals || (i + j) % 3 != 0 {
+                if (i + j) % 3 != 0 {
                     continue;
                 }
                 let x = of_tokens.values(n_tokens * n_cols, 2);
-                let plain = of_weights.values(n_rows * n_cols, 1);
                 let exact: Vec<f64> = (x.chunks(n_cols))
                     .flat_map(|x| {
                         plain.chunks(n_cols).map(move |row| {
@@ -86,11 +93,6 @@ fn rotated_prompts_are_as_faithful_as_answers() {
                         })
                     })
                     .collect();
-                values.copy_from_slice(&plain);
-                for row in values.chunks_mut(n_cols) {
-                    rotation.apply(row);
-                }
-                let weights = Weights::new(dtype, n_rows, n_cols, &values);
                 let product = |path: Path, runs: Runs| {
                     let layout = path.layout(runs, n_cols);
                     let records = records(runs, layout, &x, Some(&rotation));
@@ -121,10 +123,16 @@ fn rotated_prompts_are_as_faithful_as_answers() {
 #[test]
 fn batches_have_the_same_bits_everywhere() {
     for dtype in quantized() {
-        for (n_rows, n_cols) in shapes(dtype) {
-            for (of_weights, of_tokens) in FINITE.into_iter().zip(FINITE.into_iter().rev()) {
+        for (i, (n_rows, n_cols)) in shapes(dtype).into_iter().enumerate() {
+            let data = FINITE.into_iter().zip(FINITE.into_iter().rev());
+            for (j, (of_weights, of_tokens)) in data.enumerate() {
                 let weights = Weights::of(dtype, n_rows, n_cols, of_weights);
-                for n_tokens in [1, 9, 16, 33, 70] {
+                for (k, n_tokens) in [1, 9, 16, 33, 70].into_iter().enumerate() {
+                    // Each number of tokens meets each kind of values at one shape, and two or three of
+                    // them at each of the rest.
+                    if n_cols != 3 * dtype.block_len() && (i + j + k) % 5 != 0 {
+                        continue;
+                    }
                     let x = of_tokens.values(n_tokens * n_cols, 3);
                     for path in [Path::Gemm(ScaleSpan::Unit), Path::Gemm(ScaleSpan::Coarse)] {
                         for isa in instruction_sets() {
@@ -162,22 +170,21 @@ fn every_length_has_the_bits_of_any_other() {
             let x = Data::Spikes(10.0).values(most * 96, 4);
             let all = weights.multiply(path, runs, &x, 0..most);
             for n in 1..=most {
-                let first = weights.multiply(path, runs, &x[..n * 96], 0..n);
-                assert!(first == all[..n * 7], "{runs:?} {path:?} {n}");
-                // What is computed before it, and beside it, does not matter either.
-                let last = weights.multiply(path, runs, &x[(most - n) * 96..], 0..n);
-                assert!(
-                    last == all[(most - n) * 7..],
-                    "{runs:?} {path:?} the last {n}"
-                );
+                // Nor does it matter what is computed before it and beside it.
+                let first = 7919 * n % (most - n + 1);
+                let (x, all) = (&x[first * 96..], &all[first * 7..]);
+                let some = weights.multiply(path, runs, &x[..n * 96], 0..n);
+                assert!(some == all[..n * 7], "{runs:?} {path:?} {n} from {first}");
             }
         }
-        for n_units in 1..=most {
-            let n_cols = 32 * n_units;
-            let dtype = [DType::Q8_0, DType::Q4_0][n_units % 2];
-            let weights = Weights::of(dtype, 3, n_cols, Data::Uniform);
-            let x = Data::Uniform.values(2 * n_cols, 5);
-            let exact = weights.exact(ScaleSpan::Unit, &x);
+    }
+    for n_units in 1..=most {
+        let n_cols = 32 * n_units;
+        let dtype = [DType::Q8_0, DType::Q4_0][n_units % 2];
+        let weights = Weights::of(dtype, 3, n_cols, Data::Uniform);
+        let x = Data::Uniform.values(2 * n_cols, 5);
+        let exact = weights.exact(ScaleSpan::Unit, &x);
+        for path in PATHS {
             for isa in instruction_sets() {
                 let got = weights.multiply(path, Runs::On(isa), &x, 0..2);
                 if path == Path::Gemm(ScaleSpan::Coarse) {
@@ -205,16 +212,18 @@ fn single_tokens_have_the_bits_of_several() {
                 let weights = Weights::of(dtype, n_rows, n_cols, of_weights);
                 let n_tokens = 13;
                 let x = of_tokens.values(n_tokens * n_cols, 6);
-                let scalar = Runs::On(Isa::scalar());
-                let scalar = weights.multiply(Path::Gemv, scalar, &x, 0..n_tokens);
+                // Elsewhere lanes sum other columns, or offsets are taken off later. AVX-512
+                // brings scales to a sixteenth, which rounds those next to nothing.
+                let is_exact = of_weights != Data::Denormals && of_tokens != Data::Denormals;
+                let is_same = cfg!(target_arch = "x86_64") && dtype == DType::Q4_K && is_exact;
+                let scalar = is_same.then(|| {
+                    weights.multiply(Path::Gemv, Runs::On(Isa::scalar()), &x, 0..n_tokens)
+                });
                 for isa in instruction_sets() {
                     let runs = Runs::On(isa);
                     let together = weights.multiply(Path::Gemv, runs, &x, 0..n_tokens);
-                    // Elsewhere lanes sum other columns, or offsets are taken off later. AVX-512
-                    // brings scales to a sixteenth, which rounds those next to nothing.
-                    let is_exact = of_weights != Data::Denormals && of_tokens != Data::Denormals;
-                    if cfg!(target_arch = "x86_64") && dtype == DType::Q4_K && is_exact {
-                        assert!(together == scalar, "{isa} {n_rows} {n_cols}: other bits");
+                    if let Some(scalar) = &scalar {
+                        assert!(together == *scalar, "{isa} {n_rows} {n_cols}: other bits");
                     }
                     for token in 0..n_tokens {
                         let alone = weights.multiply(Path::Gemv, runs, &x, token..token + 1);
@@ -431,9 +440,9 @@ fn an_instruction_set_is_chosen_by_name() {
 }
 
 #[test]
+#[ignore = "OWL2_EXPECT_ISA has to say what is expected, as in .ci"]
 fn the_expected_instruction_set_is_chosen() {
     // Whoever knows the processor, as one who emulates it does, says what it must run.
-    if let Ok(expected) = std::env::var("OWL2_EXPECT_ISA") {
-        assert_eq!(Isa::detect().unwrap().name(), expected);
-    }
+    let expected = std::env::var("OWL2_EXPECT_ISA").expect("OWL2_EXPECT_ISA");
+    assert_eq!(Isa::detect().unwrap().name(), expected);
 }

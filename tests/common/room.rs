@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 use owl2_convert::checkpoint::Checkpoint;
 use serde_json::Value;
@@ -19,9 +20,16 @@ impl Room {
 
     /// With `m.gguf`, the golden checkpoint `tiny`, and the pictures of the golden set.
     pub fn with_model() -> Self {
+        /// Converted once in a process.
+        static MODEL: LazyLock<Vec<u8>> = LazyLock::new(|| {
+            let room = Room::new();
+            let checkpoint = Checkpoint::open(&own_golden("checkpoints/tiny")).unwrap();
+            checkpoints::convert(checkpoint, &room.path("m.gguf")).unwrap();
+            std::fs::read(room.path("m.gguf")).unwrap()
+        });
+
         let room = Room::new();
-        let checkpoint = Checkpoint::open(&own_golden("checkpoints/tiny")).unwrap();
-        checkpoints::convert(checkpoint, &room.path("m.gguf")).unwrap();
+        std::fs::write(room.path("m.gguf"), &*MODEL).unwrap();
         for picture in ["wide_rgb.png", "gray.png", "exif_orient6.jpg"] {
             let source = own_golden("images").join(picture);
             std::fs::copy(source, room.path(picture)).unwrap();

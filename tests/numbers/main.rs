@@ -4,6 +4,7 @@
 
 #[cfg(all(feature = "constrain", feature = "tiny"))]
 mod engine;
+mod files;
 mod lookup;
 #[path = "../common/machine.rs"]
 mod machine;

@@ -1,7 +1,7 @@
 //! What must hold of the model whatever its weights: caching, batching, threads and instruction
 //! sets change nothing; the order of pictures and the modality of a run change the answer.
 
-use crate::{machine, tiny};
+use crate::{files, machine, tiny};
 use owl2::gguf::DType;
 use owl2::kernels::Isa;
 use owl2::model::{Model, layout};
@@ -426,10 +426,8 @@ fn exceptions_from_rotation_are_whole_inputs() {
 }
 
 /// A file whose tensor `name` has an infinite or NaN value at its end, or such a scale.
-fn damaged(dtype: DType, rotation: Option<&Rotation>, name: &str, bad: f32) -> Vec<u8> {
-    let config = tiny::quantizable_config();
-    let (metadata, tensors) = (tiny::metadata(&config), layout::tensors(&config));
-    let mut file = tiny::file_in(&metadata, &tensors, 5, dtype, rotation);
+fn damaged(dtype: DType, is_rotated: bool, name: &str, bad: f32) -> Vec<u8> {
+    let mut file = files::bytes(dtype, is_rotated).to_vec();
     let gguf = tiny::open(&file);
     let tensor = gguf.tensor(name).unwrap_or_else(|| panic!("no {name}"));
     let end = tensor.range.end;
@@ -445,13 +443,12 @@ fn damaged(dtype: DType, rotation: Option<&Rotation>, name: &str, bad: f32) -> V
 
 #[test]
 fn damaged_weights_end_with_an_error_that_names_the_stage() {
-    let rotation = Rotation::default();
     for isa in machine::instruction_sets() {
-        for (dtype, rotation) in [
-            (DType::F32, None),
-            (DType::Q8_0, None),
-            (DType::Q8_0, Some(&rotation)),
-            (DType::Q4_K, Some(&rotation)),
+        for (dtype, is_rotated) in [
+            (DType::F32, false),
+            (DType::Q8_0, false),
+            (DType::Q8_0, true),
+            (DType::Q4_K, true),
         ] {
             for bad in [f32::NAN, f32::INFINITY] {
                 // Either way for one format, one way for the others.
@@ -459,7 +456,7 @@ fn damaged_weights_end_with_an_error_that_names_the_stage() {
                     continue;
                 }
                 let model = |name: &str| {
-                    let file = damaged(dtype, rotation, name, bad);
+                    let file = damaged(dtype, is_rotated, name, bad);
                     Model::new(&tiny::open(&file), tiny::compute_on(2, isa)).unwrap()
                 };
                 for (name, stage) in [

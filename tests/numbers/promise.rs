@@ -3,19 +3,19 @@
 //! a prefix that was there, any number of threads, others at the same time or in the same pass; on every
 //! instruction set and in every format, with rotated columns and without.
 
-use crate::{machine, tiny};
+use crate::{files, machine, tiny};
 use owl2::gguf::DType;
 use owl2::kernels::Isa;
 use owl2::model::Model;
 use owl2::model::kv_cache::CacheType;
-use owl2::model::layout;
 use owl2::ops::Role;
-use owl2::quant::Rotation;
 use owl2::session::{Input, Part, Sequence, Session};
 use owl2::workspace::Workspace;
 
 use tiny::Random;
 
+/// Names a number that other schedules are drawn from. What fails prints it.
+const SEED: &str = "OWL2_TEST_SEED";
 /// The longest prompt, in positions.
 const MAX_PROMPT: usize = 110;
 /// Tokens of an answer.
@@ -133,44 +133,41 @@ impl Request {
     }
 }
 
-fn model(dtype: DType, rotation: Option<&Rotation>, n_threads: usize, isa: Isa) -> Model {
-    let config = tiny::quantizable_config();
-    let metadata = tiny::metadata(&config);
-    let file = tiny::file_in(&metadata, &layout::tensors(&config), 5, dtype, rotation);
-    Model::new(&tiny::open(&file), tiny::compute_on(n_threads, isa)).unwrap()
+fn model(dtype: DType, is_rotated: bool, n_threads: usize, isa: Isa) -> Model {
+    let file = files::open(dtype, is_rotated);
+    Model::new(&file, tiny::compute_on(n_threads, isa)).unwrap()
 }
 
-/// Every format with rotated columns and without; floats once.
-fn files() -> Vec<(DType, Option<Rotation>)> {
-    let mut files = Vec::new();
-    for dtype in DType::ALL {
-        files.push((dtype, None));
-        if dtype.block_len() > 1 {
-            files.push((dtype, Some(Rotation::default())));
-        }
+/// Where the random numbers of a test begin: `OWL2_TEST_SEED`, or `otherwise`.
+fn seed(otherwise: u64) -> u64 {
+    match std::env::var(SEED) {
+        Ok(seed) => seed.parse().expect("OWL2_TEST_SEED is a number"),
+        Err(_) => otherwise,
     }
-    files
 }
 
-#[test]
-fn the_same_request_has_the_same_bits_however_it_is_computed() {
-    let mut random = Random(11);
+/// Compares schedules on one thread and on three with what is computed plainly, for files of all formats
+/// that `is_wanted` takes, and with two types of cache each. Under emulation it is one type, another
+/// for the next format: attention knows nothing of how weights are stored.
+fn check(is_rotated: bool, is_wanted: impl Fn(DType) -> bool) {
+    let seed = seed(11);
+    let mut random = Random(seed);
     for isa in machine::instruction_sets() {
-        for (i, (dtype, rotation)) in files().into_iter().enumerate() {
-            let models = [1, 3].map(|n| model(dtype, rotation.as_ref(), n, isa));
+        let dtypes = DType::ALL.into_iter().filter(|&dtype| is_wanted(dtype));
+        for (i, dtype) in dtypes.enumerate() {
+            let models = [1, 3].map(|n| model(dtype, is_rotated, n, isa));
             let cache_types = [CacheType::F32, CacheType::F16, CacheType::Q8_0];
-            for cache_type in [cache_types[i % 3], cache_types[(i + 1) % 3]] {
+            let n_types = if machine::is_emulated() { 1 } else { 2 };
+            for cache_type in cache_types.into_iter().cycle().skip(i).take(n_types) {
                 let request = Request::random(&models[0], &mut random);
                 let wanted = request.plainly(&models[0], cache_type);
                 for model in &models {
-                    let seed = random.0;
                     let got = request.at_random(model, cache_type, &mut random);
                     for (i, (got, wanted)) in got.iter().zip(&wanted).enumerate() {
                         assert!(
                             got == wanted,
-                            "{isa} {dtype} {cache_type} rotated: {}, {} threads, seed {seed}: the \
-                             logits after {i} tokens of the answer differ",
-                            rotation.is_some(),
+                            "{isa} {dtype} {cache_type} rotated: {is_rotated}, {} threads: the logits \
+                             after {i} tokens of the answer differ ({SEED}={seed})",
                             model.compute().threads.count()
                         );
                     }
@@ -181,13 +178,26 @@ fn the_same_request_has_the_same_bits_however_it_is_computed() {
 }
 
 #[test]
+fn the_same_request_has_the_same_bits_with_float_weights() {
+    check(false, DType::is_float);
+}
+
+#[test]
+fn the_same_request_has_the_same_bits_with_quantized_weights() {
+    check(false, |dtype| !dtype.is_float());
+}
+
+#[test]
+fn the_same_request_has_the_same_bits_with_rotated_weights() {
+    check(true, |dtype| !dtype.is_float());
+}
+
+#[test]
 fn requests_at_once_have_the_bits_of_each_alone() {
-    let mut random = Random(12);
-    for (dtype, rotation) in [
-        (DType::Q8_0, None),
-        (DType::Q4_K, Some(Rotation::default())),
-    ] {
-        let model = model(dtype, rotation.as_ref(), 2, Isa::detect().unwrap());
+    let seed = seed(12);
+    let mut random = Random(seed);
+    for (dtype, is_rotated) in [(DType::Q8_0, false), (DType::Q4_K, true)] {
+        let model = model(dtype, is_rotated, 2, Isa::detect().unwrap());
         let requests: Vec<_> = (0..6)
             .map(|_| Request::random(&model, &mut random))
             .collect();
@@ -197,13 +207,13 @@ fn requests_at_once_have_the_bits_of_each_alone() {
             let running: Vec<_> = (requests.iter().enumerate())
                 .map(|(i, request)| {
                     let model = &model;
-                    let schedule =
-                        move || request.at_random(model, CacheType::F16, &mut Random(i as u64));
+                    let mut random = Random(seed ^ i as u64);
+                    let schedule = move || request.at_random(model, CacheType::F16, &mut random);
                     scope.spawn(schedule)
                 })
                 .collect();
             for (running, alone) in running.into_iter().zip(&alone) {
-                assert!(running.join().unwrap() == *alone, "{dtype}");
+                assert!(running.join().unwrap() == *alone, "{dtype} ({SEED}={seed})");
             }
         });
     }
@@ -213,14 +223,26 @@ fn requests_at_once_have_the_bits_of_each_alone() {
 #[test]
 fn a_picture_has_the_same_bits_on_any_number_of_threads() {
     for isa in machine::instruction_sets() {
-        for (dtype, rotation) in files() {
-            let rows = |n| {
-                let model = model(dtype, rotation.as_ref(), n, isa);
-                model.encode_image(&tiny::pixels(3)).unwrap()
-            };
-            assert!(rows(1) == rows(3), "{isa} {dtype}");
+        for dtype in DType::ALL {
+            for is_rotated in [false, true] {
+                if is_rotated && dtype.is_float() {
+                    continue;
+                }
+                let rows = |n| {
+                    let model = model(dtype, is_rotated, n, isa);
+                    model.encode_image(&tiny::pixels(3)).unwrap()
+                };
+                assert!(rows(1) == rows(3), "{isa} {dtype} rotated: {is_rotated}");
+            }
         }
     }
+}
+
+/// Every format, and rotated where that is possible.
+fn formats() -> impl Iterator<Item = (DType, bool)> {
+    let ways = |dtype: DType| [(dtype, false), (dtype, true)];
+    let all = DType::ALL.into_iter().flat_map(ways);
+    all.filter(|(dtype, is_rotated)| !(*is_rotated && dtype.is_float()))
 }
 
 /// A request that is computed beside others.
@@ -372,9 +394,9 @@ fn together_at_random(
 fn requests_in_one_pass_have_the_bits_of_each_alone() {
     let mut random = Random(13);
     for isa in machine::instruction_sets() {
-        for (i, (dtype, rotation)) in files().into_iter().enumerate() {
+        for (i, (dtype, is_rotated)) in formats().enumerate() {
             let cache_type = [CacheType::F32, CacheType::F16, CacheType::Q8_0][i % 3];
-            let model = model(dtype, rotation.as_ref(), 1 + i % 3, isa);
+            let model = model(dtype, is_rotated, 1 + i % 3, isa);
             let requests: Vec<_> = (0..4)
                 .map(|_| Request::random(&model, &mut random))
                 .collect();
@@ -383,8 +405,7 @@ fn requests_in_one_pass_have_the_bits_of_each_alone() {
             for (request, got) in requests.iter().zip(&got) {
                 assert!(
                     *got == request.plainly(&model, cache_type),
-                    "{isa} {dtype} {cache_type} rotated: {}, seed {seed}",
-                    rotation.is_some()
+                    "{isa} {dtype} {cache_type} rotated: {is_rotated}, seed {seed}"
                 );
             }
         }
@@ -395,12 +416,12 @@ fn requests_in_one_pass_have_the_bits_of_each_alone() {
 #[test]
 fn many_requests_together_have_the_bits_of_each_alone() {
     let mut random = Random(14);
-    for (dtype, rotation) in [
-        (DType::Q4_0, None),
-        (DType::Q4_K, Some(Rotation::default())),
-        (DType::F16, None),
+    for (dtype, is_rotated) in [
+        (DType::Q4_0, false),
+        (DType::Q4_K, true),
+        (DType::F16, false),
     ] {
-        let model = model(dtype, rotation.as_ref(), 2, Isa::detect().unwrap());
+        let model = model(dtype, is_rotated, 2, Isa::detect().unwrap());
         let requests: Vec<_> = (0..32)
             .map(|_| Request::random(&model, &mut random))
             .collect();

@@ -2,7 +2,7 @@
 //! continuation and its log probabilities, in `tests/fixtures/llama` or where `OWL2_LLAMA_DIR` says.
 //! The texts of the fixtures are equal. Those of other files may part at a tie.
 //!
-//! `cargo test --test llama -- --nocapture` prints the greatest and mean difference of each file.
+//! `cargo test --release --test program llama -- --nocapture` prints the greatest and mean difference of each file.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -16,9 +16,16 @@ use owl2::session::{Input, Session};
 use owl2::tokenizer::{Tokenizer, Vocabulary};
 use serde_json::Value;
 
-/// Greatest difference of a log probability. Both sides round activations to 8 bits, each in its
-/// own way; so much comes of it on these files.
-const TOLERANCE: f64 = 0.35;
+/// Greatest difference of a log probability in a fixture, half as much again as was found: 0.0098 (F16),
+/// 0.146 (Q8_0) and 0.197 (Q4_0). Both sides round activations to 8 bits where weights are quantized,
+/// each in its own way.
+const TOLERANCES: [(&str, f64); 3] = [
+    ("nocls-F16", 0.015),
+    ("nocls-Q8_0", 0.22),
+    ("nocls-Q4_0", 0.3),
+];
+/// The same of any other file, whose weights are not known here.
+const OTHER_TOLERANCE: f64 = 0.35;
 /// Log probabilities of llama.cpp that are nearer than this are a tie: which of two such tokens is likelier,
 /// its own kernels decide one way or the other (repacked weights or not, flash attention or not).
 const NEAR_TIE: f64 = 0.1;
@@ -154,7 +161,19 @@ fn plain_llama_files_give_what_llama_cpp_gives() {
             assert!(n_ties <= most_ties, "{}: {n_ties} ids", path.display());
             assert!(n_texts - n_equal_texts <= most_ties, "{}", path.display());
         }
-        assert!(greatest < TOLERANCE, "{}: {greatest}", path.display());
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap();
+        let tolerance = match other_directory() {
+            Some(_) => OTHER_TOLERANCE,
+            None => {
+                let known = TOLERANCES.iter().find(|(name, _)| *name == stem);
+                known.unwrap_or_else(|| panic!("no tolerance for {stem}")).1
+            }
+        };
+        assert!(
+            greatest < tolerance,
+            "{}: {greatest}, allowed {tolerance}",
+            path.display()
+        );
     }
     assert!(n_files > 0, "no fixtures");
 }

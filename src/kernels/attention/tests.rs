@@ -21,19 +21,22 @@ fn values(n: usize, seed: usize) -> Vec<f32> {
 /// A column of the output by the definition, in `f64`, and how far the kernels may be from it.
 struct Wanted {
     value: f64,
-    bound: f64,
+    /// With scores of floats: what sums of floats cost.
+    float_bound: f64,
+    /// With scores of integers: what rounding costs, a rotated query and key to 254 steps of their largest
+    /// value, the values of a block of keys to 4094 steps, weights to 8191.
+    integer_bound: f64,
 }
 
-/// Attention of query `q: [head_dim]` in `f64`. With `rounded` keys the bound is what rounding costs: a
-/// rotated query and key to 254 steps of their largest value, the values of a block of keys to 4094
-/// steps, weights to 8191. Without, it is what sums of floats cost.
+/// Attention of query `q: [head_dim]` in `f64`, with keys that are rounded as `keys` where scores are of
+/// integers.
 fn exact(
     q: &[f32],
     k: &[f32],
     v: &[f32],
     n_visible: usize,
     scale: f32,
-    rounded: Option<&[Rounding]>,
+    keys: &[Rounding],
 ) -> Vec<Wanted> {
     let head_dim = q.len();
     let row = |data: &[f32], j: usize| -> Vec<f64> {
@@ -42,50 +45,41 @@ fn exact(
     };
     let q: Vec<f64> = q.iter().map(|x| f64::from(*x) * f64::from(scale)).collect();
     let q_rounding = Rounding::new(&q);
-    let (mut scores, mut worst) = (Vec::new(), 0.0f64);
-    for j in 0..n_visible {
+    let (mut scores, mut worst_float, mut worst_integer) = (Vec::new(), 0.0f64, 0.0f64);
+    for (j, key) in keys[..n_visible].iter().enumerate() {
         let k = row(k, j);
         scores.push(q.iter().zip(&k).map(|(q, k)| q * k).sum::<f64>());
         let sizes: f64 = q.iter().zip(&k).map(|(q, k)| (q * k).abs()).sum();
-        let mut error = 1e-6 * (4.0 + (head_dim as f64).sqrt()) * sizes;
-        if let Some(keys) = rounded {
-            error += q_rounding.error_with(&keys[j]);
-        }
-        worst = worst.max(error);
+        let error = 1e-6 * (4.0 + (head_dim as f64).sqrt()) * sizes;
+        worst_float = worst_float.max(error);
+        worst_integer = worst_integer.max(error + q_rounding.error_with(key));
     }
     let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
     let sum: f64 = weights.iter().sum();
-    // All weights are off by at most this factor, and by it again where their sum is.
-    let factor = (2.0 * worst).exp_m1();
-    let step = match rounded.is_some() {
-        true => {
-            v[..n_visible * head_dim]
-                .iter()
-                .fold(0f32, |a, x| a.max(x.abs()))
-                / 2047.0
-        }
-        false => 0.0,
-    };
+    let largest = (v[..n_visible * head_dim].iter()).fold(0f32, |a, x| a.max(x.abs()));
+    let step = f64::from(largest / 2047.0);
     let column = |d: usize| {
-        let of_key = |j: usize| f64::from(v[j * head_dim + d]);
-        let value = (0..n_visible)
-            .map(|j| weights[j] / sum * of_key(j))
-            .sum::<f64>();
-        let size = (0..n_visible)
-            .map(|j| weights[j] / sum * of_key(j).abs())
-            .sum::<f64>();
-        let sizes: f64 = (0..n_visible).map(|j| of_key(j).abs()).sum();
+        let (mut value, mut size, mut sizes) = (0.0, 0.0, 0.0);
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for j in 0..n_visible {
-            (low, high) = (low.min(of_key(j)), high.max(of_key(j)));
+            let (weight, of_key) = (weights[j] / sum, f64::from(v[j * head_dim + d]));
+            value += weight * of_key;
+            size += weight * of_key.abs();
+            sizes += of_key.abs();
+            (low, high) = (low.min(of_key), high.max(of_key));
         }
-        // Whatever the weights are, they are those of a mean.
-        let mut bound = (factor * size).min(high - low) + 2e-5 * size + 1e-35;
-        if rounded.is_some() {
-            bound += 0.51 * f64::from(step) + sizes * 0.51 / 8191.0;
+        // All weights are off by at most a factor, and by it again where their sum is. Whatever they
+        // are, they are those of a mean.
+        let bound = |worst: f64| {
+            let factor = (2.0 * worst).exp_m1();
+            (factor * size).min(high - low) + 2e-5 * size + 1e-35
+        };
+        Wanted {
+            value,
+            float_bound: bound(worst_float),
+            integer_bound: bound(worst_integer) + 0.51 * step + sizes * 0.51 / 8191.0,
         }
-        Wanted { value, bound }
     };
     (0..head_dim).map(column).collect()
 }
@@ -190,28 +184,21 @@ fn check(q: &[f32], k: &[f32], v: &[f32], shape: Shape, name: &str) {
     } = shape;
     let n_queries = q.len() / head_dim;
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let definition = |rounded: Option<&[Rounding]>| -> Vec<_> {
-        (0..n_queries)
-            .map(|i| {
-                let n_visible = causal_start.map_or(n_keys, |start| start + i + 1);
-                let q = &q[i * head_dim..(i + 1) * head_dim];
-                exact(q, k, v, n_visible, scale, rounded)
-            })
-            .collect()
-    };
     let keys: Vec<_> = (k.chunks(head_dim))
         .map(|k| Rounding::new(&k.iter().map(|x| f64::from(*x)).collect::<Vec<_>>()))
         .collect();
-    let (of_floats, of_integers) = (definition(None), definition(Some(&keys)));
+    let wanted: Vec<_> = (0..n_queries)
+        .map(|i| {
+            let n_visible = causal_start.map_or(n_keys, |start| start + i + 1);
+            let q = &q[i * head_dim..(i + 1) * head_dim];
+            exact(q, k, v, n_visible, scale, &keys)
+        })
+        .collect();
     for (role, in_integers) in [
         (Role::Answer, false),
         (Role::Prompt, false),
         (Role::Prompt, true),
     ] {
-        let wanted = match in_integers {
-            true => &of_integers,
-            false => &of_floats,
-        };
         for isa in instruction_sets() {
             let head = Head {
                 queries: rows(q, head_dim),
@@ -224,10 +211,15 @@ fn check(q: &[f32], k: &[f32], v: &[f32], shape: Shape, name: &str) {
                 in_integers,
             };
             let out = run(isa, head, n_queries, head_dim);
-            for (i, (got, wanted)) in out.chunks(head_dim).zip(wanted).enumerate() {
-                for (got, Wanted { value, bound }) in got.iter().zip(wanted) {
+            for (i, (got, wanted)) in out.chunks(head_dim).zip(&wanted).enumerate() {
+                for (got, wanted) in got.iter().zip(wanted) {
+                    let value = wanted.value;
+                    let bound = match in_integers {
+                        true => wanted.integer_bound,
+                        false => wanted.float_bound,
+                    };
                     assert!(
-                        (f64::from(*got) - value).abs() <= *bound,
+                        (f64::from(*got) - value).abs() <= bound,
                         "{name} {isa} {role:?} {in_integers} {head_dim} query {i} of {n_queries}: \
                          {got}, wanted {value} +- {bound}"
                     );
