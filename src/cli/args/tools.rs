@@ -41,9 +41,10 @@ has nothing to predict.
 
 Perplexity is the exponential of the mean negative log probability. The divergence of a prediction
 is Kullback and Leibler's of the model's distribution from the reference's, KL(reference || model),
-in nats; 'top 1' is the share of predictions whose likeliest token is the reference's. The reference
-computes a window together whatever --mode says. JSON keys: perplexity, kl_mean, kl_p99, top1 (0 to
-1), reference_perplexity, n (predictions); those of the reference are null without one.
+in nats; its standard error is that of the mean over windows. 'top 1' is the share of predictions
+whose likeliest token is the reference's. The reference computes a window together whatever --mode
+says. JSON keys: perplexity, kl_mean, kl_p99, kl_windows (the mean of each window), top1 (0 to 1),
+reference_perplexity, n (predictions); those of the reference are null without one.
 
 Examples:
   owl2 perplexity -m model-q4_k.gguf --text book.txt
