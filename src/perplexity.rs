@@ -116,6 +116,7 @@ impl<'m> Measurement<'m> {
                     progress,
                 )?;
             }
+            statistics.end_window();
         }
         Ok(statistics)
     }

@@ -176,6 +176,9 @@ fn as_text(outcome: &Outcome, args: &PerplexityArgs) -> String {
         let more = 100.0 * (statistics.perplexity() / theirs - 1.0);
         line("reference perplexity", format!("{theirs:.4} ({more:+.2}%)"));
         line("KL mean", format!("{:.3e} nats", comparison.mean()));
+        if let Some(error) = comparison.standard_error() {
+            line("KL standard error", format!("{error:.1e} nats"));
+        }
         let high = comparison.quantile(HIGH_SHARE);
         line("KL 99%", format!("{high:.3e} nats"));
         line("top 1", format!("{:.2}%", 100.0 * comparison.same()));
@@ -202,6 +205,7 @@ fn as_json(outcome: &Outcome, args: &PerplexityArgs, file: ModelFile) -> Value {
         "perplexity": statistics.perplexity(),
         "reference_perplexity": comparison.map(|c| c.reference_perplexity()),
         "kl_mean": comparison.map(|c| c.mean()),
+        "kl_windows": comparison.map(|c| c.of_windows().collect::<Vec<_>>()),
         "kl_p99": comparison.map(|c| c.quantile(HIGH_SHARE)),
         "top1": comparison.map(|c| c.same()),
         "n": statistics.n,

@@ -20,6 +20,8 @@ pub struct Comparison {
     nll: f64,
     /// Divergence of each prediction from the reference's, in nats.
     divergences: Vec<f64>,
+    /// How many there were at the end of each window.
+    window_ends: Vec<usize>,
     /// How many have the reference's likeliest token as their own.
     n_same: usize,
 }
@@ -50,6 +52,13 @@ impl Statistics {
         Ok(())
     }
 
+    /// Notes that all predictions of a window have been counted.
+    pub fn end_window(&mut self) {
+        if let Some(comparison) = &mut self.comparison {
+            comparison.window_ends.push(comparison.divergences.len());
+        }
+    }
+
     /// The perplexity: 1 where every token was certain.
     pub fn perplexity(&self) -> f64 {
         perplexity(self.nll, self.n)
@@ -65,6 +74,28 @@ impl Comparison {
     /// Mean divergence, in nats.
     pub fn mean(&self) -> f64 {
         self.divergences.iter().sum::<f64>() / self.divergences.len().max(1) as f64
+    }
+
+    /// Mean divergence of each window, in nats. Predictions of one window have much in common, so how
+    /// sure a mean is, or the difference of two files, shows between windows.
+    pub fn of_windows(&self) -> impl Iterator<Item = f64> {
+        let starts = std::iter::once(0).chain(self.window_ends.iter().copied());
+        let windows = starts.zip(&self.window_ends);
+        windows.map(|(start, &end)| {
+            let divergences = &self.divergences[start..end];
+            divergences.iter().sum::<f64>() / divergences.len().max(1) as f64
+        })
+    }
+
+    /// The standard error of the mean of [`Comparison::of_windows`], in nats; `None` for fewer than two.
+    pub fn standard_error(&self) -> Option<f64> {
+        let n = self.window_ends.len() as f64;
+        if n < 2.0 {
+            return None;
+        }
+        let mean = self.of_windows().sum::<f64>() / n;
+        let squares: f64 = self.of_windows().map(|x| (x - mean).powi(2)).sum();
+        Some((squares / (n - 1.0) / n).sqrt())
     }
 
     /// The divergence that a share of the predictions, 0 to 1, does not exceed; between two of
@@ -143,6 +174,7 @@ mod tests {
         // One half, a quarter, a quarter; and a quarter, one half, a quarter.
         let (a, b) = ([2f32.ln(), 0.0, 0.0], [0.0, 2f32.ln(), 0.0]);
         statistics.add(0, &a, Some(&a)).unwrap();
+        statistics.end_window();
         statistics.add(2, &a, Some(&b)).unwrap();
         assert_eq!(statistics.n, 2);
         assert!(close(statistics.perplexity(), 8f64.sqrt()));
@@ -156,6 +188,35 @@ mod tests {
         assert!(close(comparison.quantile(0.75), 0.75 * second));
         assert!(close(comparison.quantile(1.0), second));
         assert_eq!(comparison.same(), 0.5);
+    }
+
+    #[test]
+    fn windows_are_apart() {
+        let mut statistics = Statistics::default();
+        let (a, b) = ([2f32.ln(), 0.0, 0.0], [0.0, 2f32.ln(), 0.0]);
+        let one = 0.25 * 2f64.ln();
+        for (logits, is_last) in [(&a, false), (&b, true), (&a, true), (&b, true)] {
+            statistics.add(0, logits, Some(&a)).unwrap();
+            let comparison = statistics.comparison.as_ref().unwrap();
+            assert_eq!(
+                comparison.standard_error().is_some(),
+                comparison.window_ends.len() > 1
+            );
+            if is_last {
+                statistics.end_window();
+            }
+        }
+        let comparison = statistics.comparison.unwrap();
+        let windows: Vec<f64> = comparison.of_windows().collect();
+        assert_eq!(windows.len(), 3);
+        for (window, wanted) in windows.into_iter().zip([one / 2.0, 0.0, one]) {
+            assert!(close(window, wanted), "{window} {wanted}");
+        }
+        // Deviations from the mean are 0, 1/2 and 1/2.
+        assert!(close(
+            comparison.standard_error().unwrap(),
+            one * (0.25f64 / 3.0).sqrt()
+        ));
     }
 
     #[test]

@@ -335,7 +335,7 @@ fn a_pass_is_computed_as_a_whole_or_not_at_all() {
     workspace.compute(Role::Prompt, &mut parts).unwrap();
     assert_eq!(good.len(), ids.len());
 
-    let damaged = damaged(DType::F32, None, "output.weight", f32::NAN);
+    let damaged = damaged(DType::F32, false, "output.weight", f32::NAN);
     let model = Model::new(
         &tiny::open(&damaged),
         tiny::compute_on(2, Isa::detect().unwrap()),

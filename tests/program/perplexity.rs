@@ -93,6 +93,7 @@ fn batch_and_single_agree_on_floats() {
         "reference_perplexity",
         "kl_mean",
         "kl_p99",
+        "kl_windows",
         "top1",
     ] {
         assert!(batch[key].is_null(), "{key}");
@@ -146,6 +147,14 @@ fn a_quantized_file_diverges_and_the_same_file_does_not() {
         let other = measure(&room, &format!("-m q8_0.gguf {line}"));
         let (mean, high) = (number(&other, "kl_mean"), number(&other, "kl_p99"));
         assert!(1e-9 < mean && mean < 0.1 && mean < high, "{other}");
+        let windows = other["kl_windows"].as_array().unwrap();
+        let of_windows: Vec<f64> = windows.iter().map(|x| x.as_f64().unwrap()).collect();
+        let [a, b, c] = of_windows[..] else {
+            panic!("not three windows: {other}");
+        };
+        // Windows of 20, 20 and 10 ids.
+        let by_windows = (19.0 * a + 19.0 * b + 9.0 * c) / 47.0;
+        assert!((by_windows / mean - 1.0).abs() < 1e-9, "{other}");
         let reference = number(&other, "reference_perplexity");
         assert_eq!(reference, number(&same, "reference_perplexity"));
         assert_eq!(other["n"], 47);

@@ -59,9 +59,10 @@ without control tokens; if the vocabulary starts texts with <s>, each window is 
 the text. A shorter last window counts too if it has something to predict.
 
 Perplexity is the exponential of the mean negative log probability. The divergence of a prediction
-is the Kullback-Leibler divergence KL(reference || model) in nats. 'top 1' is the share of
-predictions whose likeliest token is also that of the reference. The reference always computes a
-window in one batch, whatever --mode says. JSON keys: perplexity, kl_mean, kl_p99, top1 (0 to 1),
+is the Kullback-Leibler divergence KL(reference || model) in nats; its standard error is that of
+the mean over windows. 'top 1' is the share of predictions whose likeliest token is also that of
+the reference. The reference always computes a window in one batch, whatever --mode says. JSON
+keys: perplexity, kl_mean, kl_p99, kl_windows (the mean of each window), top1 (0 to 1),
 reference_perplexity, n (predictions); without a reference, its keys are null.
 
 Examples:
