@@ -79,7 +79,8 @@ fn generating_tokens_of_several_sequences_allocates_nothing() {
     }
 }
 
-/// What is asked for before a picture is encoded is what encoding allocates, or a little more.
+/// What is asked for before a picture is encoded is what encoding allocates, or more: rows as small as
+/// these are counted as padded for the widest registers, whatever the machine has.
 #[test]
 fn encoding_a_picture_allocates_what_it_is_said_to() {
     let _turn = TURN.lock();
@@ -97,7 +98,7 @@ fn encoding_a_picture_allocates_what_it_is_said_to() {
         let gathering = region.change().bytes_allocated;
         let said = model.picture_bytes() as usize - size_of_val(&pixels[..]);
         let taken = vision.max(gathering);
-        assert!(taken <= said && said <= 2 * taken, "{taken} of {said}");
+        assert!(taken <= said && said <= 3 * taken, "{taken} of {said}");
     });
 }
 
