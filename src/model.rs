@@ -11,6 +11,8 @@ pub mod visual_config;
 mod vit;
 mod weights;
 
+use std::path::PathBuf;
+
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::kernels::float::all_finite;
@@ -27,6 +29,8 @@ use weights::Binder;
 #[derive(Debug)]
 pub struct Model {
     config: Config,
+    /// Where it is, unless it is part of the program or was given as bytes.
+    path: Option<PathBuf>,
     file_bytes: u64,
     compute: Compute,
     eye: Option<Eye>,
@@ -56,6 +60,7 @@ impl Model {
         let decoder = Decoder::bind(&binder, &config.decoder, eye.is_some());
         Ok(Model {
             config,
+            path: gguf.path().map(ToOwned::to_owned),
             file_bytes: gguf.file_bytes() as u64,
             compute,
             eye,
@@ -139,7 +144,7 @@ impl Model {
             // Once more, with a look at each stage.
             let mut first = FirstNotFinite::default();
             eye.vit.forward(&self.compute, pixels, &mut first);
-            Err(first.error("the vision tower"))
+            Err(self.blame(first.error("the vision tower")))
         })
     }
 
@@ -160,7 +165,7 @@ impl Model {
             }
             let mut first = FirstNotFinite::default();
             eye.abstractor.forward(&self.compute, picture, &mut first);
-            Err(first.error("the abstractor"))
+            Err(self.blame(first.error("the abstractor")))
         })
     }
 
@@ -189,6 +194,14 @@ impl Model {
 
     pub(crate) fn decoder(&self) -> &Decoder {
         &self.decoder
+    }
+
+    /// Adds the file to an error about what it computes.
+    pub(crate) fn blame(&self, error: Error) -> Error {
+        match &self.path {
+            Some(path) => error.in_file(path),
+            None => error,
+        }
     }
 
     fn eye(&self) -> Result<&Eye> {

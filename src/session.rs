@@ -279,7 +279,7 @@ impl<'m> Session<'m> {
             self.truncate(start);
             self.compute_inputs(role, inputs, n_new, n_rows, &mut first, &mut |_| true);
             self.truncate(start);
-            return Err(first.error("the output head"));
+            return Err(self.model.blame(first.error("the output head")));
         }
         Ok(true)
     }
