@@ -104,9 +104,7 @@ impl<'m> Memory<'m> {
         n_positions: usize,
         beside: u64,
     ) -> Result<()> {
-        if self.session.as_ref().is_some_and(|session| {
-            session.capacity() >= n_positions && std::ptr::eq(session.model(), model)
-        }) {
+        if self.has_room(model, n_positions) {
             return capacity::check_beside(beside);
         }
         let n_positions = n_positions.max(self.room);
@@ -118,20 +116,40 @@ impl<'m> Memory<'m> {
         Ok(())
     }
 
+    /// Whether its session can take `n_positions` in all.
+    fn has_room(&self, model: &Model, n_positions: usize) -> bool {
+        self.session.as_ref().is_some_and(|session| {
+            session.capacity() >= n_positions && std::ptr::eq(session.model(), model)
+        })
+    }
+
+    /// What [`Memory::keep`] gives for `wanted` after [`Memory::reserve`] for `n_positions`.
+    pub(crate) fn n_kept(&self, model: &Model, n_positions: usize, wanted: &[Position]) -> usize {
+        match self.has_room(model, n_positions) {
+            true => self.n_common(wanted),
+            false => 0,
+        }
+    }
+
     /// Forgets all but what `wanted` begins with, and gives its length. At least one position of
     /// `wanted` is always left to be computed: without it there were no logits.
     pub fn keep(&mut self, wanted: &[Position]) -> usize {
+        let n_kept = self.n_common(wanted);
+        self.truncate(n_kept);
+        n_kept
+    }
+
+    /// How much of `wanted` is held and can be kept.
+    fn n_common(&self, wanted: &[Position]) -> usize {
         let is_wanted = |(held, wanted): &(&Held, &Position)| {
             held.position == **wanted && (self.reuses_answers || held.role == Role::Prompt)
         };
         let common = self.held.iter().zip(wanted);
         let n_common = common.take_while(is_wanted).count();
-        let n_kept = match self.depends_on_length(wanted.len()) {
+        match self.depends_on_length(wanted.len()) {
             true => 0,
             false => n_common.min(wanted.len().saturating_sub(1)),
-        };
-        self.truncate(n_kept);
-        n_kept
+        }
     }
 
     /// Whether keys would have been rotated otherwise in a sequence of `len` positions computed

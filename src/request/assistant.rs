@@ -163,13 +163,41 @@ impl Assistant {
         self.model.compute().threads.enter(|| {
             self.identity.check_unchanged()?;
             let plan = self.plan(request)?;
-            let beside = match request.pictures.is_empty() {
-                true => 0,
-                false => self.model.picture_bytes(),
+            let mut timings = self.timings;
+            let pictures = self.pictures_of(request, &mut timings)?;
+            let n_positions = plan.n_prompt + plan.max_tokens;
+            let positions = plan.positions(&pictures);
+            let n_kept = memory.n_kept(&self.model, n_positions, &positions);
+            let beside = match self.is_encoding(plan.picture_ends(), &pictures, n_kept) {
+                true => self.model.picture_bytes(),
+                false => 0,
             };
-            memory.reserve_beside(&self.model, plan.n_prompt + plan.max_tokens, beside)?;
-            Run::new(self, memory, request, &plan, chooser, listener).answer()
+            memory.reserve_beside(&self.model, n_positions, beside)?;
+            let run = Run::new(self, memory, request, &plan, chooser, listener);
+            run.answer(&pictures, &positions, timings)
         })
+    }
+
+    /// The pixels of every picture, so that an unusable one is found before any is encoded.
+    fn pictures_of(&self, request: &Request, timings: &mut Timings) -> Result<Vec<Arc<Pixels>>> {
+        if request.pictures.is_empty() {
+            return Ok(Vec::new());
+        }
+        let preparation = self.preparation(request.aspect, request.reading)?;
+        let pixels = |source| preparation.pixels(source, timings);
+        request.pictures.iter().map(pixels).collect()
+    }
+
+    /// Whether a picture has to be encoded. `ends` has the number of each and the position after its
+    /// last one in the prompt, whose first `n_kept` positions are held already.
+    pub(super) fn is_encoding(
+        &self,
+        mut ends: impl Iterator<Item = (usize, usize)>,
+        pictures: &[Arc<Pixels>],
+        n_kept: usize,
+    ) -> bool {
+        let encoded = self.pictures();
+        ends.any(|(index, end)| end > n_kept && !encoded.holds(pictures[index].key))
     }
 
     /// Decodes a picture and brings it to the model's size, so that requests need not do it again.

@@ -7,7 +7,6 @@ use super::answer_text::AnswerText;
 use super::assistant::{Assistant, token_ids};
 use super::chooser::{Choice, Chooser};
 use super::lookup::{self, Lookup};
-use super::picture::Preparation;
 use super::{Answer, Event, Listener, Pixels, Request, Source, StopReason};
 use crate::error::Result;
 use crate::prompt::Segment;
@@ -42,8 +41,24 @@ impl Plan<'_> {
         }
     }
 
+    /// What stands at each position of the prompt.
+    pub fn positions(&self, pictures: &[Arc<Pixels>]) -> Vec<Position> {
+        let mut positions = Vec::with_capacity(self.n_prompt);
+        for segment in &self.segments {
+            match segment {
+                Segment::Tokens(ids) => positions.extend(ids.iter().copied().map(Position::Token)),
+                Segment::Image(index) => {
+                    let key = pictures[*index].key;
+                    let rows = 0..self.n_picture_rows as u32;
+                    positions.extend(rows.map(|row| Position::Picture { key, row }));
+                }
+            }
+        }
+        positions
+    }
+
     /// Each picture's number, and the position after its last one.
-    fn picture_ends(&self) -> impl Iterator<Item = (usize, usize)> {
+    pub fn picture_ends(&self) -> impl Iterator<Item = (usize, usize)> {
         let mut end = 0;
         self.segments.iter().filter_map(move |segment| {
             end += self.segment_len(segment);
@@ -98,13 +113,19 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
         }
     }
 
-    pub fn answer(mut self) -> Result<Answer> {
+    /// Answers: `pictures` are the request's, `positions` what stands in its prompt with them, and
+    /// `timings` what both took.
+    pub fn answer(
+        mut self,
+        pictures: &[Arc<Pixels>],
+        positions: &[Position],
+        timings: Timings,
+    ) -> Result<Answer> {
+        self.timings = timings;
         let n_prompt_ids = self.ids.len();
-        let pictures = self.pictures()?;
-        let warnings = self.warnings(&pictures);
-        let positions = self.positions(&pictures);
-        let n_reused = self.memory.keep(&positions);
-        self.prefill(&pictures, &positions)?;
+        let warnings = self.warnings(pictures);
+        let n_reused = self.memory.keep(positions);
+        self.prefill(pictures, positions)?;
         let start = Instant::now();
         let stop = self.generate()?;
         self.forget_drafts();
@@ -126,21 +147,6 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
         })
     }
 
-    /// The pixels of every picture, so that an unusable one is found before any is encoded.
-    fn pictures(&mut self) -> Result<Vec<Arc<Pixels>>> {
-        let sources = &self.request.pictures;
-        if sources.is_empty() {
-            return Ok(Vec::new());
-        }
-        let preparation = Preparation {
-            visual: self.assistant.visual()?,
-            aspect: self.request.aspect,
-            reading: self.request.reading,
-        };
-        let pixels = |source| preparation.pixels(source, &mut self.timings);
-        sources.iter().map(pixels).collect()
-    }
-
     /// What is missing in pictures that were decoded for this request.
     fn warnings(&self, pictures: &[Arc<Pixels>]) -> Vec<String> {
         let pictures = self.request.pictures.iter().zip(pictures).enumerate();
@@ -153,22 +159,6 @@ impl<'a, 'm: 'a> Run<'a, 'm> {
             }
         };
         pictures.filter_map(warning).collect()
-    }
-
-    /// What stands at each position of the prompt.
-    fn positions(&self, pictures: &[Arc<Pixels>]) -> Vec<Position> {
-        let mut positions = Vec::with_capacity(self.plan.n_prompt);
-        for segment in &self.plan.segments {
-            match segment {
-                Segment::Tokens(ids) => positions.extend(ids.iter().copied().map(Position::Token)),
-                Segment::Image(index) => {
-                    let key = pictures[*index].key;
-                    let rows = 0..self.plan.n_picture_rows as u32;
-                    positions.extend(rows.map(|row| Position::Picture { key, row }));
-                }
-            }
-        }
-        positions
     }
 
     /// Computes what the memory does not hold of the prompt.

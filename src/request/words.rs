@@ -208,11 +208,13 @@ impl Assistant {
         let pictures = self.slot_pixels(&slots, request, timings)?;
         let positions = slots.positions(&pictures);
         check_context(positions.len().saturating_add(n_more))?;
-        let beside = match pictures.is_empty() {
-            true => 0,
-            false => self.model.picture_bytes(),
+        let n_positions = positions.len() + n_more;
+        let n_kept = memory.n_kept(&self.model, n_positions, &positions);
+        let beside = match self.is_encoding(slots.picture_ends(), &pictures, n_kept) {
+            true => self.model.picture_bytes(),
+            false => 0,
         };
-        memory.reserve_beside(&self.model, positions.len() + n_more, beside)?;
+        memory.reserve_beside(&self.model, n_positions, beside)?;
         let n_held = memory.keep(&positions);
         let rows = self.rows(&slots, &pictures, n_held, timings)?;
         let inputs = slots.inputs(&rows, n_held, self.model.config().decoder.hidden_size);
@@ -231,13 +233,9 @@ impl Assistant {
         timings: &mut Timings,
     ) -> Result<Vec<Arc<[f32]>>> {
         let mut rows = vec![Arc::from([]); pictures.len()];
-        let mut end = 0;
-        for part in &slots.parts {
-            end += slots.len(part);
-            if let Part::Picture(index) = part
-                && end > n_held
-            {
-                rows[*index] = self.encoded(&pictures[*index], timings)?;
+        for (index, end) in slots.picture_ends() {
+            if end > n_held {
+                rows[index] = self.encoded(&pictures[index], timings)?;
             }
         }
         Ok(rows)
@@ -355,6 +353,18 @@ impl<'s> Slots<'s> {
             }
         }
         Ok(slots)
+    }
+
+    /// Each picture's number, and the position after its last one.
+    fn picture_ends(&self) -> impl Iterator<Item = (usize, usize)> {
+        let mut end = 0;
+        self.parts.iter().filter_map(move |part| {
+            end += self.len(part);
+            match part {
+                Part::Tokens(_) => None,
+                Part::Picture(index) => Some((*index, end)),
+            }
+        })
     }
 
     /// Positions that a part takes.
