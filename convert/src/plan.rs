@@ -30,6 +30,8 @@ pub struct Plan {
     pub tensors: Vec<Planned>,
     /// How columns are rotated, if any are.
     pub rotation: Option<Rotation>,
+    /// Whether nothing is rotated because every input's weights would round worse.
+    pub is_rotation_harmful: bool,
 }
 
 /// The size of a group of tensors.
@@ -140,6 +142,12 @@ impl fmt::Display for Plan {
             write!(
                 f,
                 "\n{first}{others}: not rotated, since the weights would round worse"
+            )?;
+        }
+        if self.is_rotation_harmful {
+            write!(
+                f,
+                "\nno columns are rotated, since the weights of every input would round worse"
             )?;
         }
         for ((wanted, dtype), (name, n)) in self.fallbacks() {
