@@ -175,6 +175,16 @@ mod tests {
     use crate::recipe::{Quant, Recipe};
 
     #[test]
+    fn the_table_says_where_rotation_was_left_out_altogether() {
+        let mut plan = Recipe::default().plan(&Shape::Tiny.config()).unwrap();
+        let said = "no columns are rotated";
+        assert!(!plan.to_string().contains(said));
+        plan.rotation = None;
+        plan.is_rotation_harmful = true;
+        assert!(plan.to_string().contains(said), "{plan}");
+    }
+
+    #[test]
     fn the_table_says_sizes_and_fallbacks() {
         let recipe = Recipe {
             quant: Quant::Q8_0,

@@ -5,11 +5,14 @@
 //! profile is looked at before it is unpacked, frames are loaded piece by piece until there is one to
 //! show, and what they take together is asked for before they are decoded, and held to.
 
+use std::collections::BTreeMap;
+
 use jxl_bitstream::Bitstream;
 use jxl_oxide::color::{ColourEncoding, ColourSpace, Primaries, TransferFunction, WhitePoint};
 use jxl_oxide::image::ImageHeader;
 use jxl_oxide::{
-    AllocTracker, EnumColourEncoding, InitializeResult, JxlImage, PixelFormat, RenderingIntent,
+    AllocTracker, EnumColourEncoding, FrameHeader, InitializeResult, JxlImage, PixelFormat,
+    RenderingIntent,
 };
 use jxl_oxide_common::Bundle;
 
@@ -32,11 +35,22 @@ const CHANNEL: u64 = 12;
 /// What decoding takes beside that: tables, and rounding to groups of 1024 pixels.
 const HELD: u64 = 16 << 20;
 
+/// Bytes for each pixel of a frame that may be patched with parts of others: at most one place for four
+/// pixels, and what a channel adds to it.
+const PATCHES: u64 = 24;
+const PATCH_CHANNEL: u64 = 3;
+
+/// Most channels beside those of colour.
+const MAX_EXTRA: usize = 16;
+
 /// Most frames that one picture may be made of.
 const MAX_FRAMES: usize = 256;
 
-/// How often those frames may cover the picture.
+/// How often those frames may cover the picture, and patches again.
 const MAX_COVERS: u64 = 20;
+
+/// A picture of fewer pixels may be covered as often as one of so many: that takes no time.
+const SMALL: u64 = 1 << 20;
 
 /// Bytes after which it is looked how many frames there are by now.
 const PIECE: usize = 1 << 16;
@@ -50,7 +64,7 @@ pub(super) fn picture(task: &Task<'_>) -> Result<Picture> {
     let tracker = AllocTracker::with_limit(HELD as usize);
     let mut source = Source::new(&parts);
     let mut image = open(&mut source, &tracker)?;
-    let channels = channels(image.image_header());
+    let channels = channels(image.image_header())?;
     let size = &image.image_header().size;
     let (width, height) = (size.width, size.height);
     let pixels = u64::from(width) * u64::from(height);
@@ -60,11 +74,12 @@ pub(super) fn picture(task: &Task<'_>) -> Result<Picture> {
     task.admit(width as usize, height as usize, file.saturating_add(one))?;
 
     load_frame(&mut image, &mut source, pixels)?;
-    let frames = CHANNEL * channels * covered(&image)? + HELD;
+    let frames = bytes_of_frames(&image, channels).saturating_add(HELD);
     let working = file.saturating_add(frames);
     task.admit(width as usize, height as usize, working)?;
-    // Half is the decoder's own, where a machine word is too short for it.
+    // The limit must not overflow with what it was.
     tracker.expand_limit(usize::try_from(frames).unwrap_or(usize::MAX / 2));
+    check_drawings(&image, pixels)?;
     choose_colours(&mut image)?;
     render(&image, task)
 }
@@ -75,16 +90,23 @@ fn refused(why: impl std::fmt::Display) -> Error {
 }
 
 /// Colours, and what else there is for each pixel.
-fn channels(header: &ImageHeader) -> u64 {
-    3 + header.metadata.ec_info.len() as u64
+fn channels(header: &ImageHeader) -> Result<u64> {
+    match header.metadata.ec_info.len() {
+        n @ 0..=MAX_EXTRA => Ok(3 + n as u64),
+        n => Err(refused(format!(
+            "it has {n} channels beside its colours, more than the limit of {MAX_EXTRA}"
+        ))),
+    }
 }
 
 /// The parts of a file that are the picture, without the boxes for anything else.
 fn codestream(bytes: &[u8]) -> Result<Vec<&[u8]>> {
+    /// The bit of the last part.
+    const LAST: u32 = 1 << 31;
     let Some(mut rest) = bytes.strip_prefix(CONTAINER) else {
         return Ok(vec![bytes]);
     };
-    let mut parts = Vec::new();
+    let mut parts = BTreeMap::new();
     while let Some((head, after)) = rest.split_first_chunk::<8>() {
         let [len, name] = [0, 4].map(|at| [head[at], head[at + 1], head[at + 2], head[at + 3]]);
         // Short lengths count the head; 1 says that a long one follows, 0 that this is the last box.
@@ -96,18 +118,26 @@ fn codestream(bytes: &[u8]) -> Result<Vec<&[u8]>> {
         let len = len.ok_or_else(|| refused("a box is shorter than its head"))?;
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(after.len());
         let (data, next) = after.split_at(len);
+        let mut add = |number: u32, data| match parts.insert(number, data) {
+            None => Ok(()),
+            Some(_) => Err(refused("a part of the picture is there twice")),
+        };
         match &name {
-            b"jxlc" => parts.push(data),
-            // The number of the part, which in all files that exist is its place.
-            b"jxlp" => parts.push(data.get(4..).unwrap_or_default()),
+            b"jxlc" => add(0, data)?,
+            b"jxlp" => {
+                let (number, data) = data
+                    .split_first_chunk()
+                    .ok_or_else(|| refused("a part of it has no number"))?;
+                add(u32::from_be_bytes(*number) & !LAST, data)?;
+            }
             _ => {}
         }
         rest = next;
     }
-    match parts.is_empty() {
-        true => Err(refused("there is no picture in it")),
-        false => Ok(parts),
+    if parts.keys().copied().ne(0..parts.len() as u32) || parts.is_empty() {
+        return Err(refused("a part of the picture is missing"));
     }
+    Ok(parts.into_values().collect())
 }
 
 /// Fails for a colour profile that would take much memory.
@@ -200,8 +230,8 @@ fn load_frame(image: &mut JxlImage, source: &mut Source, pixels: u64) -> Result<
                 "it is made of more than {MAX_FRAMES} frames"
             )));
         }
-        // Small pictures may be covered oftener: that costs nothing.
-        if covered(image)? > MAX_COVERS * pixels.max(1 << 20) {
+        let covered = headers(image).map(area).fold(0, u64::saturating_add);
+        if covered > MAX_COVERS * pixels.max(SMALL) {
             return Err(refused(format!(
                 "its frames cover it more than {MAX_COVERS} times"
             )));
@@ -210,19 +240,63 @@ fn load_frame(image: &mut JxlImage, source: &mut Source, pixels: u64) -> Result<
     Ok(())
 }
 
-/// Pixels of all frames that were loaded, and of the one that is being loaded.
-fn covered(image: &JxlImage) -> Result<u64> {
-    let mut pixels = 0u64;
-    for index in 0.. {
-        let Some(frame) = image.frame(index) else {
-            break;
+/// The headers of all frames that were loaded, and of the one that is being loaded.
+fn headers(image: &JxlImage) -> impl Iterator<Item = &FrameHeader> {
+    (0..).map_while(|index| image.frame(index).map(|frame| frame.header()))
+}
+
+/// Pixels of a frame, whose edges are below 2^30.
+fn area(header: &FrameHeader) -> u64 {
+    u64::from(header.width) * u64::from(header.height)
+}
+
+/// Bytes that the frames take while they are decoded, all at once.
+fn bytes_of_frames(image: &JxlImage, channels: u64) -> u64 {
+    let bytes = headers(image).map(|header| {
+        let patches = match header.flags.patches() {
+            true => PATCHES + PATCH_CHANNEL * channels,
+            false => 0,
         };
+        area(header).saturating_mul(CHANNEL * channels + patches)
+    });
+    bytes.fold(0, u64::saturating_add)
+}
+
+/// Fails for frames on which more is drawn than decoding them takes: patches of other frames, and
+/// curves, of which a few bytes may fill the picture thousands of times.
+fn check_drawings(image: &JxlImage, pixels: u64) -> Result<()> {
+    let most = MAX_COVERS * pixels.max(SMALL);
+    let mut drawn = 0u64;
+    for frame in (0..).map_while(|index| image.frame(index)) {
         let header = frame.header();
-        // Both below 2^30.
-        let area = u64::from(header.width) * u64::from(header.height);
-        pixels = pixels.saturating_add(area);
+        if header.flags.splines() {
+            return Err(refused(
+                "it has curves drawn on it (splines), which are not supported; `djxl IN OUT.png` converts it",
+            ));
+        }
+        if !header.flags.patches() {
+            continue;
+        }
+        let global = frame.try_parse_lf_global::<i32>();
+        let global = global.ok_or_else(|| refused(CUT))?.map_err(refused)?;
+        for patch in global.patches.iter().flat_map(|patches| &patches.patches) {
+            // What lies outside is not drawn.
+            let width = u64::from(patch.width.min(header.width));
+            let height = u64::from(patch.height.min(header.height));
+            let n = patch.patch_targets.len() as u64;
+            drawn = drawn.saturating_add((width * height).saturating_mul(n));
+        }
+        let curves = global
+            .splines
+            .map_or(0, |splines| splines.estimate_area(None));
+        drawn = drawn.saturating_add(curves);
     }
-    Ok(pixels)
+    match drawn <= most {
+        true => Ok(()),
+        false => Err(refused(format!(
+            "patches cover it more than {MAX_COVERS} times"
+        ))),
+    }
 }
 
 /// Asks for sRGB, where the file says which other colours it has without a profile; profiles are not
@@ -306,9 +380,9 @@ mod tests {
     fn only_boxes_of_the_picture_count() {
         let bytes = boxes(&[
             (b"ftyp", b"jxl "),
-            (b"jxlp", b"\0\0\0\0one"),
-            (b"brob", b"Exif\xff\xff"),
             (b"jxlp", b"\x80\0\0\x01two"),
+            (b"brob", b"Exif\xff\xff"),
+            (b"jxlp", b"\0\0\0\0one"),
         ]);
         assert_eq!(codestream(&bytes).unwrap(), [b"one", b"two"]);
         assert_eq!(codestream(b"\xff\x0aall").unwrap(), [b"\xff\x0aall"]);
