@@ -11,7 +11,7 @@ use jxl_bitstream::Bitstream;
 use jxl_oxide::color::{ColourEncoding, ColourSpace, Primaries, TransferFunction, WhitePoint};
 use jxl_oxide::image::ImageHeader;
 use jxl_oxide::{
-    AllocTracker, EnumColourEncoding, FrameHeader, InitializeResult, JxlImage, PixelFormat,
+    AllocTracker, EnumColourEncoding, Frame, FrameHeader, InitializeResult, JxlImage, PixelFormat,
     RenderingIntent,
 };
 use jxl_oxide_common::Bundle;
@@ -70,7 +70,9 @@ pub(super) fn picture(task: &Task<'_>) -> Result<Picture> {
     let pixels = u64::from(width) * u64::from(height);
     // The file once more, and one frame.
     let file = task.bytes.len() as u64;
-    let one = CHANNEL * channels * pixels + HELD;
+    let one = pixels
+        .saturating_mul(CHANNEL * channels)
+        .saturating_add(HELD);
     task.admit(width as usize, height as usize, file.saturating_add(one))?;
 
     load_frame(&mut image, &mut source, pixels)?;
@@ -222,27 +224,31 @@ fn feed(mut piece: &[u8], mut take: impl FnMut(&[u8]) -> jxl_oxide::Result<usize
 
 /// Loads frames until there is one to show.
 fn load_frame(image: &mut JxlImage, source: &mut Source, pixels: u64) -> Result<()> {
-    while image.num_loaded_keyframes() == 0 {
-        let piece = source.next(PIECE).ok_or_else(|| refused(CUT))?;
-        feed(piece, |piece| image.feed_bytes(piece))?;
-        if image.num_loaded_frames() > MAX_FRAMES {
+    loop {
+        if frames(image).count() > MAX_FRAMES {
             return Err(refused(format!(
                 "it is made of more than {MAX_FRAMES} frames"
             )));
         }
-        let covered = headers(image).map(area).fold(0, u64::saturating_add);
-        if covered > MAX_COVERS * pixels.max(SMALL) {
+        let areas = frames(image).map(|frame| area(frame.header()));
+        if areas.fold(0, u64::saturating_add) > MAX_COVERS * pixels.max(SMALL) {
             return Err(refused(format!(
                 "its frames cover it more than {MAX_COVERS} times"
             )));
         }
+        if image.num_loaded_keyframes() > 0 {
+            return Ok(());
+        }
+        let piece = source.next(PIECE).ok_or_else(|| refused(CUT))?;
+        feed(piece, |piece| image.feed_bytes(piece))?;
     }
-    Ok(())
 }
 
-/// The headers of all frames that were loaded, and of the one that is being loaded.
-fn headers(image: &JxlImage) -> impl Iterator<Item = &FrameHeader> {
-    (0..).map_while(|index| image.frame(index).map(|frame| frame.header()))
+/// The frames that were loaded, or are being loaded, up to the first one that is shown.
+fn frames(image: &JxlImage) -> impl Iterator<Item = &Frame> {
+    let shown = image.frame_by_keyframe(0).map(|frame| frame.index());
+    let indices = 0..=shown.unwrap_or(usize::MAX - 1);
+    indices.map_while(|index| image.frame(index).map(|frame| &**frame))
 }
 
 /// Pixels of a frame, whose edges are below 2^30.
@@ -252,7 +258,7 @@ fn area(header: &FrameHeader) -> u64 {
 
 /// Bytes that the frames take while they are decoded, all at once.
 fn bytes_of_frames(image: &JxlImage, channels: u64) -> u64 {
-    let bytes = headers(image).map(|header| {
+    let bytes = frames(image).map(Frame::header).map(|header| {
         let patches = match header.flags.patches() {
             true => PATCHES + PATCH_CHANNEL * channels,
             false => 0,
@@ -267,7 +273,7 @@ fn bytes_of_frames(image: &JxlImage, channels: u64) -> u64 {
 fn check_drawings(image: &JxlImage, pixels: u64) -> Result<()> {
     let most = MAX_COVERS * pixels.max(SMALL);
     let mut drawn = 0u64;
-    for frame in (0..).map_while(|index| image.frame(index)) {
+    for frame in frames(image) {
         let header = frame.header();
         if header.flags.splines() {
             return Err(refused(
@@ -286,10 +292,6 @@ fn check_drawings(image: &JxlImage, pixels: u64) -> Result<()> {
             let n = patch.patch_targets.len() as u64;
             drawn = drawn.saturating_add((width * height).saturating_mul(n));
         }
-        let curves = global
-            .splines
-            .map_or(0, |splines| splines.estimate_area(None));
-        drawn = drawn.saturating_add(curves);
     }
     match drawn <= most {
         true => Ok(()),

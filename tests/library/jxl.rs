@@ -89,6 +89,9 @@ fn what_takes_too_much_is_refused_before_it_is_decoded() {
         assert_eq!(error.kind(), Kind::Input, "{name}");
         assert!(error.to_string().contains(wanted), "{name}: {error}");
     }
+    // What comes after the frame that is shown does not count.
+    let film = read(&file("film.jxl"), Reading::Shown).unwrap();
+    assert_eq!(film.rgb()[..3], [0, 0, 9]);
     let limits = Limits {
         max_pixels: 2400 * 2000 - 1,
         ..Limits::default()
