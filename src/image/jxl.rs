@@ -248,7 +248,7 @@ fn load_frame(image: &mut JxlImage, source: &mut Source, pixels: u64) -> Result<
 fn frames(image: &JxlImage) -> impl Iterator<Item = &Frame> {
     let shown = image.frame_by_keyframe(0).map(|frame| frame.index());
     let indices = 0..=shown.unwrap_or(usize::MAX - 1);
-    indices.map_while(|index| image.frame(index).map(|frame| &**frame))
+    indices.map_while(move |index| image.frame(index).map(|frame| &**frame))
 }
 
 /// Pixels of a frame, whose edges are below 2^30.

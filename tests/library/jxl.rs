@@ -68,15 +68,16 @@ fn transparency_is_on_white_or_left_out() {
 }
 
 #[test]
-fn an_upright_file_looks_like_all_turned_ones() {
-    // Written by a camera that lay in seven ways: what is stored is always the same.
-    let stored = read(&file("turned2.jxl"), Reading::Shown).unwrap();
-    let mirrored = read(&file("turned4.jxl"), Reading::Shown).unwrap();
-    let row = 3 * stored.width();
-    let turned: Vec<u8> = stored.rgb().rchunks(3).flatten().copied().collect();
-    // By half a turn.
-    assert_eq!(turned.len(), row * stored.height());
-    assert_eq!(turned, mirrored.rgb());
+fn orientation_counts_for_every_reading() {
+    // The same pixels are stored in both: one is shown mirrored, the other upside down.
+    for reading in [Reading::Shown, Reading::Unturned, Reading::Reference] {
+        let mirrored = read(&file("turned2.jxl"), reading).unwrap();
+        let upside_down = read(&file("turned4.jxl"), reading).unwrap();
+        // By half a turn.
+        let turned: Vec<u8> = mirrored.rgb().rchunks(3).flatten().copied().collect();
+        assert_ne!(mirrored.rgb(), upside_down.rgb());
+        assert_eq!(turned, upside_down.rgb());
+    }
 }
 
 #[test]

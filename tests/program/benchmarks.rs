@@ -254,8 +254,18 @@ fn what_a_picture_lacks_is_said_by_every_evaluation() {
     bytes.truncate(bytes.len() * 65 / 100);
     bytes.extend([0xff, 0xd9]);
     fs::write(room.path("cut.jpg"), &bytes).unwrap();
-    let rated = json!([{"image": "cut.jpg", "gt_score": 1}, {"image": "gray.png", "gt_score": 2}]);
-    write(&room, "rated.json", &rated);
+    fs::copy(room.path("gray.png"), room.path("again.png")).unwrap();
+    let names = [
+        "cut.jpg",
+        "gray.png",
+        "wide_rgb.png",
+        "exif_orient6.jpg",
+        "again.png",
+    ];
+    let rated = names.iter().enumerate().map(
+        |(i, name)| json!({"image": name, "gt_score": i, "gt_score_norm": 1 + i, "std_norm": 0.5}),
+    );
+    write(&room, "rated.json", &rated.collect());
     let question = json!({"image": "cut.jpg", "question": "What?", "answer": "x"});
     write(&room, "lines.jsonl", &question);
     let inside = base64(&bytes);
