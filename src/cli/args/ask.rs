@@ -35,7 +35,7 @@ pub(in crate::cli) struct QuestionArgs {
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt: Option<String>,
 
-    /// A picture (JPEG, PNG, WebP, GIF, BMP, TIFF, QOI), `-` for standard input; repeat for several. They go
+    /// A picture (JPEG, PNG, WebP, GIF, BMP, TIFF, QOI, JPEG XL), `-` for standard input; repeat for several. They go
     /// where `<|image|>` stands in the prompt, in order, else before it
     #[arg(long, value_name = "FILE")]
     pub image: Vec<PathBuf>,
