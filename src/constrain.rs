@@ -90,7 +90,7 @@ impl Constraint {
         }
         match serde_json::from_str(files::without_mark(text)) {
             Ok(schema) => Self::schema(schema),
-            Err(e) => Err(Error::input(format!("is no JSON: {e}")).caused_by(e)),
+            Err(e) => Err(Error::input(format!("is not JSON: {e}")).caused_by(e)),
         }
     }
 
@@ -100,7 +100,7 @@ impl Constraint {
     /// As [`Constraint::json_schema`].
     pub fn schema(schema: Value) -> Result<Self> {
         if !schema.is_object() {
-            return Err(Error::input("is no JSON object, as a schema is"));
+            return Err(Error::input("is not a JSON object, as a schema is"));
         }
         bounds::check_schema(&schema)?;
         Ok(Constraint::JsonSchema(schema))

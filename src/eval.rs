@@ -89,6 +89,7 @@ impl Evaluation<'_> {
                 report.reference_ids.count(answer.ids == given.ids());
             }
             let eos_id = self.assistant.tokenizer.vocabulary().eos_id;
+            report.warnings.extend(model.take_warnings());
             report.n_cut += usize::from(answer.ids.last() != Some(&eos_id));
             compare_answer(&mut report, index, question, answer);
             answered(&report);

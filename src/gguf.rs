@@ -63,6 +63,11 @@ impl Gguf {
         })
     }
 
+    /// Where it is, unless its bytes were given or are part of the program.
+    pub fn path(&self) -> Option<&Path> {
+        self.bytes.path()
+    }
+
     /// Size of the whole file in bytes.
     pub fn file_bytes(&self) -> usize {
         self.bytes.len()

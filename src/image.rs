@@ -12,6 +12,7 @@ mod aspect;
 mod decode;
 mod gif;
 mod jpeg;
+mod jxl;
 mod orientation;
 mod others;
 mod png;

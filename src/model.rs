@@ -14,6 +14,7 @@ mod vit;
 mod weights;
 
 use std::sync::Arc;
+use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -42,6 +43,8 @@ pub struct Model {
 #[derive(Debug)]
 struct Bound {
     config: Config,
+    /// Where it is, unless it is part of the program or was given as bytes.
+    path: Option<PathBuf>,
     file_bytes: u64,
     compute: Compute,
     eye: Option<Eye>,
@@ -78,6 +81,7 @@ impl Model {
         };
         let bound = Bound {
             config,
+            path: gguf.path().map(ToOwned::to_owned),
             file_bytes: gguf.file_bytes() as u64,
             compute,
             eye,
@@ -203,7 +207,7 @@ impl Model {
         // Once more, with a look at each stage.
         let mut first = FirstNotFinite::default();
         eye.vit.forward(self.compute(), pixels, &mut first);
-        Err(first.error("the vision tower"))
+        Err(self.blame(first.error("the vision tower")))
     }
 
     /// The image branch, for a picture of its size.
@@ -237,7 +241,7 @@ impl Model {
             }
             let mut first = FirstNotFinite::default();
             eye.abstractor.forward(self.compute(), picture, &mut first);
-            Err(first.error("the abstractor"))
+            Err(self.blame(first.error("the abstractor")))
         })
     }
 
@@ -266,6 +270,14 @@ impl Model {
 
     pub(crate) fn decoder(&self) -> &Decoder {
         &self.bound.decoder
+    }
+
+    /// Adds the file to an error about what it computes.
+    pub(crate) fn blame(&self, error: Error) -> Error {
+        match &self.bound.path {
+            Some(path) => error.in_file(path),
+            None => error,
+        }
     }
 
     fn eye(&self) -> Result<&Eye> {

@@ -15,6 +15,7 @@ use std::str::FromStr;
 pub use statistics::{Comparison, Statistics};
 
 use crate::error::{Error, Result};
+use crate::kernels::float::all_finite;
 use crate::model::Model;
 use crate::session::{LOGIT_ROWS, Session};
 
@@ -158,7 +159,11 @@ impl<'m> Measurement<'m> {
             });
             let mut count = |logits: &[f32], row: usize| {
                 let theirs = theirs.as_mut().and_then(Iterator::next);
-                statistics.add(piece.next[row], logits, theirs)
+                let added = statistics.add(piece.next[row], logits, theirs);
+                added.map_err(|error| match self.reference {
+                    Some(reference) if all_finite(logits) => reference.blame(error),
+                    _ => self.model.blame(error),
+                })
             };
             match self.mode {
                 Mode::Batch => {

@@ -122,11 +122,7 @@ impl Memory {
         beside: u64,
         held_bytes: u64,
     ) -> Result<()> {
-        if (self.sequence.as_ref()).is_some_and(|sequence| {
-            sequence.capacity() >= n_positions
-                && sequence.model().is_same(model)
-                && sequence.model().cache_type() == model.cache_type()
-        }) {
+        if self.has_room(model, n_positions) {
             return capacity::check_beside(beside);
         }
         let n_positions = n_positions.max(self.room);
@@ -136,6 +132,23 @@ impl Memory {
         self.sequence = Some(Sequence::new(model, n_positions));
         self.held.reserve(n_positions);
         Ok(())
+    }
+
+    /// Whether its sequence can take `n_positions` in all.
+    fn has_room(&self, model: &Model, n_positions: usize) -> bool {
+        self.sequence.as_ref().is_some_and(|sequence| {
+            sequence.capacity() >= n_positions
+                && sequence.model().is_same(model)
+                && sequence.model().cache_type() == model.cache_type()
+        })
+    }
+
+    /// What [`Memory::keep`] gives for `wanted` after [`Memory::reserve`] for `n_positions`.
+    pub(crate) fn n_kept(&self, model: &Model, n_positions: usize, wanted: &[Position]) -> usize {
+        match self.has_room(model, n_positions) {
+            true => self.n_common(wanted),
+            false => 0,
+        }
     }
 
     /// How many of the first positions of `wanted` need not be computed. At least one position of

@@ -300,7 +300,7 @@ impl Workspace {
                 break;
             }
         }
-        first.error("the output head")
+        model.blame(first.error("the output head"))
     }
 
     /// Logits that were computed last: row `row`, counted over all parts, `[vocab_size]`; zeros before

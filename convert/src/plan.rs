@@ -30,6 +30,8 @@ pub struct Plan {
     pub tensors: Vec<Planned>,
     /// How columns are rotated, if any are.
     pub rotation: Option<Rotation>,
+    /// Whether nothing is rotated because every input's weights would round worse.
+    pub is_rotation_harmful: bool,
 }
 
 /// The size of a group of tensors.
@@ -142,6 +144,12 @@ impl fmt::Display for Plan {
                 "\n{first}{others}: not rotated, since the weights would round worse"
             )?;
         }
+        if self.is_rotation_harmful {
+            write!(
+                f,
+                "\nno columns are rotated, since the weights of every input would round worse"
+            )?;
+        }
         for ((wanted, dtype), (name, n)) in self.fallbacks() {
             let others = and_more(n - 1);
             write!(
@@ -165,6 +173,16 @@ fn and_more(n: usize) -> String {
 mod tests {
     use crate::random::Shape;
     use crate::recipe::{Quant, Recipe};
+
+    #[test]
+    fn the_table_says_where_rotation_was_left_out_altogether() {
+        let mut plan = Recipe::default().plan(&Shape::Tiny.config()).unwrap();
+        let said = "no columns are rotated";
+        assert!(!plan.to_string().contains(said));
+        plan.rotation = None;
+        plan.is_rotation_harmful = true;
+        assert!(plan.to_string().contains(said), "{plan}");
+    }
 
     #[test]
     fn the_table_says_sizes_and_fallbacks() {

@@ -186,6 +186,7 @@ impl Recipe {
         let is_rotated = |tensor: &Planned| tensor.is_rotated;
         Ok(Plan {
             rotation: tensors.iter().any(is_rotated).then(Rotation::default),
+            is_rotation_harmful: false,
             tensors,
         })
     }

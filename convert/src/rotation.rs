@@ -55,6 +55,7 @@ pub fn leave_out(plan: &mut Plan, source: &dyn TensorSource, mapped: &[Mapped]) 
     }
     if !plan.tensors.iter().any(|tensor| tensor.is_rotated) {
         plan.rotation = None;
+        plan.is_rotation_harmful = true;
     }
     Ok(())
 }

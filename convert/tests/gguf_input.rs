@@ -256,6 +256,11 @@ fn weights_on_a_grid_are_not_rotated() {
         said.contains("blk.0.attn_q.weight and 3 more: not rotated"),
         "{said}"
     );
+    // Where there are no others, it is said that nothing is rotated at all.
+    let alone = "--quant f32 --tensor-type blk.1.ffn_down.weight=q4_0";
+    let output = room.run(&format!("grid.gguf {alone} --dry-run"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("no columns are rotated"), "{said}");
     let gguf = room.convert("grid.gguf --quant q4_0", "out.gguf");
     let exceptions = Rotation::read_exceptions(&gguf).unwrap();
     assert_eq!(exceptions, on_a_grid.map(str::to_owned).into());

@@ -46,7 +46,7 @@ impl FromStr for Shard {
         });
         match numbers {
             Some((index, n)) if index < n => Ok(Shard { index, n }),
-            _ => Err("wanted I/N, where I counts from 0 to N - 1".to_owned()),
+            _ => Err("expected I/N, where I counts from 0 to N - 1".to_owned()),
         }
     }
 }

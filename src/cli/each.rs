@@ -18,9 +18,9 @@ use crate::reuse::Memory;
 use crate::sampler::Sampling;
 
 /// How the names of pictures end, those that can be decoded.
-const EXTENSIONS: [&str; 14] = [
+const EXTENSIONS: [&str; 15] = [
     "jpg", "jpeg", "jpe", "jfif", "jif", "png", "apng", "webp", "gif", "bmp", "dib", "tif", "tiff",
-    "qoi",
+    "qoi", "jxl",
 ];
 
 /// Whether a file is named like a picture that can be decoded.

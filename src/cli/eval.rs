@@ -60,6 +60,9 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     });
     bar.finish_and_clear();
     let (report, took) = (report?, started.elapsed());
+    for warning in &report.warnings {
+        progress::say(&format!("owl2: {warning}\n"));
+    }
     if report.n_cut > 0 {
         progress::note(&format!(
             "{} answers were cut off at {max_tokens} tokens or by the context; raise --max-tokens",
@@ -162,6 +165,7 @@ fn as_json(report: &Report, questions: &[Question], took: Duration) -> Value {
         "reference_ids": counts(&report.reference_ids),
         "divergence": { "n": report.divergence.n, "mean_nats": report.divergence.mean() },
         "cut": report.n_cut,
+        "warnings": report.warnings,
         "differing_prompts": report.differing_prompts,
         "differing": differing,
     })

@@ -17,6 +17,8 @@ pub struct Asking<'e> {
     session: Session,
     /// The last picture asked about and its inputs to the decoder.
     picture: Option<(&'e str, Vec<f32>)>,
+    /// What pictures lacked, those encoded since somebody asked.
+    warnings: Vec<String>,
 }
 
 /// An answer, and the logits that each of its tokens was chosen by.
@@ -51,7 +53,13 @@ impl<'e> Asking<'e> {
             max_tokens,
             session: Session::new(assistant.model(), context.min(trained)),
             picture: None,
+            warnings: Vec::new(),
         }
+    }
+
+    /// What the files of pictures lack that were encoded since the last call.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// Reads a prompt, with the picture of that name where it has one.
@@ -74,7 +82,10 @@ impl<'e> Asking<'e> {
     /// Encodes the picture, unless it is the last one again.
     fn look_at(&mut self, name: &'e str) -> Result<()> {
         if self.picture.as_ref().is_none_or(|(last, _)| *last != name) {
-            let rows = encode(self.assistant, &self.image_root.join(name))?;
+            let path = self.image_root.join(name);
+            let (rows, damage) = encode(self.assistant, &path)?;
+            let warning = damage.map(|damage| format!("{}: {damage}", path.display()));
+            self.warnings.extend(warning);
             self.picture = Some((name, rows));
         }
         Ok(())
@@ -177,12 +188,12 @@ fn n_positions(assistant: &Assistant, prompt: &[Segment]) -> usize {
     positions.sum()
 }
 
-/// The decoder's inputs for a picture.
-fn encode(assistant: &Assistant, path: &Path) -> Result<Vec<f32>> {
+/// The decoder's inputs for a picture, and what its file lacks.
+fn encode(assistant: &Assistant, path: &Path) -> Result<(Vec<f32>, Option<String>)> {
     let visual = assistant.visual()?;
     let picture = image::open(path, Reading::Reference, &Limits::default())?;
     let pixels = visual.preprocess.pixels(&picture, Aspect::Squash);
-    assistant
-        .model()
-        .encode_image(&pixels.map_err(|e| e.in_file(path))?)
+    let pixels = pixels.map_err(|e| e.in_file(path))?;
+    let rows = assistant.model().encode_image(&pixels)?;
+    Ok((rows, picture.damage().map(str::to_owned)))
 }

@@ -235,24 +235,47 @@ impl Benchmark {
         item: usize,
         style: Style,
         max_tokens: Option<usize>,
-    ) -> Result<String> {
+    ) -> Result<Prediction> {
         let asked = &self.items[item].asked;
-        let pictures = self.pictures(item)?;
+        let (aspect, reading) = (self.judge.aspect(), Reading::Reference);
+        let mut slots = Vec::new();
+        let mut warnings = Vec::new();
+        for source in self.pictures(item)? {
+            let pixels = assistant.pixels(&source, aspect, reading)?;
+            let name = match &source {
+                Source::File(path) => path.display().to_string(),
+                _ => format!("picture of question {}", self.items[item].index),
+            };
+            warnings.extend(pixels.damage().map(|damage| format!("{name}: {damage}")));
+            slots.push(vec![Source::Pixels(pixels)]);
+        }
         let request = WordsRequest {
-            slots: pictures.into_iter().map(|picture| vec![picture]).collect(),
-            aspect: self.judge.aspect(),
-            reading: Reading::Reference,
+            slots,
+            aspect,
+            reading,
             ..WordsRequest::new(Prompt::Raw(asked.prompt(style)), [""])
         };
         let max_tokens = max_tokens.unwrap_or_else(|| asked.max_tokens(style));
         let ids = assistant.brief_answer(memory, &request, max_tokens)?;
-        Ok(assistant.tokenizer().decode(&ids).trim().to_owned())
+        Ok(Prediction {
+            text: assistant.tokenizer().decode(&ids).trim().to_owned(),
+            warnings,
+        })
     }
 
     /// What the benchmark's metrics make of the answers, one for each question.
     pub fn judged(&self, predictions: &[String]) -> Vec<Section> {
         self.judge.sections(&self.items, predictions)
     }
+}
+
+/// What a model says to a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prediction {
+    /// The answer, without space around it.
+    pub text: String,
+    /// What files of its pictures lack, which the model was shown gray or shifted.
+    pub warnings: Vec<String>,
 }
 
 /// Pictures are left out of tables of answers, as VLMEvalKit does.

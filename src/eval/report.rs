@@ -115,6 +115,8 @@ pub struct Report {
     pub logits: WorstLogit,
     /// Answers that were cut at their greatest length, or by the context.
     pub n_cut: usize,
+    /// What files of pictures lack, which the model was shown gray or shifted.
+    pub warnings: Vec<String>,
     /// Answers that have the ids of the reference's.
     pub reference_ids: Tally,
     /// How far from the reference's the next-token distributions are, along its answers.

@@ -135,6 +135,14 @@ impl Bytes {
         .in_file(&origin.path))
     }
 
+    /// The file that is mapped, if one is.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.0 {
+            Storage::Mapped { origin, .. } => Some(&origin.path),
+            Storage::Static(_) | Storage::Heap { .. } => None,
+        }
+    }
+
     /// Bytes that are part of the program; copied where they are not aligned to 8 bytes.
     pub fn from_static(bytes: &'static [u8]) -> Self {
         match bytes.as_ptr().cast::<u64>().is_aligned() {

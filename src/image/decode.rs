@@ -5,8 +5,8 @@
 //! becomes of transparency, 16-bit samples and orientation. Of an animation the first frame counts;
 //! colour profiles are not applied.
 //!
-//! JPEG is decoded here ([`jpeg`]), PNG and GIF by the crates of these names, the rest by the
-//! `image` crate. Some decoders panic on malformed files: [`decode`] is the one place that calls
+//! JPEG is decoded here ([`jpeg`]), PNG and GIF by the crates of these names, JPEG XL by `jxl-oxide`,
+//! the rest by the `image` crate. Some decoders panic on malformed files: [`decode`] is the one place that calls
 //! them, and catches that.
 
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use std::path::Path;
 
 use super::orientation::Orientation;
 use super::sniff::{self, Content, FORMATS, Format};
-use super::{CHANNELS, Picture, gif, jpeg, others, png};
+use super::{CHANNELS, Picture, gif, jpeg, jxl, others, png};
 use crate::capacity;
 use crate::error::{Error, Result};
 use crate::files;
@@ -191,6 +191,7 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
         Format::Bmp => others::bmp(&task),
         Format::Tiff => others::tiff(&task),
         Format::Qoi => others::qoi(&task),
+        Format::Jxl => jxl::picture(&task),
     })
     .unwrap_or_else(|_| Err(damaged(format, "the decoder gave up on it")))?;
     let damage = picture.damage.take();

@@ -57,7 +57,8 @@ impl Orientation {
                 exif: exif_number(bytes),
                 xmp: None,
             },
-            Format::Gif | Format::Bmp | Format::Qoi => Notes::default(),
+            // The decoder of JPEG XL does it: there it is part of the picture, and EXIF does not count.
+            Format::Gif | Format::Bmp | Format::Qoi | Format::Jxl => Notes::default(),
         };
         Self::of_number(notes.exif.or(notes.xmp).unwrap_or(1))
     }

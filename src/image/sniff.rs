@@ -12,10 +12,11 @@ pub(crate) enum Format {
     Bmp,
     Tiff,
     Qoi,
+    Jxl,
 }
 
 /// The formats of [`Format`], for messages.
-pub(crate) const FORMATS: &str = "JPEG, PNG, WebP, GIF, BMP, TIFF and QOI";
+pub(crate) const FORMATS: &str = "JPEG, PNG, WebP, GIF, BMP, TIFF, QOI and JPEG XL";
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,6 +28,7 @@ impl fmt::Display for Format {
             Format::Bmp => "BMP",
             Format::Tiff => "TIFF",
             Format::Qoi => "QOI",
+            Format::Jxl => "JPEG XL",
         })
     }
 }
@@ -78,11 +80,8 @@ const BEGINNINGS: &[(&[u8], Content)] = &[
     (b"MM\0*", Content::Picture(Format::Tiff)),
     (b"II+\0", foreign("BigTIFF", "magick 'IN[0]' OUT.png")),
     (b"MM\0+", foreign("BigTIFF", "magick 'IN[0]' OUT.png")),
-    (b"\xff\x0a", foreign("JPEG XL", "djxl IN OUT.png")),
-    (
-        b"\0\0\0\x0cJXL \r\n\x87\n",
-        foreign("JPEG XL", "djxl IN OUT.png"),
-    ),
+    (b"\xff\x0a", Content::Picture(Format::Jxl)),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", Content::Picture(Format::Jxl)),
     (b"\0\0\0\x0cjP  \r\n\x87\n", foreign("JPEG 2000", MAGICK)),
     (b"\xff\x4f\xff\x51", foreign("JPEG 2000", MAGICK)),
     (b"\xff\xd8", Content::Other("cut off in its first bytes")),

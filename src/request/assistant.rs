@@ -232,6 +232,18 @@ impl Assistant {
         self.plan(request).map(drop)
     }
 
+    /// Whether a picture has to be encoded. `ends` has the number of each and the position after its
+    /// last one in the prompt, whose first `n_kept` positions are held already.
+    pub(super) fn is_encoding(
+        &self,
+        mut ends: impl Iterator<Item = (usize, usize)>,
+        pictures: &[Arc<Pixels>],
+        n_kept: usize,
+    ) -> bool {
+        let encoded = self.pictures();
+        ends.any(|(index, end)| end > n_kept && !encoded.holds(pictures[index].key))
+    }
+
     /// Decodes a picture and brings it to the model's size, so that requests need not do it again.
     ///
     /// # Errors
@@ -502,5 +514,76 @@ pub(super) fn token_ids(segment: &Segment) -> &[u32] {
     match segment {
         Segment::Tokens(ids) => ids,
         Segment::Image(_) => &[],
+    }
+}
+
+#[cfg(all(test, feature = "tiny"))]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::ops::ControlFlow;
+
+    use super::*;
+    use crate::prompt::Message;
+
+    #[test]
+    fn only_pictures_that_have_to_be_encoded_ask_for_memory() {
+        let gguf = crate::builtin::open().unwrap();
+        let compute = Compute::new(NonZeroUsize::MIN).unwrap();
+        let assistant = Assistant::new(&gguf, compute).unwrap();
+        let picture = |value: u8| {
+            let picture = Picture::from_rgb(2, 1, vec![value; 6]).unwrap();
+            Source::Pixels(assistant.picture_pixels(&picture, None).unwrap())
+        };
+        let request = |pictures: &[Source]| {
+            let text = "<|image|>".repeat(pictures.len()) + "What?";
+            let turns = vec![Message::user(text), Message::assistant("")];
+            Request {
+                pictures: pictures.to_vec(),
+                max_tokens: Some(1),
+                ..Request::new(Prompt::turns(turns))
+            }
+        };
+        let is_encoding = |request: &Request, n_kept: usize| {
+            let plan = assistant.plan(request).unwrap();
+            let pixels =
+                |source| assistant.pixels_beside(source, None, Reading::default()).unwrap();
+            let pictures: Vec<_> = request.pictures.iter().map(pixels).collect();
+            assistant.is_encoding(plan.picture_ends(), &pictures, n_kept)
+        };
+        let one = request(&[picture(7)]);
+        let two = request(&[picture(7), picture(8)]);
+        assert!(!is_encoding(&request(&[]), 0));
+        assert!(is_encoding(&one, 0) && is_encoding(&two, 0));
+        // Held positions need no encoding, whether the picture is known or not.
+        let n_prompt = assistant.plan(&one).unwrap().n_prompt;
+        assert!(!is_encoding(&one, n_prompt));
+        let answer = assistant.answer(&one, &mut |_| ControlFlow::Continue(()));
+        answer.unwrap();
+        assert!(!is_encoding(&one, 0) && is_encoding(&two, 0));
+        let second_begins = assistant.picture_rows() + 1;
+        assert!(is_encoding(&two, second_begins));
+    }
+
+    #[test]
+    fn what_a_memory_will_keep_is_known_before() {
+        let gguf = crate::builtin::open().unwrap();
+        let compute = Compute::new(NonZeroUsize::MIN).unwrap();
+        let assistant = Assistant::new(&gguf, compute).unwrap();
+        let mut memory = Memory::new();
+        let request = Request {
+            max_tokens: Some(2),
+            ..Request::new(Prompt::Raw("a cat".into()))
+        };
+        let plan = assistant.plan(&request).unwrap();
+        let positions = plan.positions(&[]);
+        assert_eq!(memory.n_kept(&assistant.model, 4, &positions), 0);
+        let mut go_on = |_: crate::request::Event| ControlFlow::Continue(());
+        let answer = assistant.answer_from(&mut memory, &request, &mut go_on);
+        answer.unwrap();
+        let n_kept = memory.n_kept(&assistant.model, plan.n_prompt, &positions);
+        assert_eq!(n_kept, plan.n_prompt - 1);
+        // A longer one needs another session, which holds nothing.
+        assert_eq!(memory.n_kept(&assistant.model, 4000, &positions), 0);
+        assert_eq!(memory.keep(&positions), n_kept);
     }
 }

@@ -141,11 +141,13 @@ impl<'a> Generation<'a> {
     /// [`Generation::into_memory`] gives it back then.
     pub fn settle(&mut self, memory: Memory, workspace: &mut Workspace) -> Result<()> {
         self.memory = memory;
-        let beside = match self.pictures.is_empty() {
-            true => 0,
-            false => self.assistant.model.picture_bytes(),
+        let (assistant, n_positions) = (self.assistant, self.plan.n_positions());
+        let n_kept = self.memory.n_kept(&assistant.model, n_positions, &self.positions);
+        let beside = match assistant.is_encoding(self.plan.picture_ends(), &self.pictures, n_kept) {
+            true => assistant.model.picture_bytes(),
+            false => 0,
         };
-        self.memory.reserve_beside(workspace, self.plan.n_positions(), beside)?;
+        self.memory.reserve_beside(workspace, n_positions, beside)?;
         self.n_reused = self.memory.keep(&self.positions);
         self.rows = vec![Arc::from([]); self.pictures.len()];
         let ends = self.plan.picture_ends();

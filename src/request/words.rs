@@ -15,7 +15,7 @@ use crate::perplexity::statistics::log_sum_exp;
 use crate::reuse::{Memory, Position};
 use crate::timing::{Stage, Timings};
 use crate::workspace::Workspace;
-use slots::{Part, Slots};
+use slots::Slots;
 
 /// A prompt, and the words whose likelihood at its end is asked for.
 #[derive(Clone, Debug)]
@@ -239,11 +239,13 @@ impl Assistant {
         let pictures = self.slot_pixels(&slots, request, &mut timings)?;
         let positions = slots.positions(&pictures);
         check_context(positions.len().saturating_add(n_more))?;
-        let beside = match pictures.is_empty() {
-            true => 0,
-            false => self.model.picture_bytes(),
+        let n_positions = positions.len() + n_more;
+        let n_kept = memory.n_kept(&self.model, n_positions, &positions);
+        let beside = match self.is_encoding(slots.picture_ends(), &pictures, n_kept) {
+            true => self.model.picture_bytes(),
+            false => 0,
         };
-        memory.reserve_beside(workspace, positions.len() + n_more, beside)?;
+        memory.reserve_beside(workspace, n_positions, beside)?;
         let n_held = memory.keep(&positions);
         let rows = self.rows(&slots, &pictures, n_held, &mut timings)?;
         Ok(Asked {
@@ -284,13 +286,9 @@ impl Assistant {
         timings: &mut Timings,
     ) -> Result<Vec<Arc<[f32]>>> {
         let mut rows = vec![Arc::from([]); pictures.len()];
-        let mut end = 0;
-        for part in &slots.parts {
-            end += slots.len(part);
-            if let Part::Picture(index) = part
-                && end > n_held
-            {
-                rows[*index] = self.encoded(&pictures[*index], timings)?;
+        for (index, end) in slots.picture_ends() {
+            if end > n_held {
+                rows[index] = self.encoded(&pictures[index], timings)?;
             }
         }
         Ok(rows)

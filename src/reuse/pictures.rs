@@ -45,6 +45,11 @@ impl PictureCache {
         Some(rows)
     }
 
+    /// Whether the rows of a picture are there.
+    pub fn holds(&self, key: PictureKey) -> bool {
+        self.entries.iter().any(|(other, _)| *other == key)
+    }
+
     /// Keeps the rows of a picture, in place of the one that was not asked for the longest.
     pub fn put(&mut self, key: PictureKey, rows: Arc<[f32]>) {
         if self.get(key).is_some() {

@@ -175,7 +175,7 @@ pub fn sampling(fields: &Fields, defaults: &Sampling) -> Read<Sampling> {
     };
     let repeat_penalty = number("repeat_penalty", 0.0, 100.0, 1.0)?;
     if repeat_penalty == 0.0 {
-        return Err(fields.refuse("repeat_penalty", "is 0, wanted more than 0"));
+        return Err(fields.refuse("repeat_penalty", "is 0, expected more than 0"));
     }
     Ok(Sampling {
         temperature: number("temperature", 0.0, MAX_TEMPERATURE, 0.0)?,

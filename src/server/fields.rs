@@ -23,7 +23,7 @@ impl<'a> Fields<'a> {
                 object,
                 path: String::new(),
             }),
-            _ => Err(Refusal::bad("the body is no JSON object")),
+            _ => Err(Refusal::bad("the body is not a JSON object")),
         }
     }
 
@@ -155,7 +155,7 @@ pub fn wrong(path: &str, value: &Value, wanted: &str) -> Refusal {
         Value::Array(_) => "an array".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     };
-    Refusal::field(path, format!("is {is}, wanted {wanted}"))
+    Refusal::field(path, format!("is {is}, expected {wanted}"))
 }
 
 #[cfg(test)]
@@ -191,7 +191,7 @@ mod tests {
         let fields = Fields::of_body(&body).unwrap();
         let inner = fields.object("a").unwrap().unwrap();
         let refusal = inner.text("b").unwrap_err();
-        assert_eq!(refusal.message, "a.b: is an array, wanted a text");
+        assert_eq!(refusal.message, "a.b: is an array, expected a text");
         assert!(Fields::of_body(&json!([])).is_err());
     }
 

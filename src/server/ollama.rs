@@ -48,7 +48,7 @@ pub fn question(
         None => Fields::of(&none, "options".to_owned())?,
     };
     let max_tokens = match options.count("num_predict")? {
-        Some(0) => return Err(options.refuse("num_predict", "is 0, wanted 1 or more")),
+        Some(0) => return Err(options.refuse("num_predict", "is 0, expected 1 or more")),
         max_tokens => max_tokens,
     };
     Ok(Question {

@@ -63,7 +63,7 @@ fn max_tokens(fields: &Fields) -> Read<Option<usize>> {
     let old = fields.count("max_tokens")?;
     let max_tokens = fields.count("max_completion_tokens")?.or(old);
     match max_tokens {
-        Some(0) => Err(fields.refuse("max_tokens", "is 0, wanted 1 or more")),
+        Some(0) => Err(fields.refuse("max_tokens", "is 0, expected 1 or more")),
         max_tokens => Ok(max_tokens),
     }
 }
@@ -115,7 +115,7 @@ fn contents<'a>(message: &Fields<'a>, settings: &Settings) -> Read<Vec<Content<'
             }
             Some(other) => Err(part.refuse(
                 "type",
-                format!("is {other:?}, wanted text or image_url"),
+                format!("is {other:?}, expected text or image_url"),
             )),
             None => Err(part.refuse("type", "is missing")),
         }
@@ -164,7 +164,7 @@ fn response_format(fields: &Fields) -> Read<Option<Constraint>> {
         }
         Some(other) => Err(format.refuse(
             "type",
-            format!("is {other:?}, wanted text, json_object or json_schema"),
+            format!("is {other:?}, expected text, json_object or json_schema"),
         )),
     }
 }

@@ -73,7 +73,7 @@ fn from_base64(text: &str, path: &str) -> Read<Source> {
         false => BASE64.decode(text),
     };
     match decoded {
-        Ok(bytes) if bytes.is_empty() => Err(Refusal::field(path, "is empty, wanted a picture")),
+        Ok(bytes) if bytes.is_empty() => Err(Refusal::field(path, "is empty, expected a picture")),
         Ok(bytes) => Ok(Source::Bytes(bytes)),
         Err(e) => Err(Refusal::field(path, format!("is no base64: {e}"))),
     }

@@ -32,7 +32,7 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
-    /// A field that says something wrong; `message` continues its name, as in "is 3, wanted 1".
+    /// A field that says something wrong; `message` continues its name, as in "is 3, expected 1".
     pub fn field(path: impl Into<String>, message: impl AsRef<str>) -> Self {
         let path = path.into();
         Refusal {

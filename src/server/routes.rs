@@ -261,7 +261,7 @@ struct Held {
 impl Held {
     fn json(&self) -> Read<Value> {
         serde_json::from_slice(&self.bytes)
-            .map_err(|e| Refusal::bad(format!("the body is no JSON: {e}")))
+            .map_err(|e| Refusal::bad(format!("the body is not JSON: {e}")))
     }
 }
 

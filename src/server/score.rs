@@ -37,7 +37,7 @@ pub fn question(body: &Value, server: &Server) -> Read<(Scoring, Vec<Source>)> {
 fn images(fields: &Fields, server: &Server) -> Read<Vec<Source>> {
     let images = match fields.array("images")? {
         Some(images) if !images.is_empty() => images,
-        _ => return Err(fields.refuse("images", "is missing, wanted an array of pictures")),
+        _ => return Err(fields.refuse("images", "is missing, expected an array of pictures")),
     };
     let limit = server.settings.limits.pictures;
     if images.len() > limit {

@@ -39,11 +39,12 @@ pub struct Target {
 }
 
 /// Every kind of input.
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 15] = [
     Target::new("animation", animation, seeds::animation),
     Target::new("chat_file", chat_file, seeds::chat_file),
     Target::new("gguf", gguf, seeds::gguf),
     Target::new("json", json, seeds::json),
+    Target::new("jxl", jxl, seeds::jxl),
     Target::new("picture", picture, seeds::picture),
     Target::new("questions", questions, seeds::questions),
     Target::new("safetensors", safetensors, seeds::safetensors),
@@ -172,6 +173,12 @@ pub fn picture(data: &[u8]) {
     for aspect in [Aspect::Squash, Aspect::Pad, Aspect::Crop] {
         let _ = visual.preprocess.pixels(&picture, aspect);
     }
+}
+
+/// Decodes JPEG XL alone, which a file that is damaged in its first bytes is no more.
+pub fn jxl(data: &[u8]) {
+    picture(&[b"\xff\x0a", data].concat());
+    picture(&[&b"\0\0\0\x0cJXL \r\n\x87\n"[..], data].concat());
 }
 
 /// Reads a saved conversation; one that can be read can be written and read again.

@@ -62,6 +62,7 @@ pub fn picture() -> Vec<Vec<u8>> {
         "palette8.bmp",
         "rgba16.png",
     ];
+    let jxl = ["tests/fixtures/jxl/lossy.jxl".to_owned()];
     let jpeg = [
         "alone_restarts_2x1.jpg",
         "arithmetic_2x2.jpg",
@@ -72,7 +73,33 @@ pub fn picture() -> Vec<Vec<u8>> {
     ];
     let images = names.map(|name| format!("tests/fixtures/image/{name}"));
     let jpeg = jpeg.map(|name| format!("tests/fixtures/jpeg/{name}"));
-    images.iter().chain(&jpeg).map(|name| read(name)).collect()
+    images
+        .iter()
+        .chain(&jpeg)
+        .chain(&jxl)
+        .map(|name| read(name))
+        .collect()
+}
+
+/// JPEG XL of each kind, without what the body puts in front.
+pub fn jxl() -> Vec<Vec<u8>> {
+    let names = [
+        "lossy",
+        "lossless",
+        "modular",
+        "progressive",
+        "upsampled",
+        "noise",
+        "patches",
+        "gray_alpha",
+        "premultiplied",
+        "lossy_p3",
+        "animation",
+    ];
+    let bare = names.map(|name| read(&format!("tests/fixtures/jxl/{name}.jxl"))[2..].to_vec());
+    let boxed = ["boxes", "from_jpeg"]
+        .map(|name| read(&format!("tests/fixtures/jxl/{name}.jxl"))[12..].to_vec());
+    bare.into_iter().chain(boxed).collect()
 }
 
 /// Weights.

@@ -320,8 +320,6 @@ fn what_cannot_be_read_is_named_with_the_way_out() {
             "is AVIF, which cannot be read; `avifdec",
             b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf",
         ),
-        ("is JPEG XL", b"\xff\x0a\x00\x01"),
-        ("is JPEG XL", b"\0\0\0\x0cJXL \r\n\x87\n\0\0"),
         ("is JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n\0\0"),
         ("is PSD", b"8BPS\0\x01"),
         ("is PDF", b"%PDF-1.7"),

@@ -5,6 +5,7 @@ mod image;
 mod image_hostile;
 mod image_kinds;
 mod jpeg;
+mod jxl;
 #[path = "../common/machine.rs"]
 mod machine;
 mod panics;

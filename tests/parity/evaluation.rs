@@ -399,7 +399,12 @@ pub fn check_questions(family: &Golden, golden: &Golden, report: &mut Report) {
                 Some(n_tokens),
             );
             if let Some(answer) = report.ok("answer", &at, answer) {
-                report.equal("answer", &at, answer.as_str(), text(&wanted["answer_text"]));
+                report.equal(
+                    "answer",
+                    &at,
+                    answer.text.as_str(),
+                    text(&wanted["answer_text"]),
+                );
             }
         }
     }

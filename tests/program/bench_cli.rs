@@ -160,7 +160,7 @@ fn a_picture_needs_an_image_branch() {
     let output = bench(&model_file(&config), &["--image"]);
     assert_eq!(output.status.code(), Some(3));
     let errors = String::from_utf8(output.stderr).unwrap();
-    assert!(errors.contains("without --image"), "{errors}");
+    assert!(errors.contains("no image branch"), "{errors}");
 }
 
 #[test]

@@ -244,3 +244,65 @@ fn what_is_no_benchmark_is_refused() {
     fs::create_dir(room.path("empty")).unwrap();
     eval(&room, "empty", &[], 3);
 }
+
+/// Half of the pictures is gray, which would count against the model without a word.
+#[test]
+fn what_a_picture_lacks_is_said_by_every_evaluation() {
+    let room = Room::with_model();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/jpeg/photo.jpg");
+    let mut bytes = fs::read(path).unwrap();
+    bytes.truncate(bytes.len() * 65 / 100);
+    bytes.extend([0xff, 0xd9]);
+    fs::write(room.path("cut.jpg"), &bytes).unwrap();
+    fs::copy(room.path("gray.png"), room.path("again.png")).unwrap();
+    let names = [
+        "cut.jpg",
+        "gray.png",
+        "wide_rgb.png",
+        "exif_orient6.jpg",
+        "again.png",
+    ];
+    let rated = names.iter().enumerate().map(
+        |(i, name)| json!({"image": name, "gt_score": i, "gt_score_norm": 1 + i, "std_norm": 0.5}),
+    );
+    write(&room, "rated.json", &rated.collect());
+    let question = json!({"image": "cut.jpg", "question": "What?", "answer": "x"});
+    write(&room, "lines.jsonl", &question);
+    let inside = base64(&bytes);
+    let table = format!("index\timage\tquestion\tanswer\n7\t{inside}\tIs it?\tYes\n");
+    fs::write(room.path("inside.tsv"), table).unwrap();
+    let eval = ["eval", "-m", "m.gguf", "-n", "2", "--questions"];
+    for (args, name) in [
+        (&["lines.jsonl"][..], "cut.jpg"),
+        (&["rated.json", "--rule", "q-align"], "cut.jpg"),
+        (&["inside.tsv"], "picture of question 7"),
+    ] {
+        let output = room.run(&[&eval[..], args].concat());
+        let said = stderr(&output);
+        assert!(output.status.success(), "{args:?}: {said}");
+        let wanted = format!("{name}: data for ");
+        assert_eq!(said.matches(&wanted).count(), 1, "{args:?}: {said}");
+    }
+    let output = room.run(&["score", "-m", "m.gguf", "--rule", "q-align", "cut.jpg"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("owl2: cut.jpg: data for "));
+}
+
+/// As tables of VLMEvalKit have pictures.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let byte = |i: usize| u32::from(chunk.get(i).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for i in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * i) & 63) as usize];
+            text.push(if i > chunk.len() {
+                '='
+            } else {
+                char::from(digit)
+            });
+        }
+    }
+    text
+}

@@ -126,8 +126,12 @@ fn names_and_numbers_of_llama_cpp_work() {
     let ended = room.json(&["-m", "m.gguf", "--json", "hello"]);
     assert_eq!(ended["finish_reason"], "stop");
     assert!(ended.get("seed").is_none());
-    for flag in ["-n", "--seed", "--top-k"] {
-        room.fails(&["-m", "m.gguf", "-p", "x", flag, "-2"], 2, &[flag, "-1"]);
+    for (flag, name) in [
+        ("-n", "--max-tokens"),
+        ("--seed", "--seed"),
+        ("--top-k", "--top-k"),
+    ] {
+        room.fails(&["-m", "m.gguf", "-p", "x", flag, "-2"], 2, &[name, "-1"]);
     }
     let verbose = room.run(&["-m", "m.gguf", "x y", "-n", "2", "--temp", "1", "-v"]);
     assert!(stderr(&verbose).contains("seed"), "{}", stderr(&verbose));

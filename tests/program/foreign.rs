@@ -180,7 +180,7 @@ fn more_threads_than_a_machine_can_use_are_not_started() {
         let output = run_without_waiting(&room, &["-m", "m.gguf", "-p", "x", "-n", "2", "-t", n]);
         assert!(output.status.success(), "{n}: {}", stderr(&output));
         let said = stderr(&output);
-        assert!(said.contains(&format!("in place of {n}")), "{said}");
+        assert!(said.contains(&format!("instead of {n}")), "{said}");
     }
 }
 

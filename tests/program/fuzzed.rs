@@ -163,6 +163,11 @@ fn pictures() {
 }
 
 #[test]
+fn jpeg_xl() {
+    survives("jxl", 200);
+}
+
+#[test]
 fn conversations() {
     survives("chat_file", 200);
 }

@@ -149,6 +149,9 @@ fn no_picture_ends_the_program_for_want_of_memory() {
         write(name, &jpeg(name));
     }
 
+    let large = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/jxl/large.jxl");
+    fs::copy(large, folder.path().join("large.jxl")).unwrap();
+
     let mut names: Vec<String> = fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

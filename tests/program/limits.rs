@@ -12,6 +12,7 @@ use std::os::unix::process::CommandExt;
 #[cfg(target_os = "linux")]
 use std::process::{Command, Output};
 
+use owl2::gguf::Gguf;
 use owl2::kernels::Isa;
 use owl2::ops::Compute;
 use owl2::prompt::Message;
@@ -127,6 +128,51 @@ fn a_picture_beyond_the_memory_is_refused_before_it_is_encoded() {
     assert!(said.contains("for a picture"), "{said}");
     let output = with_address_space(&room, 400_000, &text);
     assert!(output.status.success(), "{}", stderr(&output));
+}
+
+/// A file whose weights are damaged is named, whichever of two it is and whatever is asked of it.
+#[test]
+fn a_model_that_computes_no_numbers_is_named() {
+    let room = Room::with_model();
+    let gguf = Gguf::open(&room.path("m.gguf")).unwrap();
+    for (file, tensor) in [
+        ("decoder.gguf", "output_norm.weight"),
+        ("vision.gguf", "v.post_ln.weight"),
+    ] {
+        let mut bytes = fs::read(room.path("m.gguf")).unwrap();
+        let tensor = gguf.tensor(tensor).unwrap();
+        let (values, _) = bytes[tensor.range.clone()].as_chunks_mut::<4>();
+        values.fill(f32::NAN.to_le_bytes());
+        fs::write(room.path(file), bytes).unwrap();
+    }
+    fs::write(room.path("text.txt"), "A cat sat on a mat. ".repeat(9)).unwrap();
+    let perplexity = ["perplexity", "--text", "text.txt", "--window", "32", "-m"];
+    let says = |args: &[&str], file: &str| {
+        let wanted = format!("{file}: the ");
+        room.fails(args, 4, &[&wanted, "not finite"]);
+    };
+    says(&["-m", "decoder.gguf", "-p", "x"], "decoder.gguf");
+    let picture = ["-m", "vision.gguf", "-p", "x", "--image", "gray.png"];
+    says(&picture, "vision.gguf");
+    for mode in ["batch", "single"] {
+        let mode = ["--mode", mode];
+        let args = [&perplexity[..], &["decoder.gguf"], &mode].concat();
+        says(&args, "decoder.gguf");
+        let args = [
+            &perplexity[..],
+            &["m.gguf", "--reference", "decoder.gguf"],
+            &mode,
+        ]
+        .concat();
+        says(&args, "decoder.gguf");
+        let args = [
+            &perplexity[..],
+            &["decoder.gguf", "--reference", "m.gguf"],
+            &mode,
+        ]
+        .concat();
+        says(&args, "decoder.gguf");
+    }
 }
 
 /// A model file that a process has open.

@@ -420,3 +420,52 @@ fn sizes(tuple: &Tuple) -> Result<Vec<usize>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pickle of the file that torch wrote for the tests; entries are stored as they are.
+    fn pickle() -> Vec<u8> {
+        let file = include_bytes!("../../../tests/fixtures/torch/small.bin");
+        let start = file
+            .windows(2)
+            .position(|part| part == b"\x80\x02")
+            .unwrap();
+        // It ends where the next entry begins, but for zeros between.
+        let rest = &file[start..];
+        let end = rest
+            .windows(4)
+            .position(|part| part == b"PK\x03\x04")
+            .unwrap();
+        let end = rest[..end].iter().rposition(|&byte| byte == b'.').unwrap();
+        rest[..=end].to_vec()
+    }
+
+    #[test]
+    fn names_and_views_are_those_that_torch_wrote() {
+        let tensors = state_dict(&pickle()).unwrap();
+        let (name, view) = &tensors[0];
+        assert_eq!(name, "lm_head.weight");
+        assert_eq!(view.shape.len(), 2);
+        let sizes: usize = view.shape.iter().product();
+        assert!(view.offset + sizes <= view.storage.n_elements);
+    }
+
+    /// Each byte is another instruction, length or number in turn, and the pickle ends anywhere.
+    #[test]
+    fn any_byte_may_be_another() {
+        let good = pickle();
+        let step = if cfg!(miri) { 3 } else { 1 };
+        let mut n_refused = 0;
+        for at in (0..good.len()).step_by(step) {
+            for byte in [0, b'.', b'(', b't', b'R', b'q', 0x7f, 0xff] {
+                let mut bad = good.clone();
+                bad[at] = byte;
+                n_refused += usize::from(state_dict(&bad).is_err());
+            }
+            assert!(state_dict(&good[..at]).is_err());
+        }
+        assert!(n_refused > good.len() / step);
+    }
+}

@@ -50,7 +50,7 @@ pub(in crate::cli) struct QuestionArgs {
 
     /// A picture; repeat for several
     ///
-    /// JPEG, PNG, WebP, GIF, BMP, TIFF or QOI, or `-` for standard input. Pictures replace the
+    /// JPEG, PNG, WebP, GIF, BMP, TIFF, QOI or JPEG XL, or `-` for standard input. Pictures replace the
     /// `<|image|>` markers of the prompt in order, or come before the prompt if it has none.
     #[arg(long, value_name = "FILE")]
     pub image: Vec<PathBuf>,

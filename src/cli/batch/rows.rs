@@ -119,9 +119,9 @@ impl Rows {
                 }
                 return Some(Ok(match serde_json::from_slice::<Value>(&line) {
                     Ok(row @ Value::Object(_)) => Row::of_value(row, folder, number, defaults),
-                    Ok(_) => Row::unreadable(number, &line, Error::input("is no JSON object")),
+                    Ok(_) => Row::unreadable(number, &line, Error::input("is not a JSON object")),
                     Err(e) => {
-                        let error = Error::input(format!("is no JSON: {e}"));
+                        let error = Error::input(format!("is not JSON: {e}"));
                         Row::unreadable(number, &line, error)
                     }
                 }));
@@ -276,7 +276,7 @@ fn own_request(row: &Value, folder: &Path, defaults: &Defaults) -> Result<Reques
         }
     };
     if defaults.rates && pictures.len() != 1 {
-        return Err(Error::input(format!("image: names {} pictures, wanted one to rate", pictures.len())));
+        return Err(Error::input(format!("image: names {} pictures, expected one to rate", pictures.len())));
     }
     let text = place_images(text, pictures.len())?;
     let turns = vec![Message::user(text), Message::assistant("")];
@@ -310,7 +310,7 @@ fn file(name: &str, folder: &Path) -> PathBuf {
 fn openai_request(row: &Value, folder: &Path, defaults: &Defaults) -> Result<Request> {
     let url = row.get("url").and_then(Value::as_str).unwrap_or_default();
     if !url.ends_with("/chat/completions") {
-        return Err(Error::input(format!("url: is {url:?}, wanted /v1/chat/completions")));
+        return Err(Error::input(format!("url: is {url:?}, expected /v1/chat/completions")));
     }
     let none = Value::Object(Map::new());
     let body = row.get("body").unwrap_or(&none);

@@ -63,11 +63,11 @@ struct Answers<T> {
 }
 
 /// Answers `n` questions, but for those that `known` has an answer to. An error about a picture is
-/// reported, and the rest go on.
+/// reported, and the rest go on. So are the warnings that `answer` leaves.
 fn answer_all<T>(
     n: usize,
     mut known: impl FnMut(usize) -> Option<T>,
-    mut answer: impl FnMut(usize) -> Result<T>,
+    mut answer: impl FnMut(usize, &mut Vec<String>) -> Result<T>,
 ) -> Result<Answers<T>> {
     let bar = bar(n);
     let hold = Hold::new();
@@ -76,13 +76,14 @@ fn answer_all<T>(
         n_failed: 0,
         is_interrupted: false,
     };
+    let mut warnings = Vec::new();
     for index in 0..n {
         if interrupt::is_requested() {
             break;
         }
         all.answers.push(match known(index) {
             Some(answer) => Some(answer),
-            None => match answer(index) {
+            None => match answer(index, &mut warnings) {
                 Ok(answer) => Some(answer),
                 Err(error) if matches!(error.kind(), Kind::Input | Kind::Io) => {
                     all.n_failed += 1;
@@ -92,6 +93,9 @@ fn answer_all<T>(
                 Err(error) => return Err(error),
             },
         });
+        for warning in warnings.drain(..) {
+            bar.suspend(|| progress::say(&format!("owl2: {warning}\n")));
+        }
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -169,13 +173,14 @@ fn ask(args: &EvalArgs, assistant: &Assistant, benchmark: &Benchmark) -> Result<
     let answers = answer_all(
         benchmark.items.len(),
         |item| given.remove(&benchmark.items[item].index),
-        |item| {
+        |item, warnings| {
             let prediction =
                 benchmark.answer(assistant, &mut memory, item, args.prompts, args.max_tokens)?;
             if let Some(table) = &mut table {
-                table.add(&benchmark.row(item, &prediction)?)?;
+                table.add(&benchmark.row(item, &prediction.text)?)?;
             }
-            Ok(prediction)
+            warnings.extend(prediction.warnings);
+            Ok(prediction.text)
         },
     )?;
     answers.print(args, |indices, predictions| {
@@ -211,9 +216,10 @@ fn rate(args: &EvalArgs, assistant: &Assistant, pictures: &[Rated]) -> Result<()
     let answers = answer_all(
         pictures.len(),
         |index| given.remove(&pictures[index].image),
-        |index| {
+        |index, warnings| {
             let rated = &pictures[index];
-            let score = scorer.score(&subject(&rated.path)?)?;
+            let subject = loaded(assistant, &scorer, subject(&rated.path)?, warnings)?;
+            let score = scorer.score(&subject)?;
             if let Some(table) = &mut table {
                 let written =
                     |number: Option<f64>| number.map_or_else(String::new, |n| n.to_string());
@@ -251,6 +257,30 @@ fn earlier_score(row: &[String]) -> Score {
     }
 }
 
+/// The same subject with its pictures decoded; `warnings` get what their files lack.
+fn loaded(
+    assistant: &Assistant,
+    scorer: &Scorer,
+    subject: Subject,
+    warnings: &mut Vec<String>,
+) -> Result<Subject> {
+    let mut load = |source: Source| {
+        let (aspect, reading) = (Some(scorer.aspect()), scorer.scoring().reading);
+        let pixels = assistant.pixels(&source, aspect, reading)?;
+        if let (Source::File(path), Some(damage)) = (&source, pixels.damage()) {
+            warnings.push(format!("{}: {damage}", path.display()));
+        }
+        Ok(Source::Pixels(pixels))
+    };
+    Ok(match subject {
+        Subject::Picture(picture) => Subject::Picture(load(picture)?),
+        Subject::Clip(frames) => {
+            let frames = frames.into_iter().map(load);
+            Subject::Clip(frames.collect::<Result<_>>()?)
+        }
+    })
+}
+
 /// A picture, or the frames in a folder.
 fn subject(path: &Path) -> Result<Subject> {
     if !path.is_dir() {
@@ -282,7 +312,7 @@ fn choose(args: &EvalArgs, assistant: &Assistant, choices: &[Choice]) -> Result<
     let answers = answer_all(
         choices.len(),
         |index| given.remove(&index.to_string()),
-        |index| {
+        |index, _| {
             let choice = &choices[index];
             let prompt = letters::prompt(&subject, &shots, choice);
             let letter = letters::answer(assistant, &mut memory, prompt)?.to_owned();

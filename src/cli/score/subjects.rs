@@ -154,6 +154,9 @@ impl Loader<'_> {
         let pixels = self
             .assistant
             .pixels_beside(&source, self.aspect, self.reading)?;
+        if let Some(damage) = pixels.damage() {
+            progress::say(&format!("owl2: {}: {damage}\n", path.display()));
+        }
         Ok(Source::Pixels(pixels))
     }
 }

@@ -51,6 +51,18 @@ impl<'s> Slots<'s> {
         Ok(slots)
     }
 
+    /// Each picture's number, and the position after its last one.
+    pub fn picture_ends(&self) -> impl Iterator<Item = (usize, usize)> {
+        let mut end = 0;
+        self.parts.iter().filter_map(move |part| {
+            end += self.len(part);
+            match part {
+                Part::Tokens(_) => None,
+                Part::Picture(index) => Some((*index, end)),
+            }
+        })
+    }
+
     /// Positions that a part takes.
     pub fn len(&self, part: &Part) -> usize {
         match part {

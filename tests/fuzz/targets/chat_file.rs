@@ -1,3 +1,8 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| owl2_fuzz::chat_file(data));
+mod caught;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    caught::count();
+    owl2_fuzz::chat_file(data);
+});
