@@ -19,11 +19,11 @@ use crate::gguf::Gguf;
 use crate::image::Picture;
 use crate::model::Model;
 use crate::model::visual_config::VisualConfig;
+#[cfg(feature = "cli")]
+use crate::ops::Compute;
 use crate::ops::Role;
 use crate::session::{Input, Part, Sequence, Session};
 use crate::workspace::Workspace;
-#[cfg(feature = "cli")]
-use crate::ops::Compute;
 pub(crate) use work::{DecoderWork, PictureWork};
 
 /// Positions of a question about one picture: the picture's 65, the template, and a sentence.

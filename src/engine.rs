@@ -47,7 +47,9 @@ struct Running<'a> {
 
 impl std::fmt::Debug for Running<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Running")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,7 +96,9 @@ impl<'a> Engine<'a> {
     ) -> Result<()> {
         let mut generation = self.assistant.begin(request, listener)?;
         let memory = self.memory_for(group, generation.positions());
-        let settled = self.assistant.compute(|workspace| generation.settle(memory, workspace));
+        let settled = self
+            .assistant
+            .compute(|workspace| generation.settle(memory, workspace));
         match settled {
             Ok(()) => {
                 self.running.push(Running {
@@ -113,7 +117,11 @@ impl<'a> Engine<'a> {
 
     /// What is kept that has the most in common with a prompt.
     fn memory_for(&mut self, group: Group, positions: &[Position]) -> Memory {
-        let of_group = self.kept.iter().enumerate().filter(|(_, (of, _))| *of == group);
+        let of_group = self
+            .kept
+            .iter()
+            .enumerate()
+            .filter(|(_, (of, _))| *of == group);
         let best = of_group.max_by_key(|(_, (_, memory))| memory.n_common(positions));
         match best.map(|(index, _)| index) {
             Some(index) => self.kept.remove(index).1,
@@ -212,16 +220,22 @@ fn answer(
     if pending.is_empty() {
         return;
     }
-    let inputs: Vec<[Input; 1]> =
-        pending.iter().map(|(_, pending)| [Input::Tokens(pending.ids())]).collect();
-    let mut answering: Vec<&mut Running> =
-        running.iter_mut().filter(|running| running.generation.pending().is_some()).collect();
-    let parts = answering.iter_mut().zip(&pending).zip(&inputs).map(|((running, (_, of)), inputs)| {
-        running.generation.answer_part(inputs, of.ids().len())
-    });
-    let computed = parts.collect::<Result<Vec<_>>>().and_then(|mut parts| {
-        workspace.compute(Role::Answer, &mut parts)
-    });
+    let inputs: Vec<[Input; 1]> = pending
+        .iter()
+        .map(|(_, pending)| [Input::Tokens(pending.ids())])
+        .collect();
+    let mut answering: Vec<&mut Running> = running
+        .iter_mut()
+        .filter(|running| running.generation.pending().is_some())
+        .collect();
+    let parts = answering
+        .iter_mut()
+        .zip(&pending)
+        .zip(&inputs)
+        .map(|((running, (_, of)), inputs)| running.generation.answer_part(inputs, of.ids().len()));
+    let computed = parts
+        .collect::<Result<Vec<_>>>()
+        .and_then(|mut parts| workspace.compute(Role::Answer, &mut parts));
     let mut row = 0;
     for ((running, (_, of)), inputs) in answering.into_iter().zip(&pending).zip(&inputs) {
         let n = of.ids().len();
@@ -261,10 +275,13 @@ fn read(
             targets.push(target);
         }
     }
-    let parts = targets.into_iter().zip(&inputs).map(|(target, inputs)| target.with(inputs));
-    let computed = parts.collect::<Result<Vec<_>>>().and_then(|mut parts| {
-        workspace.compute(Role::Prompt, &mut parts)
-    });
+    let parts = targets
+        .into_iter()
+        .zip(&inputs)
+        .map(|(target, inputs)| target.with(inputs));
+    let computed = parts
+        .collect::<Result<Vec<_>>>()
+        .and_then(|mut parts| workspace.compute(Role::Prompt, &mut parts));
     let took = start.elapsed() / reading.len().max(1) as u32;
     drop(inputs);
     for (index, n, row) in reading {

@@ -13,8 +13,8 @@ pub mod visual_config;
 mod vit;
 mod weights;
 
-use std::sync::Arc;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
@@ -169,9 +169,9 @@ impl Model {
     pub(crate) fn begin_vision(&self, pixels: &[f32]) -> Result<Vision> {
         let eye = self.eye_for(pixels)?;
         let threads = &self.compute().threads;
-        Ok(Vision(threads.enter(|| {
-            eye.vit.begin(self.compute(), pixels, &mut ())
-        })))
+        Ok(Vision(
+            threads.enter(|| eye.vit.begin(self.compute(), pixels, &mut ())),
+        ))
     }
 
     /// Up to `n_blocks` more blocks; gives how many are left.

@@ -23,9 +23,9 @@ mod words;
 use std::ops::ControlFlow;
 
 pub use assistant::Assistant;
-pub(crate) use generation::{Generation, Need};
 #[cfg(feature = "cli")]
 pub(crate) use assistant::check_context;
+pub(crate) use generation::{Generation, Need};
 pub use picture::{Pixels, Source};
 pub use question::{Question, Settings};
 pub(crate) use words::softmax;

@@ -52,11 +52,7 @@ use routes::Server;
 /// # Errors
 /// [`Kind::Usage`](crate::Kind::Usage) where an address that others can reach has no key,
 /// [`Kind::Io`](crate::Kind::Io) where it cannot be listened at.
-pub fn run(
-    assistant: Assistant,
-    settings: Settings,
-    is_ready: &mut dyn FnMut(&str),
-) -> Result<()> {
+pub fn run(assistant: Assistant, settings: Settings, is_ready: &mut dyn FnMut(&str)) -> Result<()> {
     settings.check()?;
     let runtime = connection::runtime()?;
     runtime.block_on(async {
@@ -66,7 +62,11 @@ pub fn run(
         is_ready(&listener.name());
         connection::serve(listener, &server).await;
         server.queue.close();
-        if !server.queue.wait_until_idle(server.settings.drain_timeout).await {
+        if !server
+            .queue
+            .wait_until_idle(server.settings.drain_timeout)
+            .await
+        {
             server.queue.cancel_all();
             // What is being computed ends with its step.
             server.queue.wait_until_idle(Duration::from_secs(60)).await;

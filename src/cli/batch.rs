@@ -41,9 +41,9 @@ impl FromStr for Shard {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let numbers = text.split_once('/').and_then(|(index, n)| {
-            Some((index.trim().parse().ok()?, n.trim().parse().ok()?))
-        });
+        let numbers = text
+            .split_once('/')
+            .and_then(|(index, n)| Some((index.trim().parse().ok()?, n.trim().parse().ok()?)));
         match numbers {
             Some((index, n)) if index < n => Ok(Shard { index, n }),
             _ => Err("expected I/N, where I counts from 0 to N - 1".to_owned()),
@@ -125,7 +125,10 @@ pub(super) fn run(args: &BatchArgs) -> Result<()> {
         // The other thread ends when nobody takes its rows.
         drop((receiver, is_wanted));
         let read = reading.join().unwrap_or_else(|_| {
-            Err(Error::new(Kind::Bug, "reading the rows ended by a mistake in this program"))
+            Err(Error::new(
+                Kind::Bug,
+                "reading the rows ended by a mistake in this program",
+            ))
         });
         worked.and(read)
     });
@@ -135,7 +138,10 @@ pub(super) fn run(args: &BatchArgs) -> Result<()> {
     if hold.end() {
         return Err(Error::new(
             Kind::Stopped,
-            format!("stopped after {} rows; the same command goes on", count.n_done),
+            format!(
+                "stopped after {} rows; the same command goes on",
+                count.n_done
+            ),
         ));
     }
     let n_failed = count.n_failed + output.n_failed_before();
@@ -143,7 +149,9 @@ pub(super) fn run(args: &BatchArgs) -> Result<()> {
         0 => Ok(()),
         n => Err(Error::new(
             Kind::Partial,
-            format!("{n} rows failed; their errors stand in the output, and --retry-errors does them again"),
+            format!(
+                "{n} rows failed; their errors stand in the output, and --retry-errors does them again"
+            ),
         )),
     }
 }
@@ -203,7 +211,10 @@ impl Preparing<'_> {
                 break;
             };
             let row = row?;
-            if self.shard.is_some_and(|shard| row.share(shard.n) != shard.index) {
+            if self
+                .shard
+                .is_some_and(|shard| row.share(shard.n) != shard.index)
+            {
                 continue;
             }
             // Whether it is done already, the thread knows that writes.
@@ -227,9 +238,10 @@ impl Preparing<'_> {
         let mut damage = Vec::new();
         row.request = row.request.and_then(|mut request| {
             let (aspect, reading) = match self.scoring {
-                Some(scoring) => {
-                    (Some(scoring.aspect.unwrap_or(scoring.rule.aspect())), scoring.reading)
-                }
+                Some(scoring) => (
+                    Some(scoring.aspect.unwrap_or(scoring.rule.aspect())),
+                    scoring.reading,
+                ),
                 None => (request.aspect, Reading::default()),
             };
             for source in &mut request.pictures {
@@ -293,7 +305,10 @@ impl<'a> Working<'a> {
                 Some(row) => return Some(row),
                 None if interrupt::is_requested() => return None,
                 // The other thread is decoding, or asks whether a row is wanted.
-                None => match self.is_wanted.recv_timeout(std::time::Duration::from_millis(2)) {
+                None => match self
+                    .is_wanted
+                    .recv_timeout(std::time::Duration::from_millis(2))
+                {
                     Ok((key, reply)) => {
                         let _ = reply.send(self.output.takes(key));
                     }
@@ -390,7 +405,10 @@ fn answered(row: &Row, answer: &Answer, damage: &[String], seconds: f64) -> Valu
 }
 
 fn rated(row: &Row, score: &Score, damage: &[String], seconds: f64) -> Value {
-    let probabilities = score.probabilities.iter().map(|&(word, p)| (word.to_owned(), p.into()));
+    let probabilities = score
+        .probabilities
+        .iter()
+        .map(|&(word, p)| (word.to_owned(), p.into()));
     let mut outcome = json!({
         "id": row.id,
         "image": row.image,

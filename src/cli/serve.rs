@@ -47,12 +47,16 @@ fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {
         Some(alias) => alias.clone(),
         None => {
             let stem = model.name().file_stem();
-            stem.map_or("owl2".to_owned(), |stem| stem.to_string_lossy().into_owned())
+            stem.map_or("owl2".to_owned(), |stem| {
+                stem.to_string_lossy().into_owned()
+            })
         }
     };
     let root = args.media_root.as_deref();
     if let Some(root) = root.filter(|root| !root.is_dir()) {
-        return Err(Error::usage("is no folder").in_file(root).in_parameter("media-root"));
+        return Err(Error::usage("is no folder")
+            .in_file(root)
+            .in_parameter("media-root"));
     }
     Ok(Settings {
         address: match &args.socket {
@@ -97,7 +101,9 @@ fn keys(path: Option<&Path>) -> Result<Keys> {
         text.push_str(&setup::read_text(file, path, MAX_KEYS_BYTES)?);
         if Keys::read(&text).is_empty() {
             // An empty file would let everybody in.
-            return Err(Error::usage("has no key in it").in_file(path).in_parameter("api-key-file"));
+            return Err(Error::usage("has no key in it")
+                .in_file(path)
+                .in_parameter("api-key-file"));
         }
     }
     Ok(Keys::read(&text))

@@ -78,7 +78,10 @@ const DRAFTS_ALONE: usize = 7;
 
 /// What the next step computes for requests in these states, the oldest first.
 pub fn schedule(states: &[State], limits: &Limits) -> Step {
-    let n_answers = states.iter().filter(|&&state| state == State::Answer).count();
+    let n_answers = states
+        .iter()
+        .filter(|&&state| state == State::Answer)
+        .count();
     let (n_blocks, n_rows) = match n_answers {
         0 => (limits.blocks, limits.rows),
         _ => (limits.blocks_beside_answers, limits.rows_beside_answers),
@@ -140,8 +143,14 @@ mod tests {
         assert_eq!(share(&[Picture, Prompt(9)]), Share::Blocks { of: 0, n: 6 });
         assert_eq!(share(&[Answer, Picture]), Share::Blocks { of: 1, n: 4 });
         assert_eq!(share(&[Prompt(9), Picture]), Share::Rows(vec![(0, 9)]));
-        assert_eq!(share(&[Prompt(100), Prompt(500)]), Share::Rows(vec![(0, 100), (1, 412)]));
-        assert_eq!(share(&[Answer, Prompt(100), Prompt(5)]), Share::Rows(vec![(1, 64)]));
+        assert_eq!(
+            share(&[Prompt(100), Prompt(500)]),
+            Share::Rows(vec![(0, 100), (1, 412)])
+        );
+        assert_eq!(
+            share(&[Answer, Prompt(100), Prompt(5)]),
+            Share::Rows(vec![(1, 64)])
+        );
         assert_eq!(schedule(&[Answer], &LIMITS).drafts, 7);
         assert_eq!(schedule(&[Answer, Answer], &LIMITS).drafts, 0);
     }

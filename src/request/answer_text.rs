@@ -68,8 +68,7 @@ impl<'a> AnswerText<'a> {
     /// Whether a control token is one of the stop texts: it ends the answer though it has no text.
     fn is_stop_token(&self, id: u32) -> bool {
         let piece = self.tokenizer.vocabulary().pieces.get(id as usize);
-        self.tokenizer.is_special(id)
-            && piece.is_some_and(|piece| self.stops.contains(&piece.text))
+        self.tokenizer.is_special(id) && piece.is_some_and(|piece| self.stops.contains(&piece.text))
     }
 
     /// Adds what was held back, at the end of an answer that no stop text ended; whether one does
@@ -120,7 +119,11 @@ impl<'a> AnswerText<'a> {
     /// Where the first stop text begins. No part of one has been handed out, so it is in the rest.
     fn first_stop(&self) -> Option<usize> {
         let rest = &self.text[self.n_shown..];
-        let begin = self.stops.iter().filter_map(|stop| rest.find(stop.as_str())).min();
+        let begin = self
+            .stops
+            .iter()
+            .filter_map(|stop| rest.find(stop.as_str()))
+            .min();
         begin.map(|begin| self.n_shown + begin)
     }
 

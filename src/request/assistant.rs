@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use sha2::{Digest, Sha256};
 
 use super::chooser::Chooser;
-use super::picture::Preparation;
 use super::generation::Generation;
+use super::picture::Preparation;
 use super::plan::Plan;
 use super::{
     Answer, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason, UNLIMITED,
@@ -354,7 +354,10 @@ impl Assistant {
             n_picture_rows,
             max_tokens,
             at_max_tokens,
-            stops: stops.chain(template.map(Template::stop)).map(str::to_owned).collect(),
+            stops: stops
+                .chain(template.map(Template::stop))
+                .map(str::to_owned)
+                .collect(),
         })
     }
 
@@ -545,8 +548,11 @@ mod tests {
         };
         let is_encoding = |request: &Request, n_kept: usize| {
             let plan = assistant.plan(request).unwrap();
-            let pixels =
-                |source| assistant.pixels_beside(source, None, Reading::default()).unwrap();
+            let pixels = |source| {
+                assistant
+                    .pixels_beside(source, None, Reading::default())
+                    .unwrap()
+            };
             let pictures: Vec<_> = request.pictures.iter().map(pixels).collect();
             assistant.is_encoding(plan.picture_ends(), &pictures, n_kept)
         };

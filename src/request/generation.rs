@@ -142,7 +142,9 @@ impl<'a> Generation<'a> {
     pub fn settle(&mut self, memory: Memory, workspace: &mut Workspace) -> Result<()> {
         self.memory = memory;
         let (assistant, n_positions) = (self.assistant, self.plan.n_positions());
-        let n_kept = self.memory.n_kept(&assistant.model, n_positions, &self.positions);
+        let n_kept = self
+            .memory
+            .n_kept(&assistant.model, n_positions, &self.positions);
         let beside = match assistant.is_encoding(self.plan.picture_ends(), &self.pictures, n_kept) {
             true => assistant.model.picture_bytes(),
             false => 0,

@@ -28,7 +28,13 @@ pub struct Access {
 }
 
 impl Access {
-    pub fn new(server: Arc<Server>, peer: String, method: Method, path: &str, start: Instant) -> Self {
+    pub fn new(
+        server: Arc<Server>,
+        peer: String,
+        method: Method,
+        path: &str,
+        start: Instant,
+    ) -> Self {
         Access {
             server,
             peer,
@@ -117,7 +123,9 @@ impl Access {
 impl Drop for Access {
     fn drop(&mut self) {
         let took = self.start.elapsed();
-        self.server.metrics.request(self.status, took, self.first_text);
+        self.server
+            .metrics
+            .request(self.status, took, self.first_text);
         let seconds = took.as_secs_f64();
         let line = match self.server.settings.log {
             LogFormat::Text => self.text(seconds),

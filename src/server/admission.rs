@@ -69,7 +69,9 @@ pub fn ready_to_rate(
 ) -> Result<Vec<Subject>, Refusal> {
     let aspect = scoring.aspect.unwrap_or(scoring.rule.aspect());
     let subjects = sources.iter().enumerate().map(|(index, source)| {
-        let pixels = server.assistant.pixels_beside(source, Some(aspect), scoring.reading);
+        let pixels = server
+            .assistant
+            .pixels_beside(source, Some(aspect), scoring.reading);
         let pixels = pixels.map_err(|e| in_picture(index, e))?;
         Ok(Subject::Picture(Source::Pixels(pixels)))
     });

@@ -33,7 +33,10 @@ pub fn streamed(
     let content_type = frames.content_type();
     let (sender, receiver) = mpsc::channel(N_BEHIND);
     tokio::spawn(async move {
-        let Admitted { mut progress, ticket } = admitted;
+        let Admitted {
+            mut progress,
+            ticket,
+        } = admitted;
         let mut bytes = frames.begin();
         loop {
             if !bytes.is_empty() && !send(&sender, std::mem::take(&mut bytes)).await {
@@ -75,8 +78,14 @@ pub fn streamed(
     });
     let mut response = Response::new(Outgoing::Pieces(receiver));
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, hyper::header::HeaderValue::from_static("no-cache"));
+    headers.insert(
+        CONTENT_TYPE,
+        hyper::header::HeaderValue::from_static(content_type),
+    );
+    headers.insert(
+        CACHE_CONTROL,
+        hyper::header::HeaderValue::from_static("no-cache"),
+    );
     response
 }
 
@@ -133,7 +142,9 @@ pub async fn whole(
 pub fn refused(refusal: &Refusal, failed: impl Fn(&Refusal) -> Value) -> Response<Outgoing> {
     let mut response = json_response(refusal.status, &failed(refusal));
     if let Some(seconds) = refusal.retry_after_s {
-        response.headers_mut().insert(hyper::header::RETRY_AFTER, seconds.into());
+        response
+            .headers_mut()
+            .insert(hyper::header::RETRY_AFTER, seconds.into());
     }
     response
 }
@@ -188,7 +199,10 @@ async fn next(progress: &mut mpsc::UnboundedReceiver<Progress>, heartbeat: Durat
 
 /// Whether the client takes a piece in time.
 async fn send(sender: &Sender<Bytes>, bytes: Vec<u8>) -> bool {
-    matches!(timeout(MAX_STALL, sender.send(bytes.into())).await, Ok(Ok(())))
+    matches!(
+        timeout(MAX_STALL, sender.send(bytes.into())).await,
+        Ok(Ok(()))
+    )
 }
 
 /// The engine ended without a word.

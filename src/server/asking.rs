@@ -68,7 +68,10 @@ impl Conversation {
                 if self.pictures.len() > limits.pictures {
                     return Err(Refusal::field(
                         path,
-                        format!("has more than {} pictures together with those before", limits.pictures),
+                        format!(
+                            "has more than {} pictures together with those before",
+                            limits.pictures
+                        ),
                     ));
                 }
                 // The template has one turn of each in turn.
@@ -101,10 +104,13 @@ impl Conversation {
     fn user_text(&mut self, contents: Vec<Content>, path: &str) -> Read<String> {
         let is_picture = |content: &Content| matches!(content, Content::Picture(_));
         // Most clients put the picture after the only text; the model was trained with it before.
-        let n_texts = contents.iter().filter(|content| !is_picture(content)).count();
-        let (pictures, texts): (Vec<_>, Vec<_>) = contents.into_iter().partition(|content| {
-            n_texts == 1 && is_picture(content)
-        });
+        let n_texts = contents
+            .iter()
+            .filter(|content| !is_picture(content))
+            .count();
+        let (pictures, texts): (Vec<_>, Vec<_>) = contents
+            .into_iter()
+            .partition(|content| n_texts == 1 && is_picture(content));
         let mut text = String::new();
         let mut was_text = false;
         for content in pictures.into_iter().chain(texts) {
@@ -171,7 +177,9 @@ fn plain(contents: Vec<Content>, path: &str) -> Read<String> {
 /// likeliest token is taken always, as the program does.
 pub fn sampling(fields: &Fields, defaults: &Sampling) -> Read<Sampling> {
     let number = |name, least, most, default: f32| -> Read<f32> {
-        Ok(fields.number(name, least, most)?.map_or(default, |number| number as f32))
+        Ok(fields
+            .number(name, least, most)?
+            .map_or(default, |number| number as f32))
     };
     let repeat_penalty = number("repeat_penalty", 0.0, 100.0, 1.0)?;
     if repeat_penalty == 0.0 {
@@ -207,7 +215,13 @@ pub fn stops(fields: &Fields, name: &str, settings: &Settings) -> Read<Vec<Strin
         None => return Ok(Vec::new()),
         Some(value @ Value::String(_)) => std::slice::from_ref(value),
         Some(Value::Array(values)) => values,
-        Some(other) => return Err(wrong(&fields.path(name), other, "a text or an array of texts")),
+        Some(other) => {
+            return Err(wrong(
+                &fields.path(name),
+                other,
+                "a text or an array of texts",
+            ));
+        }
     };
     /// Longer ones are no signs of an end.
     const MAX_BYTES: usize = 256;
@@ -218,8 +232,14 @@ pub fn stops(fields: &Fields, name: &str, settings: &Settings) -> Read<Vec<Strin
     let texts = values.iter().enumerate().map(|(index, value)| match value {
         Value::String(text) if text.is_empty() => Ok(None),
         Value::String(text) if text.len() <= MAX_BYTES => Ok(Some(text.clone())),
-        Value::String(_) => Err(fields.refuse(name, format!("has a text of more than {MAX_BYTES} bytes"))),
-        other => Err(wrong(&format!("{}[{index}]", fields.path(name)), other, "a text")),
+        Value::String(_) => {
+            Err(fields.refuse(name, format!("has a text of more than {MAX_BYTES} bytes")))
+        }
+        other => Err(wrong(
+            &format!("{}[{index}]", fields.path(name)),
+            other,
+            "a text",
+        )),
     });
     texts.filter_map(Result::transpose).collect()
 }
@@ -257,12 +277,19 @@ mod tests {
         let (prompt, pictures) = conversation(&[("user", &one)]).unwrap();
         let text = format!("{IMAGE_MARKER}{IMAGE_MARKER}What is it?");
         let open = Message::assistant("");
-        assert_eq!(prompt, Prompt::turns(vec![Message::user(text), open.clone()]));
+        assert_eq!(
+            prompt,
+            Prompt::turns(vec![Message::user(text), open.clone()])
+        );
         assert_eq!(pictures, [Source::Bytes(vec![1]), Source::Bytes(vec![2])]);
 
         let labelled = [
-            Content::Text("First:"), picture(1), Content::Text("Second:"), picture(2),
-            Content::Text("Which?"), Content::Text("Why?"),
+            Content::Text("First:"),
+            picture(1),
+            Content::Text("Second:"),
+            picture(2),
+            Content::Text("Which?"),
+            Content::Text("Why?"),
         ];
         let (prompt, _) = conversation(&[("user", &labelled)]).unwrap();
         let text = format!("First:{IMAGE_MARKER}Second:{IMAGE_MARKER}Which?\nWhy?");
@@ -321,6 +348,9 @@ mod tests {
         }
         let body = json!({"temperature": 0.5, "top_k": -1, "seed": 7, "top_p": null});
         let sampling = sampling(&Fields::of_body(&body).unwrap(), &Sampling::default()).unwrap();
-        assert_eq!((sampling.temperature, sampling.top_k, sampling.seed), (0.5, 0, 7));
+        assert_eq!(
+            (sampling.temperature, sampling.top_k, sampling.seed),
+            (0.5, 0, 7)
+        );
     }
 }

@@ -65,7 +65,9 @@ impl Listener {
                 let failed = |e: io::Error| {
                     let message = match e.kind() {
                         io::ErrorKind::AddrInUse => {
-                            format!("cannot listen at {address}: something else does; choose another --port")
+                            format!(
+                                "cannot listen at {address}: something else does; choose another --port"
+                            )
                         }
                         _ => format!("cannot listen at {address}: {e}"),
                     };
@@ -153,7 +155,13 @@ pub async fn serve(listener: Listener, server: &Arc<Server>) {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let is_stopping = is_stopping.clone();
-                    tokio::spawn(serve_client(stream, peer, server.clone(), is_stopping, place));
+                    tokio::spawn(serve_client(
+                        stream,
+                        peer,
+                        server.clone(),
+                        is_stopping,
+                        place,
+                    ));
                 }
                 // Out of descriptors, or the client is gone already: the next one may do better.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,

@@ -55,7 +55,9 @@ impl<'a> Fields<'a> {
 
     pub fn object(&self, name: &str) -> Read<Option<Fields<'a>>> {
         let value = self.get(name);
-        value.map(|value| Fields::of(value, self.path(name))).transpose()
+        value
+            .map(|value| Fields::of(value, self.path(name)))
+            .transpose()
     }
 
     pub fn text(&self, name: &str) -> Read<Option<&'a str>> {

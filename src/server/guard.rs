@@ -42,7 +42,10 @@ pub fn check(
         Some(origin) => {
             let origin = origin.to_str().unwrap_or("null");
             let is_own = host.is_some_and(|host| is_same_site(origin, host));
-            let is_allowed = settings.allowed_origins.iter().any(|allowed| allowed == origin);
+            let is_allowed = settings
+                .allowed_origins
+                .iter()
+                .any(|allowed| allowed == origin);
             if !is_own && !is_allowed {
                 return Err(Refusal::new(
                     StatusCode::FORBIDDEN,
@@ -77,7 +80,10 @@ pub fn check(
 
 /// Paths that need no key.
 fn is_open(path: &str) -> bool {
-    matches!(path, "/" | "/index.html" | "/health" | "/v1/health" | "/readyz")
+    matches!(
+        path,
+        "/" | "/index.html" | "/health" | "/v1/health" | "/readyz"
+    )
 }
 
 /// The host that the request is for. A UNIX socket has no names to be mistaken for.
@@ -87,7 +93,10 @@ fn check_host<'h>(
     headers: &'h HeaderMap,
 ) -> Result<Option<&'h str>, Refusal> {
     let mut hosts = headers.get_all(HOST).iter();
-    let host = hosts.next().and_then(|host| host.to_str().ok()).or(authority);
+    let host = hosts
+        .next()
+        .and_then(|host| host.to_str().ok())
+        .or(authority);
     if hosts.next().is_some() {
         return Err(Refusal::bad("has two Host headers"));
     }
@@ -100,9 +109,14 @@ fn check_host<'h>(
     let name = host_name(host);
     let is_loopback = |ip: std::net::IpAddr| ip.to_canonical().is_loopback();
     let is_own = name.eq_ignore_ascii_case("localhost")
-        || name.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| {
-            is_loopback(ip) || ip == address.ip() || (address.ip().is_unspecified() && settings.insecure)
-        });
+        || name
+            .trim_matches(['[', ']'])
+            .parse()
+            .is_ok_and(|ip: std::net::IpAddr| {
+                is_loopback(ip)
+                    || ip == address.ip()
+                    || (address.ip().is_unspecified() && settings.insecure)
+            });
     let allowed = &settings.allowed_hosts;
     let is_allowed = allowed
         .iter()
@@ -156,7 +170,9 @@ fn check_key(settings: &Settings, headers: &HeaderMap) -> Result<usize, Refusal>
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
     content_type.is_some_and(|value| {
         let essence = value.split(';').next().unwrap_or_default().trim();
         essence.eq_ignore_ascii_case("application/json")
@@ -177,7 +193,13 @@ mod tests {
     }
 
     fn status(settings: &Settings, method: Method, list: &[(&'static str, &str)]) -> u16 {
-        match check(settings, &method, "/v1/chat/completions", None, &headers(list)) {
+        match check(
+            settings,
+            &method,
+            "/v1/chat/completions",
+            None,
+            &headers(list),
+        ) {
             Ok(_) => 200,
             Err(refusal) => refusal.status.as_u16(),
         }
@@ -187,12 +209,26 @@ mod tests {
     fn only_names_of_this_server_are_taken() {
         let mut settings = Settings::new("m");
         let get = |settings: &Settings, host| status(settings, Method::GET, &[("host", host)]);
-        for host in ["localhost", "localhost:8080", "127.0.0.1:1", "127.9.9.9", "[::1]:80", "[::1]"] {
+        for host in [
+            "localhost",
+            "localhost:8080",
+            "127.0.0.1:1",
+            "127.9.9.9",
+            "[::1]:80",
+            "[::1]",
+        ] {
             assert_eq!(get(&settings, host), 200, "{host}");
         }
         let foreign = [
-            "evil.example", "evil.example:8080", "localhost.evil.example", "box.local",
-            "192.168.1.2", "0.0.0.0", "", "localhost:80:80", "[::2]",
+            "evil.example",
+            "evil.example:8080",
+            "localhost.evil.example",
+            "box.local",
+            "192.168.1.2",
+            "0.0.0.0",
+            "",
+            "localhost:80:80",
+            "[::2]",
         ];
         for host in foreign {
             assert_eq!(get(&settings, host), 403, "{host}");
@@ -212,15 +248,24 @@ mod tests {
     fn pages_of_other_sites_may_not_ask_unless_they_are_allowed() {
         let mut settings = Settings::new("m");
         let post = |settings: &Settings, origin, kind| {
-            let list = [("host", "localhost:8080"), ("origin", origin), ("content-type", kind)];
+            let list = [
+                ("host", "localhost:8080"),
+                ("origin", origin),
+                ("content-type", kind),
+            ];
             status(settings, Method::POST, &list)
         };
         let json = "application/json; charset=utf-8";
         assert_eq!(post(&settings, "http://localhost:8080", json), 200);
         assert_eq!(post(&settings, "http://localhost:8080", "text/plain"), 415);
         for origin in [
-            "http://localhost:9090", "https://evil.example", "null", "", "localhost:8080",
-            "http://localhost:8080.evil.example", "file://",
+            "http://localhost:9090",
+            "https://evil.example",
+            "null",
+            "",
+            "localhost:8080",
+            "http://localhost:8080.evil.example",
+            "file://",
         ] {
             assert_eq!(post(&settings, origin, json), 403, "{origin}");
         }
@@ -252,8 +297,11 @@ mod tests {
         assert_eq!(with("authorization", "bearer  one").unwrap().key, Some(0));
         assert_eq!(with("x-api-key", "one").unwrap().key, Some(0));
         for (name, value) in [
-            ("authorization", "Bearer three"), ("authorization", "one"),
-            ("authorization", "Basic one"), ("x-api-key", ""), ("x-other", "one"),
+            ("authorization", "Bearer three"),
+            ("authorization", "one"),
+            ("authorization", "Basic one"),
+            ("x-api-key", ""),
+            ("x-other", "one"),
         ] {
             assert_eq!(with(name, value), None, "{name}: {value}");
         }

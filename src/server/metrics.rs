@@ -35,9 +35,15 @@ impl Histogram {
     fn write(&self, name: &str, help: &str, text: &mut String) {
         write_head(text, name, help, "histogram");
         for (count, bound) in self.counts.iter().zip(BUCKETS_S) {
-            line(text, format_args!("{name}_bucket{{le=\"{bound}\"}} {count}"));
+            line(
+                text,
+                format_args!("{name}_bucket{{le=\"{bound}\"}} {count}"),
+            );
         }
-        line(text, format_args!("{name}_bucket{{le=\"+Inf\"}} {}", self.n));
+        line(
+            text,
+            format_args!("{name}_bucket{{le=\"+Inf\"}} {}", self.n),
+        );
         line(text, format_args!("{name}_sum {}", self.sum_s));
         line(text, format_args!("{name}_count {}", self.n));
     }
@@ -107,27 +113,65 @@ impl Metrics {
             write_head(&mut text, name, help, kind);
             line(&mut text, format_args!("{name} {value}"));
         };
-        number("owl2_num_requests_running", "gauge", "Requests that are computed.", n_running as u64);
-        number("owl2_num_requests_waiting", "gauge", "Requests that wait.", n_waiting as u64);
-        number("owl2_prompt_tokens_total", "counter", "Positions of prompts.", counts.prompt_tokens);
+        number(
+            "owl2_num_requests_running",
+            "gauge",
+            "Requests that are computed.",
+            n_running as u64,
+        );
+        number(
+            "owl2_num_requests_waiting",
+            "gauge",
+            "Requests that wait.",
+            n_waiting as u64,
+        );
+        number(
+            "owl2_prompt_tokens_total",
+            "counter",
+            "Positions of prompts.",
+            counts.prompt_tokens,
+        );
         number(
             "owl2_prefix_cache_hits_total",
             "counter",
             "Positions of prompts that an earlier request had computed.",
             counts.reused_tokens,
         );
-        number("owl2_generation_tokens_total", "counter", "Tokens of answers.", counts.generated_tokens);
-        number("owl2_scores_total", "counter", "Pictures that were rated.", counts.scores);
-        write_head(&mut text, "owl2_request_success_total", "Requests that the engine ended.", "counter");
+        number(
+            "owl2_generation_tokens_total",
+            "counter",
+            "Tokens of answers.",
+            counts.generated_tokens,
+        );
+        number(
+            "owl2_scores_total",
+            "counter",
+            "Pictures that were rated.",
+            counts.scores,
+        );
+        write_head(
+            &mut text,
+            "owl2_request_success_total",
+            "Requests that the engine ended.",
+            "counter",
+        );
         for (reason, n) in &counts.finished {
             line(
                 &mut text,
                 format_args!("owl2_request_success_total{{finished_reason=\"{reason}\"}} {n}"),
             );
         }
-        write_head(&mut text, "owl2_responses_total", "Responses by status.", "counter");
+        write_head(
+            &mut text,
+            "owl2_responses_total",
+            "Responses by status.",
+            "counter",
+        );
         for (status, n) in &counts.responses {
-            line(&mut text, format_args!("owl2_responses_total{{code=\"{status}\"}} {n}"));
+            line(
+                &mut text,
+                format_args!("owl2_responses_total{{code=\"{status}\"}} {n}"),
+            );
         }
         let histograms = [
             (
@@ -140,7 +184,11 @@ impl Metrics {
                 "From a request's arrival to the end of its answer.",
                 &counts.whole,
             ),
-            ("owl2_picture_seconds", "Encoding the pictures of a request.", &counts.picture),
+            (
+                "owl2_picture_seconds",
+                "Encoding the pictures of a request.",
+                &counts.picture,
+            ),
         ];
         for (name, help, histogram) in histograms {
             histogram.write(name, help, &mut text);

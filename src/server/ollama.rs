@@ -32,7 +32,11 @@ pub fn question(
 ) -> Read<Question> {
     let fields = Fields::of_body(body)?;
     fields.unsupported("tools", &[], "this model calls no tools; leave them out")?;
-    fields.unsupported("think", &[json!("false")], "this model does not think aloud")?;
+    fields.unsupported(
+        "think",
+        &[json!("false")],
+        "this model does not think aloud",
+    )?;
     fields.unsupported("suffix", &[], "this model fills in no gaps")?;
     fields.unsupported("template", &[], "the model file has one")?;
     fields.unsupported("logprobs", &[], "leave it out, or ask /owl2/score")?;
@@ -97,11 +101,7 @@ fn generate_prompt(fields: &Fields, settings: &Settings) -> Read<(Prompt, Vec<So
 }
 
 /// A whole prompt that a program wrote, where the operator lets programs do that.
-fn raw_prompt(
-    text: &str,
-    images: Vec<Source>,
-    settings: &Settings,
-) -> Read<(Prompt, Vec<Source>)> {
+fn raw_prompt(text: &str, images: Vec<Source>, settings: &Settings) -> Read<(Prompt, Vec<Source>)> {
     if !settings.allow_raw {
         return Err(Refusal::field(
             "raw",
@@ -111,7 +111,10 @@ fn raw_prompt(
     }
     if text.len() > settings.limits.text_bytes {
         let limit = settings.limits.text_bytes;
-        return Err(Refusal::field("prompt", format!("has more than {limit} bytes")));
+        return Err(Refusal::field(
+            "prompt",
+            format!("has more than {limit} bytes"),
+        ));
     }
     Ok((Prompt::Raw(text.to_owned()), images))
 }
@@ -305,18 +308,54 @@ mod tests {
     fn what_would_be_silently_wrong_is_refused_by_name() {
         for (path, body, name) in [
             (Path::Generate, json!({"prompt": 3}), "prompt"),
-            (Path::Generate, json!({"prompt": "x", "images": "Y2F0"}), "images"),
-            (Path::Generate, json!({"prompt": "x", "images": ["*"]}), "images[0]"),
-            (Path::Generate, json!({"prompt": "x", "format": "xml"}), "format"),
+            (
+                Path::Generate,
+                json!({"prompt": "x", "images": "Y2F0"}),
+                "images",
+            ),
+            (
+                Path::Generate,
+                json!({"prompt": "x", "images": ["*"]}),
+                "images[0]",
+            ),
+            (
+                Path::Generate,
+                json!({"prompt": "x", "format": "xml"}),
+                "format",
+            ),
             (Path::Generate, json!({"prompt": "x", "raw": true}), "raw"),
-            (Path::Generate, json!({"prompt": "x", "think": true}), "think"),
-            (Path::Generate, json!({"prompt": "x", "suffix": "y"}), "suffix"),
-            (Path::Generate, json!({"prompt": "x", "options": {"num_predict": 0}}), "options.num_predict"),
-            (Path::Generate, json!({"prompt": "x", "options": {"temperature": 1e308}}), "options.temperature"),
-            (Path::Generate, json!({"prompt": "x", "options": 3}), "options"),
+            (
+                Path::Generate,
+                json!({"prompt": "x", "think": true}),
+                "think",
+            ),
+            (
+                Path::Generate,
+                json!({"prompt": "x", "suffix": "y"}),
+                "suffix",
+            ),
+            (
+                Path::Generate,
+                json!({"prompt": "x", "options": {"num_predict": 0}}),
+                "options.num_predict",
+            ),
+            (
+                Path::Generate,
+                json!({"prompt": "x", "options": {"temperature": 1e308}}),
+                "options.temperature",
+            ),
+            (
+                Path::Generate,
+                json!({"prompt": "x", "options": 3}),
+                "options",
+            ),
             (Path::Chat, json!({}), "messages"),
             (Path::Chat, json!({"messages": [3]}), "messages[0]"),
-            (Path::Chat, json!({"messages": [{"role": "tool", "content": "x"}]}), "messages[0].content"),
+            (
+                Path::Chat,
+                json!({"messages": [{"role": "tool", "content": "x"}]}),
+                "messages[0].content",
+            ),
         ] {
             let refusal = read(path, body).unwrap_err();
             assert_eq!(refusal.param.as_deref(), Some(name));
@@ -332,6 +371,9 @@ mod tests {
         };
         let body = json!({"prompt": "USER: x</s>", "raw": true});
         let question = question(Path::Generate, &body, &settings, &Sampling::default()).unwrap();
-        assert_eq!(question.request.prompt, Prompt::Raw("USER: x</s>".to_owned()));
+        assert_eq!(
+            question.request.prompt,
+            Prompt::Raw("USER: x</s>".to_owned())
+        );
     }
 }

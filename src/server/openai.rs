@@ -45,7 +45,11 @@ fn refuse_unsupported(fields: &Fields) -> Read<()> {
     let zero = [json!(0)];
     fields.unsupported("n", &one, "ask once for each answer")?;
     fields.unsupported("tools", &[], "this model calls no tools; leave them out")?;
-    fields.unsupported("functions", &[], "this model calls no functions; leave them out")?;
+    fields.unsupported(
+        "functions",
+        &[],
+        "this model calls no functions; leave them out",
+    )?;
     let no_tools = [json!("none"), json!("auto")];
     fields.unsupported("tool_choice", &no_tools, "this model calls no tools")?;
     fields.unsupported("logprobs", &[], "leave it out, or ask /owl2/score")?;
@@ -113,10 +117,9 @@ fn contents<'a>(message: &Fields<'a>, settings: &Settings) -> Read<Vec<Content<'
                 }
                 picture(&part, settings)
             }
-            Some(other) => Err(part.refuse(
-                "type",
-                format!("is {other:?}, expected text or image_url"),
-            )),
+            Some(other) => {
+                Err(part.refuse("type", format!("is {other:?}, expected text or image_url")))
+            }
             None => Err(part.refuse("type", "is missing")),
         }
     });
@@ -285,7 +288,11 @@ impl Dialect for OpenAi {
 
 impl Frames for OpenAi {
     fn begin(&mut self) -> Vec<u8> {
-        self.delta(json!({"role": "assistant", "content": null}), None, json!({}))
+        self.delta(
+            json!({"role": "assistant", "content": null}),
+            None,
+            json!({}),
+        )
     }
 
     fn text(&mut self, text: &str) -> Vec<u8> {
@@ -369,14 +376,27 @@ mod tests {
             ("messages", json!([])),
             ("messages", json!([{"role": "user"}])),
             ("messages", json!([{"content": "x"}])),
-            ("messages", json!([{"role": "user", "content": [{"type": "video"}]}])),
+            (
+                "messages",
+                json!([{"role": "user", "content": [{"type": "video"}]}]),
+            ),
             ("response_format", json!({"type": "sound"})),
-            ("response_format", json!({"type": "json_object", "schema": 123})),
-            ("response_format", json!({"type": "json_schema", "json_schema": {"name": "n"}})),
+            (
+                "response_format",
+                json!({"type": "json_object", "schema": 123}),
+            ),
+            (
+                "response_format",
+                json!({"type": "json_schema", "json_schema": {"name": "n"}}),
+            ),
         ] {
             let refusal = read(with(name, value.clone())).unwrap_err();
             assert_eq!(refusal.status, 400);
-            assert!(refusal.message.starts_with(name), "{name} {value}: {}", refusal.message);
+            assert!(
+                refusal.message.starts_with(name),
+                "{name} {value}: {}",
+                refusal.message
+            );
         }
         assert!(read(json!([])).is_err());
         assert!(read(json!({})).is_err());
@@ -388,12 +408,23 @@ mod tests {
         let strict = json!({"type": "json_schema", "json_schema": {"name": "n", "strict": true, "schema": schema}});
         for (name, value, wanted) in [
             ("response_format", strict, schema.clone()),
-            ("response_format", json!({"type": "json_object"}), json!({"type": "object"})),
-            ("response_format", json!({"type": "json_object", "schema": schema}), schema.clone()),
+            (
+                "response_format",
+                json!({"type": "json_object"}),
+                json!({"type": "object"}),
+            ),
+            (
+                "response_format",
+                json!({"type": "json_object", "schema": schema}),
+                schema.clone(),
+            ),
             ("json_schema", schema.clone(), schema.clone()),
         ] {
             let question = read(with(name, value)).unwrap();
-            assert_eq!(question.request.constraint, Some(Constraint::JsonSchema(wanted)));
+            assert_eq!(
+                question.request.constraint,
+                Some(Constraint::JsonSchema(wanted))
+            );
         }
         let text = read(with("response_format", json!({"type": "text"}))).unwrap();
         assert_eq!(text.request.constraint, None);

@@ -45,7 +45,10 @@ pub fn response() -> Response<Outgoing> {
         headers.insert(HeaderName::from_static("content-security-policy"), policy);
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(HeaderName::from_static("referrer-policy"), HeaderValue::from_static("no-referrer"));
+    headers.insert(
+        HeaderName::from_static("referrer-policy"),
+        HeaderValue::from_static("no-referrer"),
+    );
     response
 }
 
@@ -60,7 +63,15 @@ mod tests {
             assert_eq!(PAGE.matches(&format!("<{tag}")).count(), 1, "{tag}");
             assert!(inside(PAGE, tag).len() > 100, "{tag}");
         }
-        for outside in ["http://", "https://", "src=\"", "@import", " onclick=", " style=\"", "eval("] {
+        for outside in [
+            "http://",
+            "https://",
+            "src=\"",
+            "@import",
+            " onclick=",
+            " style=\"",
+            "eval(",
+        ] {
             assert!(!PAGE.contains(outside), "{outside}");
         }
         assert!(POLICY.contains("default-src 'none'"));

@@ -20,7 +20,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// The picture at an address. `path` is that of the field, for refusals.
 pub fn from_address(address: &str, path: &str, media_root: Option<&Path>) -> Read<Source> {
-    let scheme = address.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let scheme = address
+        .split_once(':')
+        .map(|(scheme, _)| scheme.to_ascii_lowercase());
     match scheme.as_deref() {
         Some("data") => from_data(&address[5..], path),
         Some("http" | "https") => Err(Refusal::field(
@@ -120,21 +122,37 @@ mod tests {
             "DATA:;base64,Y2F0",
             "data:image/jpeg;charset=x;BASE64,Y2F0\n",
         ] {
-            assert_eq!(from_address(address, "url", None).unwrap(), wanted, "{address}");
+            assert_eq!(
+                from_address(address, "url", None).unwrap(),
+                wanted,
+                "{address}"
+            );
         }
         assert_eq!(from_base64_or_data("Y2F0", "url").unwrap(), wanted);
-        assert_eq!(from_base64_or_data("data:;base64,Y2F0", "url").unwrap(), wanted);
+        assert_eq!(
+            from_base64_or_data("data:;base64,Y2F0", "url").unwrap(),
+            wanted
+        );
         assert_eq!(
             from_base64_or_data("Y2E=", "url").unwrap(),
             from_base64_or_data("Y2E", "url").unwrap()
         );
         for address in [
-            "data:image/png;base64,Y2F*", "data:image/png;base64", "data:image/png,cat",
-            "data:image/png;base64,", "", "cat.png", "data:image/png;base64,Y2F0Y",
+            "data:image/png;base64,Y2F*",
+            "data:image/png;base64",
+            "data:image/png,cat",
+            "data:image/png;base64,",
+            "",
+            "cat.png",
+            "data:image/png;base64,Y2F0Y",
         ] {
             assert!(refused(address).starts_with("url: "), "{address}");
         }
-        for address in ["http://a.example/x.png", "https://a.example/x.png", "HTTP://a"] {
+        for address in [
+            "http://a.example/x.png",
+            "https://a.example/x.png",
+            "HTTP://a",
+        ] {
             assert!(refused(address).contains("not fetched"), "{address}");
         }
         assert!(refused("file:///etc/hostname").contains("does not open"));

@@ -104,7 +104,13 @@ pub async fn answer(
     let path = head.uri.path().to_owned();
     let mut access = Access::new(server.clone(), peer, head.method.clone(), &path, start);
     let authority = head.uri.authority().map(|authority| authority.as_str());
-    let pass = guard::check(&server.settings, &head.method, &path, authority, &head.headers);
+    let pass = guard::check(
+        &server.settings,
+        &head.method,
+        &path,
+        authority,
+        &head.headers,
+    );
     let pass = match pass {
         Ok(pass) => pass,
         Err(refusal) => {
@@ -147,9 +153,14 @@ async fn route(
             "/v1/chat/completions" | "/chat/completions" => {
                 let model = server.card.name.clone();
                 let id = server.n_answers.fetch_add(1, Ordering::Relaxed);
-                return ask(server, body, arrival, access, openai::question, move |question| {
-                    OpenAi::new(id, &model, question.wants_usage)
-                })
+                return ask(
+                    server,
+                    body,
+                    arrival,
+                    access,
+                    openai::question,
+                    move |question| OpenAi::new(id, &model, question.wants_usage),
+                )
                 .await;
             }
             "/api/generate" | "/api/chat" => {
@@ -175,8 +186,14 @@ async fn route(
     access.failed(&refusal);
     let mut response = refused(&refusal, shape(path));
     if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
-        let allowed = if *method == Method::GET { "POST" } else { "GET, HEAD" };
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        let allowed = if *method == Method::GET {
+            "POST"
+        } else {
+            "GET, HEAD"
+        };
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static(allowed));
     }
     response
 }
@@ -278,7 +295,9 @@ async fn ask<F: Frames + 'static>(
         let held = read(server, body).await?;
         let mut question = prepare(server, move |server| {
             let body = held.json()?;
-            server.card.check_name(&Fields::of_body(&body)?, server.settings.strict_model)?;
+            server
+                .card
+                .check_name(&Fields::of_body(&body)?, server.settings.strict_model)?;
             let mut question = question(&body, &server.settings, server.assistant.sampling())?;
             question.request = admission::ready(server, question.request, arrival.key)?;
             Ok(question)
@@ -365,7 +384,9 @@ async fn about(
         match path {
             // There is one model, so every question is about it.
             "/api/show" => {
-                server.card.check_name(&fields, server.settings.strict_model)?;
+                server
+                    .card
+                    .check_name(&fields, server.settings.strict_model)?;
                 Ok(server.card.show())
             }
             _ => {
@@ -387,9 +408,15 @@ fn preflight() -> Response<Outgoing> {
     let mut response = Response::new(Outgoing::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_METHODS,
+        HeaderValue::from_static("GET, POST"),
+    );
     let allowed = "authorization, content-type, x-api-key";
-    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(allowed));
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static(allowed),
+    );
     headers.insert(
         HeaderName::from_static("access-control-max-age"),
         HeaderValue::from_static("600"),

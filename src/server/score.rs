@@ -11,9 +11,13 @@ use crate::score::{Rule, Score, Scoring};
 /// Reads the body of a request.
 pub fn question(body: &Value, server: &Server) -> Read<(Scoring, Vec<Source>)> {
     let fields = Fields::of_body(body)?;
-    server.card.check_name(&fields, server.settings.strict_model)?;
+    server
+        .card
+        .check_name(&fields, server.settings.strict_model)?;
     let rule = match fields.text("rule")? {
-        Some(name) => name.parse().map_err(|e: crate::Error| fields.refuse("rule", e.to_string()))?,
+        Some(name) => name
+            .parse()
+            .map_err(|e: crate::Error| fields.refuse("rule", e.to_string()))?,
         None => server.assistant.score_rule().ok_or_else(|| {
             let known = Rule::ALL.map(Rule::name).join(", ");
             fields.refuse(
@@ -23,12 +27,16 @@ pub fn question(body: &Value, server: &Server) -> Read<(Scoring, Vec<Source>)> {
         })?,
     };
     if rule == Rule::Compare2Score {
-        return Err(fields.refuse("rule", "is compare2score, which needs anchors; use 'owl2 score'"));
+        return Err(fields.refuse(
+            "rule",
+            "is compare2score, which needs anchors; use 'owl2 score'",
+        ));
     }
     let mut scoring = Scoring::new(rule);
     if let Some(task) = fields.text("task")? {
-        scoring.task =
-            task.parse().map_err(|e: crate::Error| fields.refuse("task", e.to_string()))?;
+        scoring.task = task
+            .parse()
+            .map_err(|e: crate::Error| fields.refuse("task", e.to_string()))?;
     }
     scoring.boost = fields.flag("boost")?.unwrap_or(false);
     Ok((scoring, images(&fields, server)?))
@@ -70,10 +78,16 @@ pub fn as_json(model: &str, scoring: &Scoring, scores: &[Score]) -> Value {
 }
 
 fn one_as_json(score: &Score) -> Value {
-    let probabilities: Map<_, _> =
-        score.probabilities.iter().map(|&(word, p)| (word.to_owned(), p.into())).collect();
-    let logits: Map<_, _> =
-        score.logits.iter().map(|&(word, logit)| (word.to_owned(), logit.into())).collect();
+    let probabilities: Map<_, _> = score
+        .probabilities
+        .iter()
+        .map(|&(word, p)| (word.to_owned(), p.into()))
+        .collect();
+    let logits: Map<_, _> = score
+        .logits
+        .iter()
+        .map(|&(word, logit)| (word.to_owned(), logit.into()))
+        .collect();
     json!({
         "score": score.score,
         "score_unit": score.unit,

@@ -130,7 +130,10 @@ impl Keys {
         let wanted = digest(key);
         let mut found = None;
         for (index, known) in self.0.iter().enumerate() {
-            let difference = known.iter().zip(&wanted).fold(0, |sum, (a, b)| sum | (a ^ b));
+            let difference = known
+                .iter()
+                .zip(&wanted)
+                .fold(0, |sum, (a, b)| sum | (a ^ b));
             if difference == 0 {
                 found = Some(index);
             }
@@ -215,16 +218,31 @@ mod tests {
             address: Address::Tcp(address.parse().unwrap()),
             ..Settings::new("m")
         };
-        for inside in ["127.0.0.1:1", "127.8.9.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+        for inside in [
+            "127.0.0.1:1",
+            "127.8.9.1:1",
+            "[::1]:1",
+            "[::ffff:127.0.0.1]:1",
+        ] {
             at(inside).check().unwrap();
         }
         for outside in ["0.0.0.0:1", "[::]:1", "192.168.1.5:1", "10.0.0.1:1"] {
             let error = at(outside).check().unwrap_err().to_string();
             assert!(error.contains("--api-key-file"), "{error}");
             let keys = Keys::read("k");
-            Settings { keys, ..at(outside) }.check().unwrap();
+            Settings {
+                keys,
+                ..at(outside)
+            }
+            .check()
+            .unwrap();
             let insecure = true;
-            Settings { insecure, ..at(outside) }.check().unwrap();
+            Settings {
+                insecure,
+                ..at(outside)
+            }
+            .check()
+            .unwrap();
         }
     }
 }

@@ -71,14 +71,21 @@ impl Card {
 
     /// Fails for a request that names another model, where that matters.
     pub fn check_name(&self, fields: &Fields, is_strict: bool) -> Read<()> {
-        let field = if fields.get("model").is_some() { "model" } else { "name" };
+        let field = if fields.get("model").is_some() {
+            "model"
+        } else {
+            "name"
+        };
         let name = fields.text(field)?.unwrap_or(&self.name);
         if !is_strict || name == self.name || name == self.tag() {
             return Ok(());
         }
         Err(Refusal {
             status: hyper::StatusCode::NOT_FOUND,
-            ..fields.refuse(field, format!("there is no such model; this one is {}", self.name))
+            ..fields.refuse(
+                field,
+                format!("there is no such model; this one is {}", self.name),
+            )
         })
     }
 

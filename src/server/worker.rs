@@ -12,7 +12,7 @@ use hyper::StatusCode;
 use super::queue::{Job, Progress, Work};
 use super::refusal::Refusal;
 use super::routes::Server;
-use crate::engine::{Engine, Ended, Limits};
+use crate::engine::{Ended, Engine, Limits};
 use crate::error::{Error, Kind, Result};
 use crate::request::{Answer, Event, Request, StopReason};
 use crate::score::{Score, Scorer, Scoring, Subject};
@@ -118,7 +118,8 @@ impl<'a> Working<'a> {
             }
         };
         let group = job.key.unwrap_or(0);
-        self.engine.begin(job.id, group, request.clone(), Box::new(listener))
+        self.engine
+            .begin(job.id, group, request.clone(), Box::new(listener))
     }
 
     /// A step of the engine, for the jobs that are still wanted.
@@ -215,7 +216,10 @@ fn finished(job: &Job, answer: Answer) -> Progress {
 /// Why a job is not to be worked on any longer, if so.
 fn ended(job: &Job) -> Option<Refusal> {
     if job.is_cancelled() {
-        return Some(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the request was cancelled"));
+        return Some(Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the request was cancelled",
+        ));
     }
     (Instant::now() >= job.deadline).then(|| {
         Refusal::new(

@@ -62,7 +62,10 @@ impl Server {
                 command.env_remove(name);
             }
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         change(&mut command);
         let mut child = command.spawn().unwrap();
         let stderr = child.stderr.take().unwrap();
@@ -102,7 +105,9 @@ impl Server {
     pub fn send(&self, head: &str, body: &[u8]) -> Reply {
         let mut stream = self.connect();
         // A server that refuses early may close before it has read everything.
-        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+        let _ = stream
+            .write_all(head.as_bytes())
+            .and_then(|()| stream.write_all(body));
         read_reply(&mut stream)
     }
 
@@ -159,7 +164,9 @@ pub fn read_reply(stream: &mut TcpStream) -> Reply {
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let status = head[9..12].parse().unwrap();
     let body = &bytes[end + 4..];
-    let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let is_chunked = head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked");
     let body = match is_chunked {
         true => unchunked(body),
         false => body.to_vec(),
@@ -168,7 +175,9 @@ pub fn read_reply(stream: &mut TcpStream) -> Reply {
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
+    bytes
+        .windows(wanted.len())
+        .position(|window| window == wanted)
 }
 
 fn unchunked(mut rest: &[u8]) -> Vec<u8> {
@@ -210,7 +219,11 @@ pub fn asked_alone(args: &[&str]) -> String {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let text = String::from_utf8(output.stdout).unwrap();
     text.trim_end_matches('\n').to_owned()
 }

@@ -26,9 +26,15 @@ type Outcome = (Vec<u32>, String);
 fn asked(text: &str, picture: Option<&str>) -> Request {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
     let marker = if picture.is_some() { IMAGE_MARKER } else { "" };
-    let turns = vec![Message::user(format!("{marker}{text}")), Message::assistant("")];
+    let turns = vec![
+        Message::user(format!("{marker}{text}")),
+        Message::assistant(""),
+    ];
     Request {
-        pictures: picture.map(|name| Source::File(assets.join(name))).into_iter().collect(),
+        pictures: picture
+            .map(|name| Source::File(assets.join(name)))
+            .into_iter()
+            .collect(),
         max_tokens: Some(24),
         ..Request::new(Prompt::turns(turns))
     }
@@ -98,11 +104,16 @@ fn run(assistant: &Assistant, requests: &[Request], alone: &[Outcome], seed: u64
         kept: below(&mut random, 4),
     };
     let mut engine = Engine::new(assistant, limits);
-    let mut waiting: Vec<usize> = (0..requests.len() + 4).map(|_| below(&mut random, requests.len())).collect();
+    let mut waiting: Vec<usize> = (0..requests.len() + 4)
+        .map(|_| below(&mut random, requests.len()))
+        .collect();
     let mut running: BTreeMap<Id, (usize, bool, Arc<Mutex<String>>)> = BTreeMap::new();
     let mut id = 0;
     while !(waiting.is_empty() && engine.is_empty()) {
-        while engine.has_room() && below(&mut random, 3) > 0 && let Some(index) = waiting.pop() {
+        while engine.has_room()
+            && below(&mut random, 3) > 0
+            && let Some(index) = waiting.pop()
+        {
             id += 1;
             let heard = Arc::new(Mutex::new(String::new()));
             let text = heard.clone();
@@ -113,7 +124,9 @@ fn run(assistant: &Assistant, requests: &[Request], alone: &[Outcome], seed: u64
                 ControlFlow::Continue(())
             };
             let group = below(&mut random, 2);
-            engine.begin(id, group, requests[index].clone(), Box::new(listener)).unwrap();
+            engine
+                .begin(id, group, requests[index].clone(), Box::new(listener))
+                .unwrap();
             running.insert(id, (index, false, heard));
         }
         if below(&mut random, 20) == 0
@@ -144,7 +157,11 @@ fn an_answer_does_not_depend_on_what_else_is_computed() {
     let best = Isa::detect().unwrap().name();
     for isa in machine::instruction_sets() {
         // Scalar code and emulated processors are slow, and schedules do not depend on either.
-        let n_schedules = if isa.name() == best && !machine::is_emulated() { 6 } else { 1 };
+        let n_schedules = if isa.name() == best && !machine::is_emulated() {
+            6
+        } else {
+            1
+        };
         let seeds: Vec<u64> = match std::env::var("OWL2_SEED") {
             Ok(seed) => vec![seed.parse().unwrap()],
             Err(_) => (1..=n_schedules).collect(),
@@ -152,12 +169,20 @@ fn an_answer_does_not_depend_on_what_else_is_computed() {
         let alone: Vec<Outcome> = {
             let assistant = assistant(isa);
             let answers = requests.iter().map(|request| {
-                assistant.answer(request, &mut |_| ControlFlow::Continue(())).unwrap()
+                assistant
+                    .answer(request, &mut |_| ControlFlow::Continue(()))
+                    .unwrap()
             });
             answers.map(|answer| outcome(&answer)).collect()
         };
         // The answers differ, or nothing could be told from them.
-        assert!(alone.iter().collect::<std::collections::BTreeSet<_>>().len() > 5);
+        assert!(
+            alone
+                .iter()
+                .collect::<std::collections::BTreeSet<_>>()
+                .len()
+                > 5
+        );
         let assistant = assistant(isa);
         for &seed in &seeds {
             run(&assistant, &requests, &alone, seed);
@@ -169,12 +194,17 @@ fn an_answer_does_not_depend_on_what_else_is_computed() {
 #[test]
 fn what_fails_fails_alone() {
     let assistant = assistant(Isa::detect().unwrap());
-    let mut engine = Engine::new(&assistant, Limits {
-        together: 4,
-        ..Limits::default()
-    });
+    let mut engine = Engine::new(
+        &assistant,
+        Limits {
+            together: 4,
+            ..Limits::default()
+        },
+    );
     let good = asked("What is this?", Some("cat.png"));
-    let wanted = assistant.answer(&good, &mut |_| ControlFlow::Continue(())).unwrap();
+    let wanted = assistant
+        .answer(&good, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
     let quiet = || Box::new(|_: Event| ControlFlow::Continue(()));
     engine.begin(1, 0, good, quiet()).unwrap();
     for bad in [

@@ -59,7 +59,9 @@ impl Place {
     fn lines(&self, name: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.path(name)).unwrap();
         assert!(text.is_empty() || text.ends_with('\n'));
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     /// The outcomes as a set, without their times.
@@ -72,7 +74,10 @@ impl Place {
                 line.as_object_mut().unwrap().remove("seconds");
                 // How much of a prompt was computed before depends on what came before.
                 if let Some(usage) = line.get_mut("usage") {
-                    usage.as_object_mut().unwrap().remove("prompt_tokens_details");
+                    usage
+                        .as_object_mut()
+                        .unwrap()
+                        .remove("prompt_tokens_details");
                 }
                 line.to_string()
             })
@@ -103,7 +108,8 @@ fn a_folder_is_captioned_as_each_picture_alone() {
     let lines = place.lines("out.jsonl");
     let pictures = fs::read_dir(ASSETS).unwrap().filter(|entry| {
         let path = entry.as_ref().unwrap().path();
-        path.extension().is_some_and(|extension| extension == "png" || extension == "jpg")
+        path.extension()
+            .is_some_and(|extension| extension == "png" || extension == "jpg")
     });
     assert_eq!(lines.len(), pictures.count());
     for line in &lines {
@@ -113,14 +119,28 @@ fn a_folder_is_captioned_as_each_picture_alone() {
             .args(["--image", picture, "-p", "What is this?"])
             .output()
             .unwrap();
-        assert_eq!(String::from_utf8_lossy(&alone.stdout).trim_end(), line["text"], "{picture}");
+        assert_eq!(
+            String::from_utf8_lossy(&alone.stdout).trim_end(),
+            line["text"],
+            "{picture}"
+        );
     }
     // There is nothing left to be done.
     let before = fs::read(place.path("out.jsonl")).unwrap();
     place.run(&args, 0);
     assert_eq!(fs::read(place.path("out.jsonl")).unwrap(), before);
     // Another question is another row.
-    place.run(&["-i", ASSETS, "-o", "out.jsonl", "--prompt", "Is there a cat?"], 0);
+    place.run(
+        &[
+            "-i",
+            ASSETS,
+            "-o",
+            "out.jsonl",
+            "--prompt",
+            "Is there a cat?",
+        ],
+        0,
+    );
     assert_eq!(place.lines("out.jsonl").len(), 2 * lines.len());
 }
 
@@ -142,7 +162,9 @@ fn a_run_that_is_killed_ends_as_one_that_was_not() {
         // A line that was not written to its end.
         if round % 5 == 4 {
             use std::io::Write;
-            let file = fs::File::options().append(true).open(place.path("killed.jsonl"));
+            let file = fs::File::options()
+                .append(true)
+                .open(place.path("killed.jsonl"));
             file.unwrap().write_all(b"{\"id\": \"0-1\", \"te").unwrap();
         }
     }
@@ -194,7 +216,8 @@ fn shards_are_disjoint_and_together_all() {
 #[test]
 fn wrong_rows_are_errors_with_their_numbers_and_the_rest_goes_on() {
     let place = Place::new();
-    let good = json!({"id": "good", "image": format!("{ASSETS}/cat.png"), "prompt": "What is this?"});
+    let good =
+        json!({"id": "good", "image": format!("{ASSETS}/cat.png"), "prompt": "What is this?"});
     let rows = [
         "{".to_owned(),
         "[]".to_owned(),
@@ -211,19 +234,33 @@ fn wrong_rows_are_errors_with_their_numbers_and_the_rest_goes_on() {
     assert!(said.contains("6 rows failed"), "{said}");
     let lines = place.lines("out.jsonl");
     assert_eq!(lines.len(), 7, "the same row is done once");
-    let errors: Vec<_> = lines.iter().filter_map(|line| line["error"]["message"].as_str()).collect();
+    let errors: Vec<_> = lines
+        .iter()
+        .filter_map(|line| line["error"]["message"].as_str())
+        .collect();
     for (number, part) in [
-        (1, "JSON"), (2, "JSON object"), (3, "prompt"), (4, "prompt"), (5, "gone.png"), (6, "temperature"),
+        (1, "JSON"),
+        (2, "JSON object"),
+        (3, "prompt"),
+        (4, "prompt"),
+        (5, "gone.png"),
+        (6, "temperature"),
     ] {
         let start = format!("row {number}: ");
         let error = errors.iter().find(|error| error.starts_with(&start));
-        assert!(error.is_some_and(|error| error.contains(part)), "{number}: {errors:?}");
+        assert!(
+            error.is_some_and(|error| error.contains(part)),
+            "{number}: {errors:?}"
+        );
     }
     fs::copy(format!("{ASSETS}/cat.png"), place.path("gone.png")).unwrap();
     // Errors stay done until they are asked for again; a row whose picture came is another one.
     place.run(&["-i", "rows.jsonl", "-o", "out.jsonl"], 1);
     assert_eq!(place.lines("out.jsonl").len(), 8);
-    place.run(&["-i", "rows.jsonl", "-o", "out.jsonl", "--retry-errors"], 1);
+    place.run(
+        &["-i", "rows.jsonl", "-o", "out.jsonl", "--retry-errors"],
+        1,
+    );
     assert_eq!(place.lines("out.jsonl").len(), 8 + 5);
 }
 
@@ -271,7 +308,11 @@ fn pictures_are_rated_as_score_does() {
 fn two_runs_do_not_write_to_one_file_and_a_full_disk_loses_nothing() {
     let place = Place::new();
     let n = place.write_rows(2);
-    let file = fs::File::options().append(true).create(true).open(place.path("out.jsonl")).unwrap();
+    let file = fs::File::options()
+        .append(true)
+        .create(true)
+        .open(place.path("out.jsonl"))
+        .unwrap();
     file.lock().unwrap();
     let args = ["-i", "rows.jsonl", "-o", "out.jsonl"];
     let said = place.run(&args, 5);
@@ -286,7 +327,10 @@ fn two_runs_do_not_write_to_one_file_and_a_full_disk_loses_nothing() {
         .unwrap();
     let said = self::said(&output, 5);
     assert!(said.contains("out.jsonl"), "{said}");
-    assert!(!fs::read(place.path("out.jsonl")).unwrap().ends_with(b"\n"), "a torn line");
+    assert!(
+        !fs::read(place.path("out.jsonl")).unwrap().ends_with(b"\n"),
+        "a torn line"
+    );
     place.run(&args, 0);
     assert_eq!(place.outcomes("out.jsonl").len(), n);
     for device in ["/dev/full", "."] {

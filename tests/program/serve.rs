@@ -1,8 +1,8 @@
 //! `owl2 serve`, asked over real sockets.
 
-#[path = "../common/http.rs"]
-pub mod http;
 mod dialects;
 mod guarded;
 mod hostile;
+#[path = "../common/http.rs"]
+pub mod http;
 mod operation;

@@ -72,14 +72,18 @@ impl Output {
             let doing = doing.to_owned();
             move |e| Error::io(&doing, &path, e)
         };
-        self.file.seek(SeekFrom::Start(0)).map_err(failed("cannot read"))?;
+        self.file
+            .seek(SeekFrom::Start(0))
+            .map_err(failed("cannot read"))?;
         let mut reader = BufReader::new(&self.file);
         let (mut line, mut n_lines, mut whole_bytes) = (Vec::new(), 0, 0_u64);
         let (mut done, mut n_failed) = (HashSet::new(), 0);
         loop {
             line.clear();
             let mut bounded = std::io::Read::take(&mut reader, MAX_LINE_BYTES as u64);
-            let n = bounded.read_until(b'\n', &mut line).map_err(failed("cannot read"))?;
+            let n = bounded
+                .read_until(b'\n', &mut line)
+                .map_err(failed("cannot read"))?;
             if n == 0 || (line.last() != Some(&b'\n') && n < MAX_LINE_BYTES) {
                 break;
             }
@@ -102,7 +106,9 @@ impl Output {
         drop(reader);
         let len = self.file.metadata().map_err(failed("cannot read"))?.len();
         if len > whole_bytes {
-            self.file.set_len(whole_bytes).map_err(failed("cannot write"))?;
+            self.file
+                .set_len(whole_bytes)
+                .map_err(failed("cannot write"))?;
         }
         (self.done, self.n_failed) = (done, n_failed);
         Ok(())
@@ -125,7 +131,9 @@ impl Output {
     /// [`Kind::Io`].
     pub fn append(&mut self, outcome: &Value) -> Result<()> {
         let line = format!("{outcome}\n");
-        self.file.write_all(line.as_bytes()).map_err(|e| Error::io("cannot write", &self.path, e))?;
+        self.file
+            .write_all(line.as_bytes())
+            .map_err(|e| Error::io("cannot write", &self.path, e))?;
         self.is_synced = false;
         match self.synced.elapsed() >= SYNC {
             true => self.sync(),
@@ -139,7 +147,9 @@ impl Output {
     /// [`Kind::Io`].
     pub fn sync(&mut self) -> Result<()> {
         if !self.is_synced {
-            self.file.sync_data().map_err(|e| Error::io("cannot write", &self.path, e))?;
+            self.file
+                .sync_data()
+                .map_err(|e| Error::io("cannot write", &self.path, e))?;
             self.is_synced = true;
         }
         self.synced = Instant::now();
@@ -165,9 +175,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.jsonl");
         let mut output = Output::open(&path, false).unwrap();
-        assert!(Output::open(&path, false).unwrap_err().to_string().contains("another"));
-        output.append(&json!({"id": "a", "key": "00000000000000aa"})).unwrap();
-        output.append(&json!({"id": "b", "key": "bb", "error": {"message": "x"}})).unwrap();
+        assert!(
+            Output::open(&path, false)
+                .unwrap_err()
+                .to_string()
+                .contains("another")
+        );
+        output
+            .append(&json!({"id": "a", "key": "00000000000000aa"}))
+            .unwrap();
+        output
+            .append(&json!({"id": "b", "key": "bb", "error": {"message": "x"}}))
+            .unwrap();
         output.sync().unwrap();
         drop(output);
         let whole = std::fs::read(&path).unwrap();

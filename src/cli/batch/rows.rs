@@ -68,13 +68,14 @@ impl Rows {
                 folder: path.to_owned(),
             });
         }
-        let (reader, folder): (Box<dyn Read + Send>, _) = match path == Path::new(setup::STANDARD_INPUT) {
-            true => (Box::new(std::io::stdin()), PathBuf::new()),
-            false => {
-                let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-                (Box::new(files::open_argument(path)?), folder)
-            }
-        };
+        let (reader, folder): (Box<dyn Read + Send>, _) =
+            match path == Path::new(setup::STANDARD_INPUT) {
+                true => (Box::new(std::io::stdin()), PathBuf::new()),
+                false => {
+                    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+                    (Box::new(files::open_argument(path)?), folder)
+                }
+            };
         Ok(Rows::Lines {
             reader: BufReader::new(reader),
             folder,
@@ -174,7 +175,10 @@ impl Row {
             Shape::OpenAi => openai_request(&row, folder, defaults),
         };
         let pictures = request.as_ref().map(|request| request.pictures.as_slice());
-        let pictures = pictures.unwrap_or_default().iter().map(|source| defaults.identity(source));
+        let pictures = pictures
+            .unwrap_or_default()
+            .iter()
+            .map(|source| defaults.identity(source));
         let pictures: Vec<u8> = pictures.collect::<Vec<_>>().concat();
         let text = row.to_string();
         let key = hash(&[&defaults.fingerprint, text.as_bytes(), &pictures]);
@@ -247,12 +251,20 @@ fn own_request(row: &Value, folder: &Path, defaults: &Defaults) -> Result<Reques
             Some(Value::Array(paths)) => {
                 let paths = paths.iter().map(|path| match path {
                     Value::String(path) => Ok(path.as_str()),
-                    other => Err(crate::server::fields::wrong("image", other, "a file's name")),
+                    other => Err(crate::server::fields::wrong(
+                        "image",
+                        other,
+                        "a file's name",
+                    )),
                 });
                 paths.collect::<ReadFields<_>>()?
             }
             Some(other) => {
-                return Err(crate::server::fields::wrong("image", other, "a file's name, or an array"));
+                return Err(crate::server::fields::wrong(
+                    "image",
+                    other,
+                    "a file's name, or an array",
+                ));
             }
         };
         let settings = Settings::new("");
@@ -267,16 +279,24 @@ fn own_request(row: &Value, folder: &Path, defaults: &Defaults) -> Result<Reques
     };
     let (paths, prompt, system, max_tokens, sampling, stops) =
         read().map_err(|refusal| Error::input(refusal.message))?;
-    let pictures: Vec<_> = paths.iter().map(|path| Source::File(file(path, folder))).collect();
+    let pictures: Vec<_> = paths
+        .iter()
+        .map(|path| Source::File(file(path, folder)))
+        .collect();
     let text = match (prompt.or(defaults.prompt.as_deref()), defaults.rates) {
         (Some(text), _) => text,
         (None, true) => "",
         (None, false) => {
-            return Err(Error::input("prompt: is missing; --prompt gives one to all rows"));
+            return Err(Error::input(
+                "prompt: is missing; --prompt gives one to all rows",
+            ));
         }
     };
     if defaults.rates && pictures.len() != 1 {
-        return Err(Error::input(format!("image: names {} pictures, expected one to rate", pictures.len())));
+        return Err(Error::input(format!(
+            "image: names {} pictures, expected one to rate",
+            pictures.len()
+        )));
     }
     let text = place_images(text, pictures.len())?;
     let turns = vec![Message::user(text), Message::assistant("")];
@@ -310,22 +330,33 @@ fn file(name: &str, folder: &Path) -> PathBuf {
 fn openai_request(row: &Value, folder: &Path, defaults: &Defaults) -> Result<Request> {
     let url = row.get("url").and_then(Value::as_str).unwrap_or_default();
     if !url.ends_with("/chat/completions") {
-        return Err(Error::input(format!("url: is {url:?}, expected /v1/chat/completions")));
+        return Err(Error::input(format!(
+            "url: is {url:?}, expected /v1/chat/completions"
+        )));
     }
     let none = Value::Object(Map::new());
     let body = row.get("body").unwrap_or(&none);
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let folder = if folder.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        folder
+    };
     let settings = Settings {
         media_root: Some(folder.to_owned()),
         context: defaults.context,
         ..Settings::new("")
     };
     let question = openai::question(body, &settings, &defaults.sampling);
-    let request = question.map_err(|refusal| Error::input(refusal.message))?.request;
+    let request = question
+        .map_err(|refusal| Error::input(refusal.message))?
+        .request;
     Ok(Request {
         aspect: defaults.aspect,
         max_tokens: request.max_tokens.or(defaults.max_tokens),
-        constraint: request.constraint.clone().or_else(|| defaults.constraint.clone()),
+        constraint: request
+            .constraint
+            .clone()
+            .or_else(|| defaults.constraint.clone()),
         ..request
     })
 }

@@ -21,13 +21,23 @@ fn alone(name: &str, text: &str) -> String {
 /// The data of server-sent events.
 fn events(reply: &Reply) -> Vec<Value> {
     let text = reply.text();
-    let data: Vec<_> = text.split("\n\n").filter_map(|event| event.strip_prefix("data: ")).collect();
+    let data: Vec<_> = text
+        .split("\n\n")
+        .filter_map(|event| event.strip_prefix("data: "))
+        .collect();
     assert_eq!(data.last(), Some(&"[DONE]"), "{text}");
-    data[..data.len() - 1].iter().map(|data| serde_json::from_str(data).unwrap()).collect()
+    data[..data.len() - 1]
+        .iter()
+        .map(|data| serde_json::from_str(data).unwrap())
+        .collect()
 }
 
 fn lines(reply: &Reply) -> Vec<Value> {
-    reply.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    reply
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[test]
@@ -42,7 +52,8 @@ fn openai_answers_are_those_of_the_command_line() {
     assert_eq!(body["choices"][0]["finish_reason"], "stop");
     assert_eq!(body["object"], "chat.completion");
     let usage = &body["usage"];
-    let total = usage["prompt_tokens"].as_u64().unwrap() + usage["completion_tokens"].as_u64().unwrap();
+    let total =
+        usage["prompt_tokens"].as_u64().unwrap() + usage["completion_tokens"].as_u64().unwrap();
     assert_eq!(usage["total_tokens"], total);
 
     let streamed = with(
@@ -53,7 +64,10 @@ fn openai_answers_are_those_of_the_command_line() {
     assert_eq!(reply.header("content-type"), Some("text/event-stream"));
     let chunks = events(&reply);
     let first = &chunks[0]["choices"][0]["delta"];
-    assert_eq!((&first["role"], &first["content"]), (&json!("assistant"), &Value::Null));
+    assert_eq!(
+        (&first["role"], &first["content"]),
+        (&json!("assistant"), &Value::Null)
+    );
     let text: String = chunks
         .iter()
         .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
@@ -63,7 +77,10 @@ fn openai_answers_are_those_of_the_command_line() {
     let last = &chunks[chunks.len() - 1];
     assert_eq!(last["choices"], json!([]));
     assert_eq!(last["usage"]["total_tokens"], total);
-    assert_eq!(chunks[chunks.len() - 2]["choices"][0]["finish_reason"], "stop");
+    assert_eq!(
+        chunks[chunks.len() - 2]["choices"][0]["finish_reason"],
+        "stop"
+    );
 }
 
 #[test]
@@ -74,12 +91,20 @@ fn ollama_answers_are_those_of_the_command_line() {
     let base64 = cat.split_once(',').unwrap().1;
     let asked = json!({"model": "owl2-tiny", "prompt": CAT, "images": [base64]});
     let pieces = lines(&server.post("/api/generate", &asked));
-    let text: String = pieces.iter().filter_map(|piece| piece["response"].as_str()).collect();
+    let text: String = pieces
+        .iter()
+        .filter_map(|piece| piece["response"].as_str())
+        .collect();
     assert_eq!(text, wanted);
     let last = pieces.last().unwrap();
-    assert_eq!((&last["done"], &last["done_reason"]), (&json!(true), &json!("stop")));
+    assert_eq!(
+        (&last["done"], &last["done_reason"]),
+        (&json!(true), &json!("stop"))
+    );
     assert!(last["eval_count"].as_u64().unwrap() > 0);
-    let whole = server.post("/api/generate", &with(asked, json!({"stream": false}))).json();
+    let whole = server
+        .post("/api/generate", &with(asked, json!({"stream": false})))
+        .json();
     assert_eq!(whole["response"], wanted);
 
     let message = json!({"role": "user", "content": CAT, "images": [base64]});
@@ -93,11 +118,23 @@ fn ollama_answers_are_those_of_the_command_line() {
 fn answers_are_cut_stopped_and_held_to_schemas() {
     let server = Server::start(&[]);
     let ask = |more: Value| {
-        let body = with(question("Describe the image.", Some(&picture("four-things.png"))), more);
+        let body = with(
+            question("Describe the image.", Some(&picture("four-things.png"))),
+            more,
+        );
         let body = server.post("/v1/chat/completions", &body).json();
         let choice = body["choices"][0].clone();
-        let text = choice["message"]["content"].as_str().unwrap_or_default().to_owned();
-        (text, choice["finish_reason"].as_str().unwrap_or_default().to_owned())
+        let text = choice["message"]["content"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        (
+            text,
+            choice["finish_reason"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned(),
+        )
     };
     let (whole, _) = ask(json!({}));
     let (cut, reason) = ask(json!({"max_tokens": 3}));
@@ -112,7 +149,10 @@ fn answers_are_cut_stopped_and_held_to_schemas() {
     let format = json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}});
     let (text, _) = ask(json!({"response_format": format}));
     let value: Value = serde_json::from_str(&text).unwrap();
-    assert!(["cat", "none"].contains(&value["animal"].as_str().unwrap()), "{text}");
+    assert!(
+        ["cat", "none"].contains(&value["animal"].as_str().unwrap()),
+        "{text}"
+    );
 }
 
 #[test]
@@ -132,7 +172,10 @@ fn pictures_are_rated_as_the_command_line_does() {
         (json!({"images": [], "rule": "q-align"}), "images"),
         (json!({"images": ["x"], "rule": "none"}), "rule"),
         (json!({"images": ["x"], "rule": "compare2score"}), "rule"),
-        (json!({"images": ["x"], "rule": "q-align", "task": "size"}), "task"),
+        (
+            json!({"images": ["x"], "rule": "q-align", "task": "size"}),
+            "task",
+        ),
         (json!({"images": [3], "rule": "q-align"}), "images[0]"),
     ] {
         let reply = server.post("/owl2/score", &asked);
@@ -147,7 +190,10 @@ fn the_model_is_described_in_every_dialect() {
     let models = server.get("/v1/models").json();
     assert_eq!(models["data"][0]["id"], "owl");
     assert_eq!(models["data"][0]["max_model_len"], 512);
-    assert_eq!(models["data"][0]["architecture"]["input_modalities"], json!(["text", "image"]));
+    assert_eq!(
+        models["data"][0]["architecture"]["input_modalities"],
+        json!(["text", "image"])
+    );
     let props = server.get("/props").json();
     assert_eq!(props["default_generation_settings"]["n_ctx"], 512);
     assert_eq!(props["modalities"]["vision"], true);
@@ -159,11 +205,24 @@ fn the_model_is_described_in_every_dialect() {
         let shown = server.post("/api/show", &json!({name: "owl"})).json();
         assert_eq!(shown["capabilities"], json!(["completion", "vision"]));
     }
-    assert_eq!(server.get("/api/ps").json()["models"][0]["model"], "owl:latest");
-    assert_eq!(server.post("/api/pull", &json!({"model": "owl"})).json()["status"], "success");
-    assert_eq!(server.post("/api/pull", &json!({"model": "llama"})).status, 404);
+    assert_eq!(
+        server.get("/api/ps").json()["models"][0]["model"],
+        "owl:latest"
+    );
+    assert_eq!(
+        server.post("/api/pull", &json!({"model": "owl"})).json()["status"],
+        "success"
+    );
+    assert_eq!(
+        server.post("/api/pull", &json!({"model": "llama"})).status,
+        404
+    );
     assert!(server.get("/api/version").json()["version"].is_string());
     let page = server.get("/");
-    assert!(page.header("content-security-policy").unwrap().contains("default-src 'none'"));
+    assert!(
+        page.header("content-security-policy")
+            .unwrap()
+            .contains("default-src 'none'")
+    );
     assert!(page.text().contains("<title>owl2</title>"));
 }

@@ -36,13 +36,23 @@ fn keys_are_wanted_from_files_that_have_some() {
 
 #[test]
 fn other_names_and_other_sites_are_turned_away_before_anything_else() {
-    let server = Server::start(&["--allow-host", "owl.lan", "--allow-origin", "https://photos.example"]);
+    let server = Server::start(&[
+        "--allow-host",
+        "owl.lan",
+        "--allow-origin",
+        "https://photos.example",
+    ]);
     let port = server.address.split_once(':').unwrap().1.to_owned();
     let ask = |host: &str, more: &str| {
-        let head = format!("GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n");
+        let head =
+            format!("GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n");
         server.send(&head, b"")
     };
-    for host in [format!("localhost:{port}"), "owl.lan".to_owned(), "127.0.0.1".to_owned()] {
+    for host in [
+        format!("localhost:{port}"),
+        "owl.lan".to_owned(),
+        "127.0.0.1".to_owned(),
+    ] {
         assert_eq!(ask(&host, "").status, 200, "{host}");
     }
     for host in ["evil.example", "192.168.0.9", "owl.lan.evil.example"] {
@@ -52,17 +62,30 @@ fn other_names_and_other_sites_are_turned_away_before_anything_else() {
     let own = format!("Origin: http://localhost:{port}\r\n");
     assert_eq!(ask(&host, &own).status, 200);
     let allowed = ask(&host, "Origin: https://photos.example\r\n");
-    assert_eq!(allowed.header("access-control-allow-origin"), Some("https://photos.example"));
+    assert_eq!(
+        allowed.header("access-control-allow-origin"),
+        Some("https://photos.example")
+    );
     assert_eq!(allowed.header("vary"), Some("origin"));
-    for origin in ["https://evil.example", "null", "https://photos.example.evil.example"] {
+    for origin in [
+        "https://evil.example",
+        "null",
+        "https://photos.example.evil.example",
+    ] {
         let reply = ask(&host, &format!("Origin: {origin}\r\n"));
         assert_eq!(reply.status, 403, "{origin}");
         assert_eq!(reply.header("access-control-allow-origin"), None);
     }
-    let preflight = ["Origin: https://photos.example", "Access-Control-Request-Method: POST"];
+    let preflight = [
+        "Origin: https://photos.example",
+        "Access-Control-Request-Method: POST",
+    ];
     let reply = server.request("OPTIONS", "/v1/chat/completions", &preflight, b"");
     assert_eq!(reply.status, 204);
-    let preflight = ["Origin: https://evil.example", "Access-Control-Request-Method: POST"];
+    let preflight = [
+        "Origin: https://evil.example",
+        "Access-Control-Request-Method: POST",
+    ];
     let reply = server.request("OPTIONS", "/v1/chat/completions", &preflight, b"");
     assert_eq!(reply.status, 403);
     // A form of a page cannot say that it sends JSON.
@@ -76,7 +99,12 @@ fn other_names_and_other_sites_are_turned_away_before_anything_else() {
 fn pictures_are_not_fetched_and_files_are_read_where_they_may() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/assets");
     let server = Server::start(&["--media-root", root]);
-    let ask = |address: &str| server.post("/v1/chat/completions", &question("What is this?", Some(address)));
+    let ask = |address: &str| {
+        server.post(
+            "/v1/chat/completions",
+            &question("What is this?", Some(address)),
+        )
+    };
     assert_eq!(ask(&format!("file://{root}/cat.png")).status, 200);
     for address in [
         "http://127.0.0.1:1/cat.png",
@@ -90,8 +118,14 @@ fn pictures_are_not_fetched_and_files_are_read_where_they_may() {
     ] {
         let reply = ask(address);
         assert_eq!(reply.status, 400, "{address}");
-        let message = reply.json()["error"]["message"].as_str().unwrap().to_owned();
-        assert!(!message.contains("Cargo.toml") && !message.contains("hostname"), "{message}");
+        let message = reply.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(
+            !message.contains("Cargo.toml") && !message.contains("hostname"),
+            "{message}"
+        );
     }
     let without = Server::start(&[]);
     let asked = question("What is this?", Some(&format!("file://{root}/cat.png")));

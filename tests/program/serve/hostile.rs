@@ -20,11 +20,19 @@ fn wrong_bodies_are_refused_in_words() {
         (b"[]", 400),
         (b"null", 400),
         (b"\xff\xfe", 400),
-        (b"{\"messages\":[{\"role\":\"user\",\"content\":\"\xff\"}]}", 400),
+        (
+            b"{\"messages\":[{\"role\":\"user\",\"content\":\"\xff\"}]}",
+            400,
+        ),
         (deep.as_bytes(), 400),
         (&huge, 413),
     ] {
-        for path in ["/v1/chat/completions", "/api/generate", "/api/chat", "/owl2/score"] {
+        for path in [
+            "/v1/chat/completions",
+            "/api/generate",
+            "/api/chat",
+            "/owl2/score",
+        ] {
             let reply = server.request("POST", path, &[], body);
             let start = String::from_utf8_lossy(&body[..body.len().min(30)]).into_owned();
             assert_eq!(reply.status, status, "{path} {start}: {}", reply.text());
@@ -40,7 +48,11 @@ fn wrong_bodies_are_refused_in_words() {
         ("GET", "/../../etc/passwd", 404),
         ("GET", "/api/blobs/sha256:0", 404),
     ] {
-        assert_eq!(server.request(method, path, &[], b"").status, status, "{method} {path}");
+        assert_eq!(
+            server.request(method, path, &[], b"").status,
+            status,
+            "{method} {path}"
+        );
     }
     let long = format!("X-Long: {}", "x".repeat(100_000));
     assert_eq!(server.request("GET", "/health", &[&long], b"").status, 431);
@@ -52,10 +64,31 @@ fn wrong_bodies_are_refused_in_words() {
 fn numbers_are_in_their_range_or_name_their_field() {
     let server = Server::start(&[]);
     let fields = [
-        "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p",
-        "repeat_penalty", "seed", "n", "frequency_penalty", "presence_penalty", "top_logprobs",
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "repeat_penalty",
+        "seed",
+        "n",
+        "frequency_penalty",
+        "presence_penalty",
+        "top_logprobs",
     ];
-    let values = ["-1", "-9223372036854775809", "1e308", "-1e308", "18446744073709551616", "0.5", "\"1\"", "true", "[]", "{}"];
+    let values = [
+        "-1",
+        "-9223372036854775809",
+        "1e308",
+        "-1e308",
+        "18446744073709551616",
+        "0.5",
+        "\"1\"",
+        "true",
+        "[]",
+        "{}",
+    ];
     for field in fields {
         for value in values {
             let body = format!(
@@ -65,8 +98,14 @@ fn numbers_are_in_their_range_or_name_their_field() {
             match reply.status {
                 200 => assert!(reply.json()["choices"][0]["message"]["content"].is_string()),
                 400 => {
-                    let message = reply.json()["error"]["message"].as_str().unwrap().to_owned();
-                    assert!(message.contains(field) || message.contains("max_tokens"), "{body}: {message}");
+                    let message = reply.json()["error"]["message"]
+                        .as_str()
+                        .unwrap()
+                        .to_owned();
+                    assert!(
+                        message.contains(field) || message.contains("max_tokens"),
+                        "{body}: {message}"
+                    );
                 }
                 status => panic!("{body}: {status} {}", reply.text()),
             }
@@ -82,7 +121,10 @@ fn a_full_queue_says_when_to_come_again() {
         let asking: Vec<_> = (0..6)
             .map(|_| scope.spawn(|| server.post("/v1/chat/completions", &slow)))
             .collect();
-        asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+        asking
+            .into_iter()
+            .map(|asking| asking.join().unwrap())
+            .collect()
     });
     let n_answered = replies.iter().filter(|reply| reply.status == 200).count();
     assert!((1..6).contains(&n_answered), "{n_answered} were answered");
@@ -129,10 +171,16 @@ fn work_for_clients_that_left_is_stopped() {
             stream
         })
         .collect();
-    let reply = server.post("/v1/chat/completions", &question("What color is the sky?", None));
+    let reply = server.post(
+        "/v1/chat/completions",
+        &question("What color is the sky?", None),
+    );
     assert_eq!(reply.status, 200);
     let metrics = server.get("/metrics").text();
-    assert!(metrics.contains("owl2_num_requests_waiting 0\n"), "{metrics}");
+    assert!(
+        metrics.contains("owl2_num_requests_waiting 0\n"),
+        "{metrics}"
+    );
     for mut stream in unfinished {
         // A body that breaks off is told so, where anybody still listens.
         let _ = stream.shutdown(Shutdown::Write);

@@ -48,7 +48,10 @@ fn many_at_once_get_the_answers_that_each_gets_alone() {
                                 Some(chunk["choices"][0]["delta"]["content"].as_str()?.to_owned())
                             })
                             .collect(),
-                        _ => reply.json()["choices"][0]["message"]["content"].as_str().unwrap().to_owned(),
+                        _ => reply.json()["choices"][0]["message"]["content"]
+                            .as_str()
+                            .unwrap()
+                            .to_owned(),
                     };
                     assert_eq!(text, wanted[index]);
                 });
@@ -56,8 +59,14 @@ fn many_at_once_get_the_answers_that_each_gets_alone() {
         }
     });
     let metrics = server.get("/metrics").text();
-    assert!(metrics.contains("owl2_request_success_total{finished_reason=\"stop\"} 20\n"), "{metrics}");
-    assert!(metrics.contains("owl2_responses_total{code=\"200\"} 20\n"), "{metrics}");
+    assert!(
+        metrics.contains("owl2_request_success_total{finished_reason=\"stop\"} 20\n"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("owl2_responses_total{code=\"200\"} 20\n"),
+        "{metrics}"
+    );
 }
 
 #[test]
@@ -111,7 +120,11 @@ fn a_request_that_takes_too_long_ends() {
     let server = Server::start(&["--request-timeout", "0", "--heartbeat", "0"]);
     let reply = server.post("/v1/chat/completions", &question("Hello", None));
     assert_eq!(reply.status, 504);
-    assert!(reply.text().contains("--request-timeout"), "{}", reply.text());
+    assert!(
+        reply.text().contains("--request-timeout"),
+        "{}",
+        reply.text()
+    );
 }
 
 #[test]
@@ -132,12 +145,19 @@ fn a_unix_socket_is_its_owner_s_and_goes_with_the_server() {
             UnixStream::connect(&path).ok()
         })
         .unwrap();
-    stream.write_all(b"GET /health HTTP/1.1\r\nHost: anything\r\nConnection: close\r\n\r\n").unwrap();
+    stream
+        .write_all(b"GET /health HTTP/1.1\r\nHost: anything\r\nConnection: close\r\n\r\n")
+        .unwrap();
     let mut reply = String::new();
     stream.read_to_string(&mut reply).unwrap();
     assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
     let second = start().wait_with_output().unwrap();
-    assert_eq!(second.status.code(), Some(5), "{}", String::from_utf8_lossy(&second.stderr));
+    assert_eq!(
+        second.status.code(),
+        Some(5),
+        "{}",
+        String::from_utf8_lossy(&second.stderr)
+    );
     let pid = nix::unistd::Pid::from_raw(server.id() as i32);
     nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
     assert_eq!(server.wait().unwrap().code(), Some(0));
@@ -158,7 +178,11 @@ fn what_cannot_be_served_is_said_before_it_starts() {
     fs::write(&empty, "# none\n").unwrap();
     let empty = empty.to_str().unwrap();
     for (args, code, part) in [
-        (&["--host", "0.0.0.0", "--port", "0"][..], 2, "--api-key-file"),
+        (
+            &["--host", "0.0.0.0", "--port", "0"][..],
+            2,
+            "--api-key-file",
+        ),
         (&["--port", port], 5, "--port"),
         (&["--api-key-file", empty], 2, "no key"),
         (&["--api-key-file", "missing"], 5, "missing"),
@@ -166,7 +190,11 @@ fn what_cannot_be_served_is_said_before_it_starts() {
         (&["-c", "99999999999"], 2, "ctx-size"),
         (&["-m", "missing.gguf"], 5, "missing.gguf"),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_owl2")).arg("serve").args(args).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_owl2"))
+            .arg("serve")
+            .args(args)
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
         assert!(said.contains(part), "{args:?}: {said}");
