@@ -69,7 +69,7 @@ impl Machine {
 
     /// Seconds to generate a token, on the average of `n` after `depth` positions.
     pub fn token_s(self, work: &Work, depth: usize, n: usize) -> f64 {
-        self.parallel_token_s(work, depth, n, 1)
+        self.reading_s(work.decoder.bytes_per_token(depth, n, 1))
     }
 
     /// Seconds for each token where `n_sequences` generate at once: those of a step by their number.

@@ -351,7 +351,7 @@ mod tests {
                     "original_max_position_embeddings": 4096}, "max_position_embeddings": 2048"#,
                 "original_max",
             ),
-            (r#""rope_parameters": [1]"#, "no object"),
+            (r#""rope_parameters": [1]"#, "not an object"),
         ] {
             rejects(&format!(r#"{{"model_type": "mplug_owl2", {keys}}}"#), part);
         }

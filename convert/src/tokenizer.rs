@@ -394,7 +394,7 @@ mod tests {
             "two ids",
         );
         decoder(r#""800": {"content": 3}"#, "describes no token");
-        decoder(r#""x": {"content": "<x>"}"#, "no token id");
+        decoder(r#""x": {"content": "<x>"}"#, "not a token id");
         rejects(&MODEL[..MODEL.len() - 1], &[], N_PIECES, "SentencePiece");
         rejects(b"version https://git-lfs", &[], N_PIECES, "git lfs pull");
         // Protocol buffers merge what is appended: model_type = UNIGRAM; a character map.

@@ -463,7 +463,7 @@ fn an_existing_file_is_kept() {
     let target = dir.path().join("m.gguf");
     std::fs::write(&target, "precious").unwrap();
     let error = convert(&Shape::Tiny.input(1), &recipe(Quant::F16), 1, &target).unwrap_err();
-    assert!(error.to_string().contains("--force"), "{error}");
+    assert!(error.to_string().contains("force"), "{error}");
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
 }
 

@@ -344,7 +344,7 @@ fn any_bytes_are_weights() {
     } else {
         (13, 512, 20)
     };
-    let n_seeds = if cfg!(miri) { 1 } else { 4 };
+    let n_seeds: u32 = if cfg!(miri) { 1 } else { 4 };
     let x = Data::Uniform.values(n_tokens * n_cols, 8);
     for dtype in quantized() {
         for seed in 0..n_seeds {

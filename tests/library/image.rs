@@ -156,7 +156,7 @@ fn says_what_is_wrong_with_which_file() {
     let (kind, message) = fails("text.jpg", &limits);
     assert_eq!(kind, Kind::Input);
     assert!(
-        message.contains("JPEG, PNG, WebP, GIF, BMP, TIFF and QOI"),
+        message.contains("JPEG, PNG, WebP, GIF, BMP, TIFF, QOI and JPEG XL"),
         "{message}"
     );
 

@@ -117,7 +117,7 @@ const CONTAINER_CASES: &[ContainerCase] = &[
         "truth value of 2",
         |f| f.key("flag", BOOL, [2]),
         Some("flag"),
-        "truth value",
+        "boolean",
     ),
     (
         "truth values of 2",

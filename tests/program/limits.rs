@@ -35,6 +35,13 @@ fn with_address_space(room: &Room, kib: usize, args: &[&str]) -> Output {
     command.arg0("sh").output().unwrap()
 }
 
+/// The size of the program, which takes as much address space.
+#[cfg(target_os = "linux")]
+fn program_kib() -> usize {
+    let bytes = fs::metadata(env!("CARGO_BIN_EXE_owl2")).unwrap().len();
+    bytes.div_ceil(1 << 10) as usize
+}
+
 /// The number after `before` in a text.
 #[cfg(target_os = "linux")]
 #[track_caller]
@@ -264,7 +271,8 @@ fn whatever_memory_there_is_an_exit_status_tells() {
     for args in [image, choices, state] {
         // What the program takes before it looks at its arguments, and then steps in which an
         // allocation after the other finds no memory.
-        for kib in (24_000..40_000).step_by(500) {
+        let first = program_kib() + 6000;
+        for kib in (first..first + 16_000).step_by(500) {
             let output = with_address_space(&room, kib, &args);
             let code = output.status.code();
             let said = stderr(&output);

@@ -573,6 +573,6 @@ mod tests {
             },
             "different ranks",
         );
-        rejects(|j| j["model"] = json!(3), "no description");
+        rejects(|j| j["model"] = json!(3), "not a description");
     }
 }

@@ -381,8 +381,8 @@ fn folders_of_another_kind_are_named_as_what_they_are() {
             "zero_to_fp32.py first",
         ),
         (&["model-q8_0.gguf"], "model-q8_0.gguf"),
-        (&["readme"], "has no config.json"),
-        (&[], "has no config.json"),
+        (&["readme"], "no config.json"),
+        (&[], "no config.json"),
     ] {
         rejects(with(files).path(), part);
     }
