@@ -63,6 +63,7 @@ fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {
             Some(path) => Address::Unix(path.clone()),
             None => Address::Tcp((args.host, args.port).into()),
         },
+        score_rule: args.score_rule,
         strict_model: args.strict_model,
         keys: keys(args.api_key_file.as_deref())?,
         insecure: args.insecure,

@@ -18,13 +18,17 @@ pub fn question(body: &Value, server: &Server) -> Read<(Scoring, Vec<Source>)> {
         Some(name) => name
             .parse()
             .map_err(|e: crate::Error| fields.refuse("rule", e.to_string()))?,
-        None => server.assistant.score_rule().ok_or_else(|| {
-            let known = Rule::ALL.map(Rule::name).join(", ");
-            fields.refuse(
-                "rule",
-                format!("is missing, and the model file names none; one of {known}"),
-            )
-        })?,
+        None => server
+            .settings
+            .score_rule
+            .or(server.assistant.score_rule())
+            .ok_or_else(|| {
+                let known = Rule::ALL.map(Rule::name).join(", ");
+                fields.refuse(
+                    "rule",
+                    format!("is missing, and the model file names none; one of {known}"),
+                )
+            })?,
     };
     if rule == Rule::Compare2Score {
         return Err(fields.refuse(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::score::Rule;
 
 /// How the server runs.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct Settings {
     pub model_name: String,
     /// How most of its weights are stored, such as `Q4_K`.
     pub quantization: String,
+    /// The rule by which pictures are rated where a request names none; `None` is the model file's.
+    pub score_rule: Option<Rule>,
     /// Refuse requests for a model of another name.
     pub strict_model: bool,
     /// Who may ask. Without a key, everybody who reaches the address.
@@ -153,6 +156,7 @@ impl Settings {
             address: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080))),
             model_name: model_name.into(),
             quantization: String::new(),
+            score_rule: None,
             strict_model: false,
             keys: Keys::default(),
             insecure: false,

@@ -57,7 +57,7 @@ impl Card {
             parallel: settings.parallel,
             trained_context: config.decoder.max_position_embeddings,
             sees: config.visual.is_some(),
-            rates: assistant.score_rule().is_some(),
+            rates: settings.score_rule.or(assistant.score_rule()).is_some(),
         })
     }
 

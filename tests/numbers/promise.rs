@@ -361,9 +361,12 @@ fn together_at_random(
             Role::Answer => 5,
         };
         // Nobody may be chosen, and then all are.
-        let is_chosen: Vec<bool> = running.iter().map(|_| random.next() % 3 > 0).collect();
+        let is_chosen: Vec<bool> = running
+            .iter()
+            .map(|_| !random.next().is_multiple_of(3))
+            .collect();
         let mut is_chosen = is_chosen.into_iter();
-        let is_everybody = random.next() % 3 == 0;
+        let is_everybody = random.next().is_multiple_of(3);
         compute_together(&mut workspace, &mut running, role, |running| {
             let n_left = running.n_left(role);
             match is_chosen.next().unwrap() || is_everybody || roles.len() == 1 {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::model::kv_cache::CacheType;
+use crate::score::Rule;
 use crate::server::LogFormat;
 
 const SERVE_NOTES: &str = "\
@@ -49,6 +50,11 @@ pub(in crate::cli) struct ServeArgs {
     /// What the model is called [default: the file's name]
     #[arg(long, value_name = "NAME")]
     pub alias: Option<String>,
+
+    /// Rate pictures by this rule where a request names none: q-align, deqa or q-instruct [default: as
+    /// the model file says]
+    #[arg(long, value_name = "NAME")]
+    pub score_rule: Option<Rule>,
 
     /// Refuse requests that name another model
     #[arg(long)]
