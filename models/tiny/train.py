@@ -1,14 +1,17 @@
-"""Trains the tiny model: two warm-ups, then the paper's two stages, as one schedule counted in steps.
+"""Trains the tiny model: two warm-ups, the paper's two stages, then ratings, as one schedule counted in steps.
 
 0   vision tower: each patch says what covers it and in what colour; stands in for CLIP's training
 0b  abstractor: query i says what fills cell i of a 4 x 4 raster, in the words' own embeddings
 i   captions
 ii  joint tuning: every kind of question about pictures, and text alone
+iii the same, and ratings of distorted pictures
+iv  the same with more of the former questions, while the rate falls to nothing
 
 Every step draws its data from a generator seeded with (seed, step), and everything else that changes is in the
 checkpoint, so a run that is stopped and started again continues as if it had not been.
 
     python train.py --packages DIR --tokenizer tokenizer.model --run DIR [--no-modality-adaptive]
+    python train.py ... --from owl2-tiny      # stages iii and iv alone, on what the stages before it made
     python train.py ... --evaluate 400
 """
 
@@ -24,17 +27,26 @@ import torch.nn.functional as F
 from torch import nn
 
 import questions
+import ratings
+from distort import SEEN
 from evalset import ONE
-from model import Owl2, tiny_config
+from model import Owl2, load, tiny_config
 from rows import Rows, Tokenizer, add, cover_labels, normalized
 from scenes import COLOURS, PATCHES, STYLES, UNSEEN, WORDS, Sprites, compose
 
 CELLS = 4  # cells a side of the raster that the queries stand for
 
 # name, steps, pictures and rows of text in a step, peak rate
-STAGES = [("0", 2500, 32, 0, 3e-3), ("0b", 600, 32, 0, 2e-3), ("i", 400, 32, 4, 2e-3), ("ii", 3400, 32, 5, 2e-3)]
+STAGES = [("0", 2500, 32, 0, 3e-3), ("0b", 600, 32, 0, 2e-3), ("i", 400, 32, 4, 2e-3), ("ii", 3400, 32, 5, 2e-3),
+          ("iii", 300, 5, 1, 1.2e-3), ("iv", 270, 16, 3, 1.2e-3)]
+RATINGS_FROM = sum(stage[1] for stage in STAGES[:4])  # the first step of stage iii
+# Distorted pictures in a step of a stage besides the others, and of how many of them ratings are asked: to see distortions
+# takes longer than to speak of them.
+DISTORTED, RATED = {"iii": 40, "iv": 24}, {"iii": 20, "iv": 12}
+FORMER = {"iii": 1, "iv": 3}  # what the loss of the former questions weighs beside that of ratings
+DECODER = 0.3  # the decoder's rate in stages iii and iv, as a share of the others'
 
-FINDING = 1000  # steps of the last stage in which the questions that start from an object come first
+FINDING = 1000  # steps of stage ii in which the questions that start from an object come first
 
 
 def stage_of(step):
@@ -48,10 +60,12 @@ def stage_of(step):
 
 
 def rate(step):
-    """The learning rate: a short rise in each stage; the last stage falls to nothing from a quarter of its length on."""
+    """The learning rate: a short rise in each stage but iv; in ii it falls to nothing from a quarter of its length on, in iv
+    from its first step."""
     (name, steps, _, _, peak), done = stage_of(step)
-    rise = min(1, (done + 1) / 40)
-    fall = min(1, (steps - done) / (0.75 * steps)) if name == "ii" else 1
+    rise = min(1, (done + 1) / 40) if name != "iv" else 1
+    fall = {"ii": 0.75 * steps, "iv": steps}.get(name)
+    fall = min(1, (steps - done) / fall) if fall else 1
     return peak * rise * fall
 
 
@@ -64,6 +78,7 @@ class Helpers(nn.Module):
         self.patch_colour = nn.Linear(width, len(COLOURS))
         self.cell_patches = nn.Linear(width, 4 * (len(WORDS) + 1))
         self.cell_place = nn.Linear(width, queries)
+        self.strengths = nn.Linear(width, len(SEEN))
 
     @staticmethod
     def loss(logits, labels):
@@ -79,6 +94,11 @@ class Helpers(nn.Module):
         right = (words.argmax(-1) == patch_words)[(patch_words >= 0) & (patch_words < len(WORDS))]
         colours = self.patch_colour(tokens[:, 1:])
         return self.loss(words, patch_words) + 0.3 * self.loss(colours, patch_colours), right.float().mean()
+
+    def distortions(self, tokens, strengths):
+        """Vision output [N, T, C], strengths [N, kinds]: the loss of the strength of each kind, told from the mean patch."""
+        logits = self.strengths(tokens[:, 1:].mean(1))
+        return F.binary_cross_entropy_with_logits(logits.float(), strengths, reduction="sum") / len(strengths)
 
     def abstractor(self, tokens, words, colours, patch_words, word_rows, colour_rows):
         """Picture rows [N, Q, D]: each says its cell's object and colour by its product with the words' own
@@ -104,13 +124,15 @@ class Muon(torch.optim.Optimizer):
     A step of size rate * 0.2 * sqrt(longer side) has about the size of AdamW's. Matrices of one shape are
     orthogonalized together."""
 
-    def __init__(self, matrices, others):
-        super().__init__([{"params": matrices, "muon": True}, {"params": others, "muon": False}], {"lr": 0.0})
+    def __init__(self, matrices, others, slower=(), dtype=torch.bfloat16):
+        """`slower`: of the others, those that go at DECODER of the rate."""
+        self.dtype = dtype
+        groups = [(matrices, True, 1.0), (others, False, 1.0), (slower, False, DECODER)]
+        super().__init__([{"params": list(p), "muon": muon, "share": share} for p, muon, share in groups if len(p)], {"lr": 0.0})
 
-    @staticmethod
-    def orthogonal(g):
+    def orthogonal(self, g):
         """[n, r, c] to about U V^T of each, by five Newton-Schulz steps."""
-        x = g.bfloat16()
+        x = g.to(self.dtype)
         tall = x.shape[-2] > x.shape[-1]
         x = x.mT if tall else x
         x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -122,7 +144,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self):
-        matrices, others = self.param_groups
+        matrices, *rest = self.param_groups
         shapes = {}
         for p in matrices["params"]:
             if p.grad is not None:
@@ -136,8 +158,7 @@ class Muon(torch.optim.Optimizer):
             size = matrices["lr"] * 0.2 * max(shape) ** 0.5
             for p, update in zip(params, self.orthogonal(grads)):
                 p.mul_(1 - 0.05 * matrices["lr"]).add_(update.float(), alpha=-size)
-        params = [p for p in others["params"] if p.grad is not None]
-        for p in params:
+        for p, lr in [(p, group["lr"]) for group in rest for p in group["params"] if p.grad is not None]:
             state = self.state[p]
             if not state:
                 state.update(steps=torch.zeros(()), first=torch.zeros_like(p), second=torch.zeros_like(p))
@@ -146,7 +167,7 @@ class Muon(torch.optim.Optimizer):
             state["second"].lerp_(p.grad * p.grad, 0.02)
             n = float(state["steps"])
             scale = (state["second"] / (1 - 0.98 ** n)).sqrt_().add_(1e-8)
-            p.addcdiv_(state["first"], scale, value=-others["lr"] / (1 - 0.9 ** n))
+            p.addcdiv_(state["first"], scale, value=-lr / (1 - 0.9 ** n))
 
 
 # ---- training
@@ -163,14 +184,12 @@ class Trainer:
         self.queries = CELLS * CELLS
         self.initialize()
         self.helpers = Helpers(config["hidden_size"], self.queries)
-        matrices, others = [], []
-        for name, p in self.model.named_parameters():
-            (matrices if p.dim() == 2 and (".layers." in name or "visual_fc" in name) else others).append(p)
-        self.optimizer = Muon(matrices, others + list(self.helpers.parameters()))
         # Unpacking insists on it: each of these words is one piece.
         self.word_ids = torch.tensor([i for [i] in map(self.tokenizer.encode, WORDS + ["background"])])
         self.colour_ids = torch.tensor([i for [i] in map(self.tokenizer.encode, COLOURS)])
         self.step, self.log = 0, []
+        self.begin_optimizer()
+        self.prompts = ratings.Prompts(self.tokenizer)
 
     def initialize(self):
         """Normal weights, narrower the deeper the residual stream is that they write into."""
@@ -182,6 +201,24 @@ class Trainer:
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         nn.init.normal_(self.model.model.embed_tokens.weight, std=0.05)
+
+    def begin_optimizer(self):
+        """A new optimizer. In stages iii and iv the decoder, which has little to learn, is slower, and without Muon, which would
+        take as long again for it."""
+        rating = self.step >= RATINGS_FROM
+        matrices, others, slower = [], list(self.helpers.parameters()), []
+        for name, p in self.model.named_parameters():
+            if rating and "model.vi" not in name:
+                slower.append(p)
+            else:
+                (matrices if p.dim() == 2 and (".layers." in name or "visual_fc" in name) else others).append(p)
+        self.optimizer = Muon(matrices, others, slower, torch.float32 if self.options.float32 else torch.bfloat16)
+
+    def start_from(self, directory):
+        """Begins stage iii with the weights of a checkpoint in the published layout."""
+        self.model.load_state_dict(load(directory).state_dict())
+        self.step = RATINGS_FROM
+        self.begin_optimizer()
 
     def save(self):
         kept = {"step": self.step, "log": self.log, "model": self.model.state_dict(), "helpers": self.helpers.state_dict(),
@@ -196,8 +233,10 @@ class Trainer:
         kept = torch.load(self.run / "checkpoint.pt")
         self.model.load_state_dict(kept["model"])
         self.helpers.load_state_dict(kept["helpers"])
-        self.optimizer.load_state_dict(kept["optimizer"])
         self.step, self.log = kept["step"], kept["log"]
+        self.begin_optimizer()
+        if self.step != RATINGS_FROM:  # there the state is stage ii's
+            self.optimizer.load_state_dict(kept["optimizer"])
 
     def pictures(self, rng, sprites, count):
         """Scenes, their pixels [N, 3, H, W], and the labels of patches and cells (words and colours)."""
@@ -223,6 +262,8 @@ class Trainer:
         """The loss of this step, and what to log of it."""
         (name, _, count, texts, _), done = stage_of(self.step)
         rng = np.random.default_rng([self.options.seed, self.step])
+        if name in RATED:
+            return self.losses_with_ratings(rng, sprites, name, count, texts)
         scenes, pixels, (patch_words, patch_colours, words, colours) = self.pictures(rng, sprites, count)
         model, helpers = self.model.model, self.helpers
         encoded = model.vision_model(pixels)
@@ -238,20 +279,40 @@ class Trainer:
         if name == "0b":
             return loss, logged
         shares = questions.CAPTION_SHARES if name == "i" else questions.SHARES if done < FINDING else questions.LATER_SHARES
+        spoken, more = self.spoken(rng, scenes, seen, texts, shares)
+        # The warm-ups' losses stay on as a small part: they keep drawings and words together.
+        return spoken + 0.1 * loss, logged | more
+
+    def spoken(self, rng, scenes, seen, texts, shares):
+        """The loss of the answers about scenes, whose pictures' rows are `seen` [N, Q + 1, D], and of `texts` rows of
+        text; and what to log of it."""
         rows = Rows(self.tokenizer, self.queries)
         for scene in scenes:
             rows.add(questions.ask(rng, scene, shares), True, rng)
         for _ in range(texts):
             rows.add(questions.ask_text(rng), False, rng)
         batch = rows.batch()
+        if self.options.float32:
+            batch.mask = batch.mask.float()
         said = batch.labels >= 0
         labels, weights = batch.labels[said], batch.weights[said]
         logits = self.model.lm_head(self.hidden(batch, seen)[said]).float()
         spoken = (F.cross_entropy(logits, labels, reduction="none") * weights).sum() / weights.sum()
         right = logits.argmax(-1) == labels
-        logged |= {"loss": spoken.item(), "tokens": float(right.float().mean()), "answers": batch.tally(right)}
-        # The warm-ups' losses stay on as a small part: they keep drawings and words together.
-        return spoken + 0.1 * loss, logged
+        return spoken, {"loss": spoken.item(), "tokens": float(right.float().mean()), "answers": batch.tally(right)}
+
+    def losses_with_ratings(self, rng, sprites, name, count, texts):
+        """Stages iii and iv: undistorted scenes with every kind of question, text, and distorted scenes with ratings."""
+        scenes = [compose(rng, sprites) for _ in range(count)]
+        distorted, levels, strengths = ratings.training_pictures(rng, sprites, DISTORTED[name])
+        encoded = self.model.model.vision_model(torch.cat([normalized([s.pixels for s in scenes]), distorted]))
+        seen = self.model.model.visual_abstractor(encoded[:count + RATED[name]])
+        loss, logged = self.spoken(rng, scenes, seen[:count], texts, questions.LATER_SHARES)
+        # Of each answer the level's first piece matters; the rest is soon known.
+        rows = ratings.Rated(self.prompts, self.prompts.draw(rng), levels[:RATED[name]], self.queries, whole=rng.random() < .25)
+        of_ratings, more = ratings.loss(self.model, rows, seen[count:])
+        of_kinds = self.helpers.distortions(encoded[count:], strengths)
+        return FORMER[name] * loss + of_ratings + of_kinds, logged | more | {"kinds": of_kinds.item()}
 
     def train(self):
         sprites = Sprites(self.options.packages, STYLES)
@@ -264,9 +325,11 @@ class Trainer:
             if name == "i" and done == 0:
                 # The words' embeddings now mean what the picture rows say: so may the words that are spoken.
                 self.model.lm_head.weight.data.copy_(self.model.model.embed_tokens.weight.data)
+            if self.step == RATINGS_FROM:
+                self.begin_optimizer()
             for group in self.optimizer.param_groups:
-                group["lr"] = rate(self.step)
-            with torch.autocast("cpu", torch.bfloat16):
+                group["lr"] = rate(self.step) * group["share"]
+            with torch.autocast("cpu", torch.bfloat16, enabled=not self.options.float32):
                 loss, logged = self.losses(sprites)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -278,7 +341,7 @@ class Trainer:
                 self.log.append({"step": self.step, "stage": name, "seconds": (time.process_time() - began) / len(recent), **mean(recent)})
                 print(line(self.log[-1]), flush=True)
                 began, recent = time.process_time(), []
-            if self.step % 100 == 0 or self.step == stop:
+            if self.step % 50 == 0 or self.step == stop:
                 self.save()
                 draw(self.log, self.run / "loss.png")
 
@@ -328,7 +391,7 @@ def mean(logged):
 
 
 def line(entry):
-    numbers = " ".join(f"{k} {entry[k]:.3f}" for k in ("loss", "patches", "cells", "tokens", "seconds") if k in entry)
+    numbers = " ".join(f"{k} {entry[k]:.3f}" for k in ("loss", "patches", "cells", "tokens", "kinds", "level", "levels", "seconds") if k in entry)
     answers = " ".join(f"{k} {good / asked:.2f}" for k, (good, asked) in sorted(entry.get("answers", {}).items()))
     return f"{entry['stage']} step {entry['step']} {numbers} {answers}"
 
@@ -362,6 +425,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--layers", type=int, default=4, help="decoder layers")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--from", dest="start", metavar="DIR", help="begin stage iii with the weights of this checkpoint")
+    parser.add_argument("--float32", action="store_true", help="no bfloat16, which is slow where the processor has no instructions for it")
     parser.add_argument("--stop", type=int, help="stop after this step of the schedule")
     parser.add_argument("--no-modality-adaptive", action="store_true", help="the control: pictures and text share K, V and norms")
     parser.add_argument("--evaluate", type=int, metavar="SCENES", help="measure the checkpoint on new scenes instead of training")
@@ -369,6 +434,8 @@ def main():
     trainer = Trainer(options)
     if (trainer.run / "checkpoint.pt").exists():
         trainer.resume()
+    elif options.start:
+        trainer.start_from(options.start)
     if not options.evaluate:
         return trainer.train()
     # The seed lies apart from the training's: its generators have two numbers in their seed.
@@ -379,6 +446,9 @@ def main():
     print(table("one object, unseen style", trainer.evaluate(unseen, options.evaluate, 10**6 + 2, ONE, count=1)))
     print(table("new scenes, unseen style", trainer.evaluate(unseen, options.evaluate, 10**6 + 3)))
     print(table("text", trainer.evaluate_text()))
+    print("rank correlation of scores and strengths")
+    for kind, found in ratings.evaluate(trainer.model, trainer.tokenizer, trainer.queries, sprites, 60, 10**6 + 4).items():
+        print(f"  {kind:16} {found:.3f}")
 
 
 if __name__ == "__main__":
