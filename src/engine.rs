@@ -14,7 +14,7 @@ mod schedule;
 
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::ops::Role;
 use crate::request::{Answer, Assistant, Generation, Listener, Need, Request};
 use crate::reuse::{Memory, Position};
@@ -95,10 +95,19 @@ impl<'a> Engine<'a> {
         listener: Box<Listener<'a>>,
     ) -> Result<()> {
         let mut generation = self.assistant.begin(request, listener)?;
-        let memory = self.memory_for(group, generation.positions());
-        let settled = self
-            .assistant
-            .compute(|workspace| generation.settle(memory, workspace));
+        let mut memory = self.memory_for(group, generation.positions());
+        let settled = loop {
+            let settled = self
+                .assistant
+                .compute(|workspace| generation.settle(std::mem::take(&mut memory), workspace));
+            match &settled {
+                // What ended requests left must not keep a new one out.
+                Err(e) if e.kind() == Kind::Capacity && !self.kept.is_empty() => {
+                    self.kept.remove(0);
+                }
+                _ => break settled,
+            }
+        };
         match settled {
             Ok(()) => {
                 self.running.push(Running {

@@ -23,6 +23,7 @@ mod metrics;
 mod ollama;
 pub(crate) mod openai;
 mod page;
+mod patience;
 mod pictures;
 mod queue;
 mod refusal;
@@ -58,15 +59,13 @@ pub fn run(assistant: Assistant, settings: Settings, is_ready: &mut dyn FnMut(&s
     runtime.block_on(async {
         let listener = Listener::bind(&settings.address).await?;
         let server = Arc::new(Server::new(assistant, settings, listener.name())?);
+        let end = connection::asked_to_end()?;
         let worker = worker::start(server.clone())?;
         is_ready(&listener.name());
-        connection::serve(listener, &server).await;
+        connection::serve(listener, &server, end).await;
         server.queue.close();
-        if !server
-            .queue
-            .wait_until_idle(server.settings.drain_timeout)
-            .await
-        {
+        // All clients have their answers, or are gone.
+        if !server.queue.wait_until_idle(Duration::from_secs(5)).await {
             server.queue.cancel_all();
             // What is being computed ends with its step.
             server.queue.wait_until_idle(Duration::from_secs(60)).await;

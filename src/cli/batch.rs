@@ -84,7 +84,8 @@ struct Count {
 pub(super) fn run(args: &BatchArgs) -> Result<()> {
     let constraint = constraint(args)?;
     let mut rows = Rows::open(&args.input)?;
-    let mut output = Output::open(&args.output, args.retry_errors)?;
+    let mut opened = Output::open(&args.output, args.retry_errors)?;
+    let output = &mut opened;
     let model = ModelFile::new(args.model.as_deref())?;
     let mut assistant = model.assistant(Compute::new(setup::n_threads(args.threads))?)?;
     if let Some(cache_type) = args.cache_type {
@@ -103,7 +104,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<()> {
     let (sender, receiver) = mpsc::sync_channel(2 * args.parallel);
     let mut count = Count::default();
     let worked = thread::scope(|scope| {
-        let (assistant, output_of) = (&assistant, &mut output);
+        let (assistant, output_of) = (&assistant, &mut *output);
         let prepare = Preparing {
             assistant,
             defaults: &defaults,
@@ -124,6 +125,13 @@ pub(super) fn run(args: &BatchArgs) -> Result<()> {
         };
         // The other thread ends when nobody takes its rows.
         drop((receiver, is_wanted));
+        output.sync()?;
+        if interrupt::is_requested() && !reading.is_finished() {
+            // It may wait for a line that never comes; nothing of what it has is lost.
+            progress::clear();
+            progress::say("owl2: stopped; the same command goes on\n");
+            std::process::exit(Kind::Stopped.exit_code().into());
+        }
         let read = reading.join().unwrap_or_else(|_| {
             Err(Error::new(
                 Kind::Bug,
@@ -172,10 +180,11 @@ fn defaults(
     constraint: Option<Constraint>,
     scoring: &Option<Scoring>,
 ) -> Defaults {
-    let mut fingerprint = assistant.fingerprint().to_vec();
+    // Not of the machine: another one may go on with the same rows.
+    let mut fingerprint = assistant.file_fingerprint().to_vec();
     let settings = format!(
-        "{:?} {:?} {constraint:?} {:?} {scoring:?}",
-        args.prompt, args.max_tokens, args.aspect
+        "{:?} {:?} {:?} {:?} {constraint:?} {:?} {scoring:?}",
+        args.prompt, args.max_tokens, args.ctx_size, args.cache_type, args.aspect
     );
     fingerprint.extend(settings.as_bytes());
     Defaults {
@@ -463,6 +472,7 @@ fn answer(assistant: &Assistant, together: usize, work: &mut Working) -> Result<
         if interrupt::is_requested() || engine.is_empty() {
             return Ok(());
         }
+        work.output.sync_if_due()?;
         for (id, answer) in engine.step() {
             let is_cut_short = answer
                 .as_ref()

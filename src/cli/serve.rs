@@ -78,7 +78,15 @@ fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {
             body_bytes: args.max_body.get().saturating_mul(1 << 20),
             bodies_bytes: args.max_body.get().saturating_mul(4 << 20),
             pictures: args.max_pictures,
-            connections: args.max_connections.get(),
+            // Whoever waits holds a connection, and others still have to be told that it is full.
+            connections: match args.max_connections {
+                Some(n) => n.get(),
+                None => args
+                    .queue
+                    .saturating_add(args.parallel)
+                    .saturating_add(64)
+                    .min(4096),
+            },
             ..Limits::default()
         },
         context: args.ctx_size,

@@ -292,6 +292,11 @@ impl Assistant {
         })
     }
 
+    /// SHA-256 of what tells the model file from others.
+    pub(crate) fn file_fingerprint(&self) -> [u8; 32] {
+        self.identity.fingerprint()
+    }
+
     /// SHA-256 of what computed positions depend on besides the prompt: the model file, the
     /// instruction set, what its kernels compute and the type of the cache.
     pub fn fingerprint(&self) -> [u8; 32] {

@@ -41,7 +41,8 @@ impl Access {
             method,
             path: path.to_owned(),
             start,
-            status: 200,
+            // Nobody hears the answer where this is dropped before there is one.
+            status: 499,
             first_text: None,
             tokens: None,
             n_scores: 0,
@@ -59,10 +60,12 @@ impl Access {
     }
 
     pub fn answered(&mut self, answer: &Answer) {
+        self.status = 200;
         self.tokens = Some((answer.n_prompt, answer.n_reused, answer.ids.len()));
     }
 
     pub fn scored(&mut self, n_scores: usize) {
+        self.status = 200;
         self.n_scores = n_scores;
     }
 

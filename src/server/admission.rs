@@ -1,14 +1,16 @@
 //! From a question to a job: everything that can be refused is refused here, before it waits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
 
 use super::queue::{Progress, Ticket, Work};
 use super::refusal::Refusal;
 use super::routes::{Arrival, Server};
-use crate::request::{Request, Source};
+use crate::request::{Pixels, Request, Source};
 use crate::score::{Scoring, Subject};
 
 /// A job that was taken.
@@ -24,8 +26,15 @@ pub async fn prepare<Q: Send + 'static>(
     work: impl FnOnce(&Server) -> Result<Q, Refusal> + Send + 'static,
 ) -> Result<Q, Refusal> {
     let server = server.clone();
-    let done = tokio::task::spawn_blocking(move || work(&server)).await;
-    done.unwrap_or_else(|_| {
+    let (sender, done) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        // A client that has left while others were made ready is not waited for.
+        if !sender.is_closed() {
+            // It may leave meanwhile, too.
+            let _ = sender.send(work(&server));
+        }
+    });
+    done.await.unwrap_or_else(|_| {
         Err(Refusal::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "a mistake in this program ended the request, please report it",
@@ -44,11 +53,7 @@ pub fn ready(
     let pictures = pictures.iter().enumerate().map(|(index, source)| {
         let pixels = assistant.pixels_beside(source, request.aspect, request.reading);
         let pixels = pixels.map_err(|e| in_picture(index, e))?;
-        // How fast an answer comes must not tell one person what another asked about.
-        Ok::<_, Refusal>(Source::Pixels(match key {
-            Some(key) if server.settings.keys.are_several() => Arc::new(pixels.of_group(key)),
-            _ => pixels,
-        }))
+        Ok::<_, Refusal>(Source::Pixels(of_key(server, pixels, key)))
     });
     request.pictures = pictures.collect::<Result<_, _>>()?;
     // Many tools ask for more than any context has, and mean "as many as there is room for".
@@ -66,6 +71,7 @@ pub fn ready_to_rate(
     server: &Server,
     sources: &[Source],
     scoring: &Scoring,
+    key: Option<usize>,
 ) -> Result<Vec<Subject>, Refusal> {
     let aspect = scoring.aspect.unwrap_or(scoring.rule.aspect());
     let subjects = sources.iter().enumerate().map(|(index, source)| {
@@ -73,9 +79,20 @@ pub fn ready_to_rate(
             .assistant
             .pixels_beside(source, Some(aspect), scoring.reading);
         let pixels = pixels.map_err(|e| in_picture(index, e))?;
-        Ok(Subject::Picture(Source::Pixels(pixels)))
+        Ok(Subject::Picture(Source::Pixels(of_key(
+            server, pixels, key,
+        ))))
     });
     subjects.collect()
+}
+
+/// A picture as that of one key among several: how fast an answer comes must not tell one person what
+/// another asked about.
+fn of_key(server: &Server, pixels: Arc<Pixels>, key: Option<usize>) -> Arc<Pixels> {
+    match key {
+        Some(key) if server.settings.keys.are_several() => Arc::new(pixels.of_group(key)),
+        _ => pixels,
+    }
 }
 
 /// A refusal because of a picture, without the name of a file.
@@ -90,7 +107,9 @@ fn in_picture(index: usize, error: crate::Error) -> Refusal {
 /// Puts a job at the end of the queue.
 pub fn admit(server: &Arc<Server>, work: Work, arrival: &Arrival) -> Result<Admitted, Refusal> {
     let (sender, progress) = unbounded_channel();
-    let deadline = arrival.start + server.settings.request_timeout;
+    /// Longer than anybody waits.
+    const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    let deadline = arrival.start + server.settings.request_timeout.min(A_YEAR);
     let submitted = server.queue.submit(work, sender, deadline, arrival.key);
     let ticket = submitted.map_err(|retry_after_s| match retry_after_s {
         None => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"),

@@ -31,7 +31,11 @@ pub struct Conversation {
     messages: Vec<Message>,
     pictures: Vec<Source>,
     n_text_bytes: usize,
+    n_messages: usize,
 }
+
+/// Messages of a conversation at most; no context holds as many.
+const MAX_MESSAGES: usize = 2000;
 
 /// What a message holds.
 #[derive(Clone, Debug)]
@@ -55,6 +59,13 @@ impl Conversation {
             }
         }
         let limits = &settings.limits;
+        self.n_messages += 1;
+        if self.n_messages > MAX_MESSAGES {
+            return Err(Refusal::field(
+                path,
+                format!("there are more than {MAX_MESSAGES} messages"),
+            ));
+        }
         if self.n_text_bytes > limits.text_bytes {
             return Err(Refusal::field(
                 path,

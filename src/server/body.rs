@@ -66,7 +66,7 @@ impl Body for Outgoing {
 /// How long a body may take, beside what its length takes at [`LEAST_RATE`].
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes a second that every client manages.
-const LEAST_RATE: u64 = 16 << 10;
+const LEAST_RATE: u64 = 64 << 10;
 
 /// Reads a body of at most `most` bytes.
 pub async fn read(mut body: Incoming, most: usize) -> Result<Vec<u8>, Refusal> {

@@ -17,6 +17,7 @@ use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use super::patience::Patient;
 use super::routes::{self, Server};
 use super::settings::Address;
 use crate::error::{Error, Kind, Result};
@@ -142,8 +143,8 @@ trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 type Stream = Box<dyn Socket>;
 
-/// Serves clients until the process is asked to end. Those that are being served go on.
-pub async fn serve(listener: Listener, server: &Arc<Server>) {
+/// Serves clients until `end`. Those that are being served go on.
+pub async fn serve(listener: Listener, server: &Arc<Server>, end: impl Future<Output = ()>) {
     let places = Arc::new(Semaphore::new(server.settings.limits.connections));
     let (stopping, is_stopping) = watch::channel(false);
     let accepting = async {
@@ -170,7 +171,7 @@ pub async fn serve(listener: Listener, server: &Arc<Server>) {
     };
     tokio::select! {
         () = accepting => {}
-        () = asked_to_end() => {}
+        () = end => {}
     }
     server.stop();
     drop(listener);
@@ -179,6 +180,8 @@ pub async fn serve(listener: Listener, server: &Arc<Server>) {
     let all = server.settings.limits.connections as u32;
     let drained = tokio::time::timeout(server.settings.drain_timeout, places.acquire_many(all));
     if drained.await.is_err() {
+        // Nothing comes in any more, not even from those that are still sending.
+        server.queue.close();
         server.queue.cancel_all();
         // Each is told so, which takes no longer than a step of the engine.
         let _ = tokio::time::timeout(Duration::from_secs(10), places.acquire_many(all)).await;
@@ -200,7 +203,7 @@ async fn serve_client(
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Patient::new(stream)), service);
     tokio::pin!(connection);
     tokio::select! {
         // What a client does wrong below HTTP concerns nobody else.
@@ -211,21 +214,33 @@ async fn serve_client(
     let _ = connection.await;
 }
 
-/// Waits for SIGINT or SIGTERM.
-async fn asked_to_end() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let interrupt = signal(SignalKind::interrupt());
-        let terminate = signal(SignalKind::terminate());
-        if let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
+/// Waits for SIGINT or SIGTERM, which count from the call on.
+///
+/// # Errors
+/// [`Kind::Io`] where the system does not tell of them.
+#[cfg(unix)]
+pub fn asked_to_end() -> Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed =
+        |e: io::Error| Error::new(Kind::Io, format!("cannot catch signals: {e}")).caused_by(e);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-    }
-    // Without a way to hear of signals, the server ends with the process.
-    let _ = tokio::signal::ctrl_c().await;
+    })
+}
+
+/// Waits for Ctrl-C.
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn asked_to_end() -> Result<impl Future<Output = ()>> {
+    Ok(async {
+        // Without a way to hear of it, the server ends with the process.
+        let _ = tokio::signal::ctrl_c().await;
+    })
 }

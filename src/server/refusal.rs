@@ -71,6 +71,14 @@ impl Refusal {
     }
 }
 
+/// A request whose time is over.
+pub fn took_too_long() -> Refusal {
+    Refusal::new(
+        StatusCode::GATEWAY_TIMEOUT,
+        "the answer took longer than the server's --request-timeout",
+    )
+}
+
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let status = match error.kind() {
@@ -80,9 +88,17 @@ impl From<Error> for Refusal {
             }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
+        // Names of files are the server's own business.
+        let message = match (error.file(), status) {
+            (Some(_), StatusCode::INTERNAL_SERVER_ERROR) => {
+                "a file of the server cannot be used; its log may say more".to_owned()
+            }
+            (Some(file), _) => error.to_string().replace(file, "file"),
+            (None, _) => error.to_string(),
+        };
         Refusal {
             param: error.parameter().map(str::to_owned),
-            ..Refusal::new(status, error.to_string())
+            ..Refusal::new(status, message)
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{
@@ -26,7 +26,7 @@ use super::ollama::{self, Ollama};
 use super::openai::{self, OpenAi};
 use super::page;
 use super::queue::{Progress, Queue, Work};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, took_too_long};
 use super::score;
 use super::settings::Settings;
 use super::status::Card;
@@ -253,20 +253,60 @@ fn not_here(server: &Server, method: &Method, path: &str) -> Refusal {
     }
 }
 
+/// A body that only names a model, at most. It is read on the thread that serves everybody.
+const MAX_SHORT_BYTES: usize = 64 << 10;
+/// How long a body waits for the others that are held.
+const MAX_WAIT: Duration = Duration::from_secs(30);
+
 /// Reads a body that fits beside the others.
 async fn read(server: &Server, body: Incoming) -> std::result::Result<Held, Refusal> {
-    let most = server.settings.limits.body_bytes;
+    read_up_to(server, body, server.settings.limits.body_bytes).await
+}
+
+async fn read_up_to(
+    server: &Server,
+    body: Incoming,
+    most: usize,
+) -> std::result::Result<Held, Refusal> {
     let announced = body.size_hint().upper().map_or(most, |bytes| {
         usize::try_from(bytes).unwrap_or(most).min(most)
     });
     let units = announced.div_ceil(BODY_UNIT).max(1) as u32;
-    let permit = server.bodies.clone().acquire_many_owned(units).await;
+    let permit = server.bodies.clone().acquire_many_owned(units);
+    let Ok(permit) = tokio::time::timeout(MAX_WAIT, permit).await else {
+        return Err(Refusal {
+            retry_after_s: Some(10),
+            ..Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "other requests are being sent, which take all the room; try again later",
+            )
+        });
+    };
     let permit = permit.map_err(|_| lost())?;
     let bytes = body::read(body, most).await?;
     Ok(Held {
         bytes,
         _permit: permit,
     })
+}
+
+/// Values in a body at most. Each takes many times its bytes once it is read.
+const MAX_VALUES: usize = 100_000;
+
+/// About how many values a JSON text has: a comma, colon or bracket outside of texts stands before each
+/// but the first.
+fn n_values(json: &[u8]) -> usize {
+    let (mut n, mut in_text, mut is_escaped) = (1, false, false);
+    for &byte in json {
+        match (in_text, byte) {
+            (true, _) if is_escaped => is_escaped = false,
+            (true, b'\\') => is_escaped = true,
+            (_, b'"') => in_text = !in_text,
+            (false, b',' | b':' | b'[' | b'{') => n += 1,
+            _ => {}
+        }
+    }
+    n
 }
 
 /// A body, and its share of what bodies may take.
@@ -277,9 +317,32 @@ struct Held {
 
 impl Held {
     fn json(&self) -> Read<Value> {
+        if n_values(&self.bytes) > MAX_VALUES {
+            return Err(Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the JSON has more than {MAX_VALUES} values"),
+            ));
+        }
         serde_json::from_slice(&self.bytes)
             .map_err(|e| Refusal::bad(format!("the body is not JSON: {e}")))
     }
+}
+
+/// What `work` gives, unless the request's time is over before.
+async fn in_time<T>(
+    server: &Server,
+    arrival: &Arrival,
+    work: impl Future<Output = std::result::Result<T, Refusal>>,
+) -> std::result::Result<T, Refusal> {
+    let left = server
+        .settings
+        .request_timeout
+        .saturating_sub(arrival.start.elapsed());
+    // One that has no time at all is still told so by the engine.
+    let left = left.max(Duration::from_secs(1));
+    tokio::time::timeout(left, work)
+        .await
+        .unwrap_or_else(|_| Err(took_too_long()))
 }
 
 /// A question in one of the dialects.
@@ -312,7 +375,7 @@ async fn ask<F: Frames + 'static>(
         Ok::<_, Refusal>((admitted, frames, question.is_streamed))
     };
     let failed = shape(access.path());
-    match admitted.await {
+    match in_time(server, &arrival, admitted).await {
         Err(refusal) => {
             access.failed(&refusal);
             refused(&refusal, failed)
@@ -343,7 +406,7 @@ async fn rate(
         let (scoring, subjects) = prepare(server, move |server| {
             let body = held.json()?;
             let (scoring, sources) = score::question(&body, server)?;
-            let subjects = admission::ready_to_rate(server, &sources, &scoring)?;
+            let subjects = admission::ready_to_rate(server, &sources, &scoring, arrival.key)?;
             Ok((scoring, subjects))
         })
         .await?;
@@ -353,7 +416,7 @@ async fn rate(
         };
         Ok::<_, Refusal>((admit(server, work, &arrival)?, scoring))
     };
-    match admitted.await {
+    match in_time(server, &arrival, admitted).await {
         Err(refusal) => {
             access.failed(&refusal);
             refused(&refusal, Refusal::as_openai)
@@ -379,7 +442,7 @@ async fn about(
     mut access: Access,
 ) -> Response<Outgoing> {
     let answer = async {
-        let body = read(server, body).await?.json()?;
+        let body = read_up_to(server, body, MAX_SHORT_BYTES).await?.json()?;
         let fields = Fields::of_body(&body)?;
         match path {
             // There is one model, so every question is about it.
@@ -396,7 +459,10 @@ async fn about(
         }
     };
     match answer.await {
-        Ok(value) => json_response(StatusCode::OK, &value),
+        Ok(value) => {
+            access.status = 200;
+            json_response(StatusCode::OK, &value)
+        }
         Err(refusal) => {
             access.failed(&refusal);
             refused(&refusal, Refusal::as_ollama)

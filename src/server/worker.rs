@@ -10,7 +10,7 @@ use std::time::Instant;
 use hyper::StatusCode;
 
 use super::queue::{Job, Progress, Work};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, took_too_long};
 use super::routes::Server;
 use crate::engine::{Ended, Engine, Limits};
 use crate::error::{Error, Kind, Result};
@@ -87,7 +87,7 @@ impl<'a> Working<'a> {
         let taken = panic::catch_unwind(AssertUnwindSafe(|| match &job.work {
             Work::Answer(request) => match self.begin(&job, request) {
                 Ok(()) => None,
-                Err(e) => Some(Progress::Failed(e.into())),
+                Err(e) => Some(Progress::Failed(not_begun(e))),
             },
             Work::Score { subjects, scoring } => Some(self.score(&job, subjects, scoring)),
         }));
@@ -190,6 +190,18 @@ impl<'a> Working<'a> {
     }
 }
 
+/// Why a request did not begin. It fits the context, or it would not have been taken: what is lacking
+/// is memory, which others may give back.
+fn not_begun(error: Error) -> Refusal {
+    match error.kind() {
+        Kind::Capacity => Refusal {
+            retry_after_s: Some(30),
+            ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+        },
+        _ => error.into(),
+    }
+}
+
 /// How much is computed together.
 fn limits(server: &Server) -> Limits {
     Limits {
@@ -221,10 +233,5 @@ fn ended(job: &Job) -> Option<Refusal> {
             "the request was cancelled",
         ));
     }
-    (Instant::now() >= job.deadline).then(|| {
-        Refusal::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "the answer took longer than the server's --request-timeout",
-        )
-    })
+    (Instant::now() >= job.deadline).then(took_too_long)
 }

@@ -112,9 +112,9 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, value_name = "MIB", default_value_t = NonZeroUsize::new(64).unwrap_or(NonZeroUsize::MIN))]
     pub max_body: NonZeroUsize,
 
-    /// Connections at once
-    #[arg(long, value_name = "N", default_value_t = NonZeroUsize::new(64).unwrap_or(NonZeroUsize::MIN))]
-    pub max_connections: NonZeroUsize,
+    /// Connections at once [default: 64 more than may wait and run]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<NonZeroUsize>,
 
     /// A line on standard error for each request: text, json or none
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]

@@ -22,7 +22,9 @@ pub struct Output {
     path: PathBuf,
     /// Keys of rows that need not be done.
     done: HashSet<u64>,
-    /// Errors among them.
+    /// Rows that failed in earlier runs and were not done since.
+    failed: HashSet<u64>,
+    /// How many of those the input still has.
     n_failed: usize,
     synced: Instant,
     is_synced: bool,
@@ -58,6 +60,7 @@ impl Output {
             file,
             path: path.to_owned(),
             done: HashSet::new(),
+            failed: HashSet::new(),
             n_failed: 0,
             synced: Instant::now(),
             is_synced: true,
@@ -77,7 +80,7 @@ impl Output {
             .map_err(failed("cannot read"))?;
         let mut reader = BufReader::new(&self.file);
         let (mut line, mut n_lines, mut whole_bytes) = (Vec::new(), 0, 0_u64);
-        let (mut done, mut n_failed) = (HashSet::new(), 0);
+        let (mut done, mut of_errors) = (HashSet::new(), HashSet::new());
         loop {
             line.clear();
             let mut bounded = std::io::Read::take(&mut reader, MAX_LINE_BYTES as u64);
@@ -95,12 +98,11 @@ impl Output {
                 ))
                 .in_file(&self.path));
             };
-            match is_error {
-                true if retry_errors => {}
-                true => n_failed += usize::from(done.insert(key)),
-                false => {
-                    done.insert(key);
-                }
+            if !is_error {
+                of_errors.remove(&key);
+                done.insert(key);
+            } else if !done.contains(&key) {
+                of_errors.insert(key);
             }
         }
         drop(reader);
@@ -110,16 +112,24 @@ impl Output {
                 .set_len(whole_bytes)
                 .map_err(failed("cannot write"))?;
         }
-        (self.done, self.n_failed) = (done, n_failed);
+        if !retry_errors {
+            done.extend(&of_errors);
+            self.failed = of_errors;
+        }
+        self.done = done;
         Ok(())
     }
 
     /// Whether a row is done; it counts as such from then on, so that the same row is done once.
     pub fn takes(&mut self, key: u64) -> bool {
-        self.done.insert(key)
+        if self.done.insert(key) {
+            return true;
+        }
+        self.n_failed += usize::from(self.failed.remove(&key));
+        false
     }
 
-    /// Rows that failed in earlier runs and are not done again.
+    /// Rows of this run's input that failed in earlier runs and are not done again.
     pub fn n_failed_before(&self) -> usize {
         self.n_failed
     }
@@ -135,7 +145,15 @@ impl Output {
             .write_all(line.as_bytes())
             .map_err(|e| Error::io("cannot write", &self.path, e))?;
         self.is_synced = false;
-        match self.synced.elapsed() >= SYNC {
+        self.sync_if_due()
+    }
+
+    /// Sees to it that nothing waits for longer than a second to be on the disk.
+    ///
+    /// # Errors
+    /// [`Kind::Io`].
+    pub fn sync_if_due(&mut self) -> Result<()> {
+        match !self.is_synced && self.synced.elapsed() >= SYNC {
             true => self.sync(),
             false => Ok(()),
         }
@@ -195,6 +213,8 @@ mod tests {
             let mut output = Output::open(&path, false).unwrap();
             assert!(!output.takes(0xaa) && !output.takes(0xbb) && output.takes(0xcc));
             assert!(!output.takes(0xcc), "twice in one run");
+            assert_eq!(output.n_failed_before(), 1);
+            assert!(!output.takes(0xbb), "counted once");
             assert_eq!(output.n_failed_before(), 1);
             drop(output);
             assert_eq!(std::fs::read(&path).unwrap(), whole);

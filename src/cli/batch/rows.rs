@@ -33,6 +33,7 @@ pub struct Row {
     pub image: Value,
     /// Hash of all that the outcome depends on.
     pub key: u64,
+    share_key: u64,
     /// What is asked, or why that cannot be.
     pub request: Result<Request>,
 }
@@ -92,7 +93,11 @@ impl Rows {
             Rows::Pictures { pictures, folder } => {
                 let picture = match pictures.next()? {
                     Ok(picture) => picture,
-                    Err(e) => return Some(Err(e)),
+                    // A folder that cannot be listed is a failure like any other.
+                    Err(e) => {
+                        let place = e.to_string();
+                        return Some(Ok(Row::unreadable(number, place.as_bytes(), e)));
+                    }
                 };
                 let id = picture.strip_prefix(folder).unwrap_or(&picture);
                 let row = json!({"id": id.to_string_lossy(), "image": picture.to_string_lossy()});
@@ -149,7 +154,9 @@ fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
 impl Row {
     /// A line that is no row.
     fn unreadable(number: usize, line: &[u8], error: Error) -> Self {
+        let share_key = hash(&[line]);
         Row {
+            share_key,
             id: Value::Null,
             number,
             shape: Shape::Own,
@@ -165,10 +172,14 @@ impl Row {
             true => (Shape::OpenAi, "custom_id"),
             false => (Shape::Own, "id"),
         };
-        let id = match row.get(name) {
-            Some(id) if !id.is_null() => id.clone(),
-            _ => Value::from(number),
+        let named = row.get(name).filter(|id| !id.is_null()).cloned();
+        let text = row.to_string();
+        // Where it has no name, what it says tells its share.
+        let share_key = match &named {
+            Some(id) => hash(&[id.to_string().as_bytes()]),
+            None => hash(&[text.as_bytes()]),
         };
+        let id = named.unwrap_or_else(|| Value::from(number));
         let image = row.get("image").cloned().unwrap_or_default();
         let request = match shape {
             Shape::Own => own_request(&row, folder, defaults),
@@ -180,7 +191,6 @@ impl Row {
             .iter()
             .map(|source| defaults.identity(source));
         let pictures: Vec<u8> = pictures.collect::<Vec<_>>().concat();
-        let text = row.to_string();
         let key = hash(&[&defaults.fingerprint, text.as_bytes(), &pictures]);
         Row {
             id,
@@ -188,13 +198,14 @@ impl Row {
             shape,
             image,
             key,
+            share_key,
             request,
         }
     }
 
-    /// Which share of `n` it belongs to, by its id alone.
+    /// Which share of `n` it belongs to: by its id, or by its text where it has none.
     pub fn share(&self, n: usize) -> usize {
-        (hash(&[self.id.to_string().as_bytes()]) % n as u64) as usize
+        (self.share_key % n as u64) as usize
     }
 }
 

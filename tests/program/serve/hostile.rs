@@ -12,7 +12,9 @@ use super::http::{Server, picture, question, read_reply};
 #[test]
 fn wrong_bodies_are_refused_in_words() {
     let server = Server::start(&["--max-body", "1"]);
-    let deep = "[".repeat(100_000);
+    let deep = "[".repeat(50_000);
+    // Each value takes many times its two bytes once it is read.
+    let many = format!("[{}0]", "0,".repeat(150_000));
     let huge = vec![b' '; (1 << 20) + 1];
     for (body, status) in [
         (&b"{"[..], 400),
@@ -25,6 +27,7 @@ fn wrong_bodies_are_refused_in_words() {
             400,
         ),
         (deep.as_bytes(), 400),
+        (many.as_bytes(), 413),
         (&huge, 413),
     ] {
         for path in [

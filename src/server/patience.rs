@@ -1,0 +1,105 @@
+//! A socket whose other side has to go on taking what it is sent.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// How long nothing may be taken.
+const MAX_STALL: Duration = Duration::from_secs(60);
+
+/// Ends with an error where the other side takes nothing for [`MAX_STALL`], so that its place goes to
+/// somebody else.
+#[derive(Debug)]
+pub struct Patient<S> {
+    socket: S,
+    /// Runs while there is something that is not taken.
+    stalled: Option<Pin<Box<Sleep>>>,
+    max_stall: Duration,
+}
+
+impl<S> Patient<S> {
+    pub fn new(socket: S) -> Self {
+        Patient {
+            socket,
+            stalled: None,
+            max_stall: MAX_STALL,
+        }
+    }
+
+    /// The outcome of a write, or an error once there was none for too long.
+    fn bounded<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let max_stall = self.max_stall;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(sleep(max_stall)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.bounded(written, cx)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        self.bounded(flushed, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    #[test]
+    fn who_takes_nothing_is_let_go() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            // The other end is there and never reads.
+            let (here, _there) = tokio::io::duplex(16);
+            let mut patient = Patient {
+                max_stall: Duration::from_millis(20),
+                ..Patient::new(here)
+            };
+            patient.write_all(b"it has room").await.unwrap();
+            let error = patient.write_all(&[0; 100]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        });
+    }
+}
