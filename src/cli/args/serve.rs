@@ -72,7 +72,7 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, value_name = "NAME")]
     pub allow_host: Vec<String>,
 
-    /// A site, such as https://photos.example, whose pages may ask; may be given several times
+    /// A site, such as `https://photos.example`, whose pages may ask; may be given several times
     #[arg(long, value_name = "ORIGIN")]
     pub allow_origin: Vec<String>,
 
