@@ -33,6 +33,9 @@ pub enum Quant {
     /// Decoder Q4_0, the smallest and simplest
     #[value(name = "q4_0", aliases = ["q4"])]
     Q4_0,
+    /// Decoder H4, a format of our own: 4.125 bits, and the fastest
+    #[value(name = "h4")]
+    H4,
     /// Decoder Q4_K with more bits in sensitive layers, as llama.cpp's Q4_K_M
     #[default]
     #[value(name = "q4_k", aliases = ["q4_k_m", "q4km", "q4k"])]
@@ -91,6 +94,8 @@ impl Quant {
             Quant::Q8_0 => 7,
             // Q4_K_M.
             Quant::Q4_K => 15,
+            // The letters of the type; llama.cpp has no number of it.
+            Quant::H4 => DType::H4.ggml(),
         }
     }
 
@@ -100,6 +105,7 @@ impl Quant {
             Quant::F16 => (DType::F16, DType::F16, &[]),
             Quant::Q8_0 => (DType::Q8_0, DType::Q8_0, &[]),
             Quant::Q4_0 => (DType::Q4_0, DType::Q8_0, &Q4_0_EXCEPTIONS),
+            Quant::H4 => (DType::H4, DType::Q8_0, &Q4_0_EXCEPTIONS),
             Quant::Q4_K => (DType::Q4_K, DType::Q8_0, &Q4_K_EXCEPTIONS),
         };
         Base {
@@ -160,7 +166,7 @@ impl Default for Recipe {
 
 impl Recipe {
     /// Gives every tensor of a model with this configuration its type. Types whose blocks do not
-    /// divide a tensor's rows give way to the next that fits: Q8_0, then F16.
+    /// divide a tensor's rows give way to the next that fits: Q8_0, or of H4 Q4_0, then F16.
     ///
     /// # Errors
     /// [`Kind::Usage`](owl2::Kind::Usage) for a glob that matches no matrix.
@@ -259,7 +265,8 @@ impl TensorType {
 fn fitting(wanted: DType, row_len: usize) -> DType {
     match wanted {
         dtype if dtype.row_bytes(row_len).is_some() => dtype,
-        DType::Q4_K | DType::Q6_K => fitting(DType::Q8_0, row_len),
+        DType::H4 => fitting(DType::Q4_0, row_len),
+        DType::Q4_K | DType::Q6_K | DType::H8 => fitting(DType::Q8_0, row_len),
         _ => DType::F16,
     }
 }

@@ -27,20 +27,22 @@ const LINE: usize = 16;
 /// Columns of a token that share a scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScaleSpan {
-    /// 32, as in the formats whose blocks are as long. Answers always have these:
-    /// [`gemv`](super::gemv) multiplies each unit with a scale anyway. So do prompts whose columns
-    /// are not rotated: an outlier among 128 columns would leave few steps to the others.
+    /// 32, as in the formats whose blocks are as long. Answers have these where weights have scales for
+    /// as many columns: [`gemv`](super::gemv) multiplies each unit with a scale anyway. So do all inputs
+    /// that are not rotated: an outlier among 128 columns would leave few steps to the others.
     Unit,
-    /// 128, for prompts with rotated columns. Each scale costs [`gemm`](super::gemm) a
-    /// multiplication of all its sums, so that four times fewer are much faster.
+    /// 128, for rotated columns. Each scale costs a multiplication of all its sums, so that four times
+    /// fewer are much faster.
     Coarse,
 }
 
 impl ScaleSpan {
-    /// What a role has, with columns that are rotated or not.
-    pub fn of(role: Role, is_rotated: bool) -> Self {
+    /// What an input has in a role, with columns that are rotated or not, for weights that all have one
+    /// scale for 128 columns or not.
+    pub fn of(role: Role, is_rotated: bool, is_for_coarse: bool) -> Self {
         match role {
             Role::Prompt if is_rotated => ScaleSpan::Coarse,
+            Role::Answer if is_rotated && is_for_coarse => ScaleSpan::Coarse,
             Role::Prompt | Role::Answer => ScaleSpan::Unit,
         }
     }

@@ -7,10 +7,12 @@
 
 use std::ops::Range;
 
+use half::f16;
+
 use crate::gguf::DType;
 use crate::kernels::activations::{Layout, ScaleSpan, View};
-use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
-use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::formats::{Format, H4, H8, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
+use crate::kernels::int8::{BLOCK, CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
 
@@ -20,6 +22,8 @@ pub struct Gemv<'a, 'b, 'c> {
     pub weight: WeightView<'a>,
     /// Quantized tokens, in records of one.
     pub records: &'a [f32],
+    /// Columns of a token that share a scale: [`ScaleSpan::Coarse`] only for the coarse formats.
+    pub span: ScaleSpan,
     /// The tokens that the rows of `y` belong to.
     pub tokens: Range<usize>,
     /// `[n_rows]`, to be added.
@@ -40,6 +44,8 @@ impl Int8Op for Gemv<'_, '_, '_> {
             DType::Q4_0 => self.multiply::<I, Q4_0>(isa),
             DType::Q4_K => self.multiply::<I, Q4_K>(isa),
             DType::Q6_K => self.multiply::<I, Q6_K>(isa),
+            DType::H8 => self.multiply::<I, H8>(isa),
+            DType::H4 => self.multiply::<I, H4>(isa),
             DType::F32 | DType::F16 | DType::BF16 => {
                 unreachable!("floats have a path of their own")
             }
@@ -52,6 +58,11 @@ impl Gemv<'_, '_, '_> {
     fn multiply<I: Int8, F: Format>(mut self, isa: I) {
         assert_eq!(self.tokens.len(), self.out.rows().len());
         let mut first = 0;
+        // As many as the sums of which leave registers to work with.
+        while F::IS_COARSE && I::LANES == 16 && first + 8 <= self.tokens.len() {
+            self.multiply_tokens::<I, F, 8>(isa, first);
+            first += 8;
+        }
         while first + 4 <= self.tokens.len() {
             self.multiply_tokens::<I, F, 4>(isa, first);
             first += 4;
@@ -68,7 +79,7 @@ impl Gemv<'_, '_, '_> {
         let layout = Layout {
             width: 1,
             n_cols: self.weight.n_cols,
-            span: ScaleSpan::Unit,
+            span: self.span,
         };
         let words = layout.record_words();
         let tokens: [View; T] = std::array::from_fn(|t| {
@@ -79,7 +90,10 @@ impl Gemv<'_, '_, '_> {
         let rows = self.out.cols();
         let weights = &self.weight.bytes[rows.start * row_bytes..rows.end * row_bytes];
         for (i, row) in weights.chunks_exact(row_bytes).enumerate() {
-            let products = dot_row::<I, F, T>(isa, row, &tokens);
+            let products = match self.span {
+                ScaleSpan::Coarse => dot_row_by_blocks::<I, F, T>(isa, row, &tokens),
+                ScaleSpan::Unit => dot_row::<I, F, T>(isa, row, &tokens),
+            };
             let bias = self.bias.map_or(0.0, |bias| bias[rows.start + i]);
             for (t, product) in products.into_iter().enumerate() {
                 let y = &mut self.out.row_mut(first + t)[i];
@@ -115,14 +129,73 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: &[Vie
     }
     let mut results = [0.0; T];
     for (t, result) in results.iter_mut().enumerate() {
-        let [even, odd] = sums.products[t].map(|lanes| isa.pair_lanes(lanes));
-        let mut lanes = [0.0; UNIT_LANES];
-        for (i, lane) in lanes.iter_mut().enumerate() {
-            *lane = (even[i] + odd[i]) + (even[UNIT_LANES + i] + odd[UNIT_LANES + i]);
-        }
-        *result = sum_lanes(lanes) - sum_lanes(isa.eight_values(sums.excess[t]));
+        *result = sum_pairs(isa, sums.products[t]) - sum_lanes(isa.eight_values(sums.excess[t]));
     }
     results
+}
+
+/// The products of a row of a coarse format with `T` tokens that have scales for as many columns: those of
+/// a block are summed as integers.
+#[inline(always)]
+fn dot_row_by_blocks<I: Int8, F: Format, const T: usize>(
+    isa: I,
+    row: &[u8],
+    tokens: &[View; T],
+) -> [f32; T] {
+    const UNITS: usize = BLOCK / UNIT;
+
+    assert!(F::IS_COARSE && F::DTYPE.block_len() == BLOCK);
+    let blocks = row.chunks_exact(F::DTYPE.block_bytes());
+    let n_blocks = blocks.len();
+    for token in tokens {
+        assert!(token.span == ScaleSpan::Coarse && token.quants.len() == n_blocks * BLOCK);
+        assert!(token.scales.len() == n_blocks * UNITS && token.starts.len() == n_blocks);
+    }
+    assert!(row.len() == n_blocks * F::DTYPE.block_bytes());
+    // Of even and of odd blocks, so that one need not wait for the other.
+    let mut sums = [[isa.pair_zero(); 2]; T];
+    for (index, block) in blocks.enumerate() {
+        prefetch_ahead::<I, F>(isa, row, index * UNITS);
+        let scale = block.first_chunk().map_or(0.0, |bits| f16::from_le_bytes(*bits).to_f32());
+        // SAFETY: the block is whole, and each token has its columns.
+        unsafe {
+            let weights = [
+                F::pair(isa, block.as_ptr(), 0, UNITS),
+                F::pair(isa, block.as_ptr(), 1, UNITS),
+            ];
+            for t in 0..T {
+                let quants = tokens[t].quants.as_ptr().add(index * BLOCK).cast::<u8>();
+                let activations = [
+                    isa.load_pair(quants, quants.add(UNIT)),
+                    isa.load_pair(quants.add(2 * UNIT), quants.add(3 * UNIT)),
+                ];
+                // Of as large an offset as the weights have; they are made for one of 128.
+                let start = match F::OFFSET {
+                    128 => *tokens[t].starts.get_unchecked(index),
+                    offset => *tokens[t].starts.get_unchecked(index) / (128 / i32::from(offset)),
+                };
+                let products = isa.dot_block(F::BITS, start, weights, activations);
+                let scales = [scale, *tokens[t].scales.get_unchecked(index * UNITS)];
+                sums[t][index % 2] = isa.add_block(products, scales, sums[t][index % 2]);
+            }
+        }
+    }
+    let mut results = [0.0; T];
+    for (result, sums) in results.iter_mut().zip(sums) {
+        *result = sum_pairs(isa, sums);
+    }
+    results
+}
+
+/// The sum of all lanes.
+#[inline(always)]
+fn sum_pairs<I: Int8>(isa: I, [even, odd]: [I::PairF32; 2]) -> f32 {
+    let (even, odd) = (isa.pair_lanes(even), isa.pair_lanes(odd));
+    let mut lanes = [0.0; UNIT_LANES];
+    for (i, lane) in lanes.iter_mut().enumerate() {
+        *lane = (even[i] + odd[i]) + (even[UNIT_LANES + i] + odd[UNIT_LANES + i]);
+    }
+    sum_lanes(lanes)
 }
 
 /// Running sums of a row's products.
