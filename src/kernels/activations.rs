@@ -78,7 +78,7 @@ impl Layout {
     /// 32-bit words of a record: its parts in the order of [`View`].
     pub fn record_words(self) -> usize {
         let n_units = self.n_cols / UNIT;
-        let per_token = self.n_cols / 4 + 4 * n_units + 2 * n_units.div_ceil(self.block_units());
+        let per_token = self.n_cols / 4 + 4 * n_units + 3 * n_units.div_ceil(self.block_units());
         (self.width * per_token).next_multiple_of(16)
     }
 
@@ -92,12 +92,14 @@ impl Layout {
         let (unit_sums, rest) = rest.split_at(self.width * n_units);
         let n_of_blocks = self.width * n_units.div_ceil(self.block_units());
         let (ratios, rest) = rest.split_at(n_of_blocks);
+        let (block_scales, rest) = rest.split_at(n_of_blocks);
         View {
             quants: bytemuck::cast_slice(quants),
             scales,
             sums: bytemuck::cast_slice(sums),
             unit_sums,
             ratios,
+            block_scales,
             starts: bytemuck::cast_slice(&rest[..n_of_blocks]),
             span: self.span,
         }
@@ -120,6 +122,8 @@ pub struct View<'a> {
     pub unit_sums: &'a [f32],
     /// `[blocks, width]`: the scale of the block before over that of this one.
     pub ratios: &'a [f32],
+    /// `[blocks, width]`: what an integer of a block is worth.
+    pub block_scales: &'a [f32],
     /// `[blocks, width]`: sums of the integers, times -128.
     pub starts: &'a [i32],
     /// Columns of a block.
@@ -239,6 +243,7 @@ struct RecordMut<'a> {
     sums: &'a mut [i32],
     unit_sums: &'a mut [f32],
     ratios: &'a mut [f32],
+    block_scales: &'a mut [f32],
     starts: &'a mut [i32],
 }
 
@@ -252,7 +257,8 @@ impl<'a> RecordMut<'a> {
         let (sums, rest) = rest.split_at_mut(width * 2 * n_units);
         let (unit_sums, rest) = rest.split_at_mut(width * n_units);
         let n_blocks = n_units.div_ceil(layout.block_units());
-        let (ratios, starts) = rest.split_at_mut(width * n_blocks);
+        let (ratios, rest) = rest.split_at_mut(width * n_blocks);
+        let (block_scales, starts) = rest.split_at_mut(width * n_blocks);
         RecordMut {
             width,
             block_units: layout.block_units(),
@@ -261,6 +267,7 @@ impl<'a> RecordMut<'a> {
             sums: bytemuck::cast_slice_mut(sums),
             unit_sums,
             ratios,
+            block_scales,
             starts: bytemuck::cast_slice_mut(starts),
         }
     }
@@ -287,6 +294,7 @@ impl<'a> RecordMut<'a> {
         }
         let of_block = first / self.block_units * width + token;
         self.ratios[of_block] = previous * inverse;
+        self.block_scales[of_block] = scale;
         // Where coarse scales meet regrouped weights alone, nobody reads the sums of less than a block.
         let has_short_sums = self.block_units < COARSE_UNITS || !I::WHOLE_BYTES;
         let mut block_sum = 0;

@@ -120,12 +120,23 @@ pub const AHEAD_BYTES: usize = 8192;
 /// chunk is too long for the processor to look that far by itself.
 #[inline(always)]
 pub fn prefetch_ahead<I: Int8, F: Format>(isa: I, row: &[u8], first: usize) {
+    let unit_bytes = F::DTYPE.block_bytes() * UNIT / F::DTYPE.block_len();
+    let chunk = row.as_ptr().wrapping_add(first * unit_bytes);
+    prefetch(isa, chunk, CHUNK_UNITS * unit_bytes);
+}
+
+/// [`prefetch_ahead`] for some blocks of a row.
+#[inline(always)]
+pub fn prefetch_row<I: Int8>(isa: I, blocks: &[u8]) {
+    prefetch(isa, blocks.as_ptr(), blocks.len());
+}
+
+#[inline(always)]
+fn prefetch<I: Int8>(isa: I, from: *const u8, n_bytes: usize) {
     const LINE_BYTES: usize = 64;
 
-    let unit_bytes = F::DTYPE.block_bytes() * UNIT / F::DTYPE.block_len();
-    let chunk = row.as_ptr().wrapping_add(first * unit_bytes + AHEAD_BYTES);
-    for line in (0..CHUNK_UNITS * unit_bytes).step_by(LINE_BYTES) {
-        isa.prefetch(chunk.wrapping_add(line));
+    for line in (0..n_bytes).step_by(LINE_BYTES) {
+        isa.prefetch(from.wrapping_add(AHEAD_BYTES + line));
     }
 }
 
@@ -382,15 +393,14 @@ unsafe fn scales_of_blocks<I: Int8, F: Format>(
     }
 }
 
-/// Where the integers of a pair of units of a coarse format are, `pair_bytes` each.
+/// Where the integers of the block with a pair of units of a coarse format are.
 ///
 /// # Safety
 /// `row` must point to a row that has the pair.
 #[inline(always)]
-unsafe fn pair_of_block<F: Format>(row: *const u8, pair: usize, pair_bytes: usize) -> *const u8 {
-    const PAIRS: usize = BLOCK_UNITS / 2;
+unsafe fn block_of<F: Format>(row: *const u8, pair: usize) -> *const u8 {
     // SAFETY: as above.
-    unsafe { row.add(pair / PAIRS * F::DTYPE.block_bytes() + 2 + pair % PAIRS * pair_bytes) }
+    unsafe { row.add(pair / 2 * F::DTYPE.block_bytes() + 2) }
 }
 
 // SAFETY: the methods read a pair of units of a block, or its scale, at the offsets that `quant`
@@ -408,7 +418,7 @@ unsafe impl Format for H8 {
     unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, _: usize) -> I::Pair {
         // SAFETY: the row has this pair, of as many bytes.
         let integers = unsafe {
-            let first = pair_of_block::<H8>(row, pair, 2 * UNIT);
+            let first = block_of::<H8>(row, pair).add(pair % 2 * 2 * UNIT);
             isa.load_pair(first, first.add(UNIT))
         };
         match I::UNSIGNED_WEIGHTS {
@@ -457,8 +467,13 @@ impl H4 {
     /// `row` must point to a row that has the pair.
     #[inline(always)]
     unsafe fn levels<I: Int8, const OFFSET: u8>(isa: I, row: *const u8, pair: usize) -> I::Pair {
-        // SAFETY: the row has this pair; either unit has half of 32 bytes.
-        let numbers = unsafe { isa.load_split_nibbles(pair_of_block::<H4>(row, pair, UNIT)) };
+        // SAFETY: the row has this block; either pair has half of 64 bytes.
+        let numbers = unsafe {
+            match pair.is_multiple_of(2) {
+                true => isa.load_half_bytes::<false>(block_of::<H4>(row, pair)),
+                false => isa.load_half_bytes::<true>(block_of::<H4>(row, pair)),
+            }
+        };
         isa.look_up(numbers, const { &levels(OFFSET) })
     }
 }

@@ -7,14 +7,14 @@
 
 use std::ops::Range;
 
-use half::f16;
-
 use crate::gguf::DType;
 use crate::kernels::activations::{Layout, ScaleSpan, View};
 use crate::kernels::formats::{Format, H4, H8, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
-use crate::kernels::int8::{BLOCK, CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
+use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
+
+mod blocks;
 
 /// Computes a tile of `y: [n, n_rows]` that spans all of its rows.
 pub struct Gemv<'a, 'b, 'c> {
@@ -53,16 +53,14 @@ impl Int8Op for Gemv<'_, '_, '_> {
     }
 }
 
-impl Gemv<'_, '_, '_> {
+impl<'a> Gemv<'a, '_, '_> {
     #[inline(always)]
     fn multiply<I: Int8, F: Format>(mut self, isa: I) {
         assert_eq!(self.tokens.len(), self.out.rows().len());
-        let mut first = 0;
-        // As many as the sums of which leave registers to work with.
-        while F::IS_COARSE && I::LANES == 16 && first + 8 <= self.tokens.len() {
-            self.multiply_tokens::<I, F, 8>(isa, first);
-            first += 8;
+        if self.span == ScaleSpan::Coarse {
+            return self.multiply_by_blocks::<I, F>(isa);
         }
+        let mut first = 0;
         while first + 4 <= self.tokens.len() {
             self.multiply_tokens::<I, F, 4>(isa, first);
             first += 4;
@@ -76,30 +74,39 @@ impl Gemv<'_, '_, '_> {
     /// Computes rows `first..first + T` of `y`.
     #[inline(always)]
     fn multiply_tokens<I: Int8, F: Format, const T: usize>(&mut self, isa: I, first: usize) {
+        let tokens = self.views(first);
+        let row_bytes = self.weight.bytes_per_row();
+        let rows = self.out.cols();
+        let weights = &self.weight.bytes[rows.start * row_bytes..rows.end * row_bytes];
+        for (i, row) in weights.chunks_exact(row_bytes).enumerate() {
+            self.write(i, first, dot_row::<I, F, T>(isa, row, &tokens));
+        }
+    }
+
+    /// The records of `T` tokens from row `first` of `y` on.
+    #[inline(always)]
+    fn views<const T: usize>(&self, first: usize) -> [View<'a>; T] {
         let layout = Layout {
             width: 1,
             n_cols: self.weight.n_cols,
             span: self.span,
         };
         let words = layout.record_words();
-        let tokens: [View; T] = std::array::from_fn(|t| {
+        let records = self.records;
+        std::array::from_fn(|t| {
             let token = self.tokens.start + first + t;
-            layout.view(&self.records[token * words..(token + 1) * words])
-        });
-        let row_bytes = self.weight.bytes_per_row();
-        let rows = self.out.cols();
-        let weights = &self.weight.bytes[rows.start * row_bytes..rows.end * row_bytes];
-        for (i, row) in weights.chunks_exact(row_bytes).enumerate() {
-            let products = match self.span {
-                ScaleSpan::Coarse => dot_row_by_blocks::<I, F, T>(isa, row, &tokens),
-                ScaleSpan::Unit => dot_row::<I, F, T>(isa, row, &tokens),
-            };
-            let bias = self.bias.map_or(0.0, |bias| bias[rows.start + i]);
-            for (t, product) in products.into_iter().enumerate() {
-                let y = &mut self.out.row_mut(first + t)[i];
-                let value = product + bias;
-                *y = if self.accumulate { *y + value } else { value };
-            }
+            layout.view(&records[token * words..(token + 1) * words])
+        })
+    }
+
+    /// Writes, or adds, the products of weight row `i` of the tile to rows `first..first + T` of `y`.
+    #[inline(always)]
+    fn write<const T: usize>(&mut self, i: usize, first: usize, products: [f32; T]) {
+        let bias = self.bias.map_or(0.0, |bias| bias[self.out.cols().start + i]);
+        for (t, product) in products.into_iter().enumerate() {
+            let y = &mut self.out.row_mut(first + t)[i];
+            let value = product + bias;
+            *y = if self.accumulate { *y + value } else { value };
         }
     }
 }
@@ -129,73 +136,14 @@ fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: &[Vie
     }
     let mut results = [0.0; T];
     for (t, result) in results.iter_mut().enumerate() {
-        *result = sum_pairs(isa, sums.products[t]) - sum_lanes(isa.eight_values(sums.excess[t]));
-    }
-    results
-}
-
-/// The products of a row of a coarse format with `T` tokens that have scales for as many columns: those of
-/// a block are summed as integers.
-#[inline(always)]
-fn dot_row_by_blocks<I: Int8, F: Format, const T: usize>(
-    isa: I,
-    row: &[u8],
-    tokens: &[View; T],
-) -> [f32; T] {
-    const UNITS: usize = BLOCK / UNIT;
-
-    assert!(F::IS_COARSE && F::DTYPE.block_len() == BLOCK);
-    let blocks = row.chunks_exact(F::DTYPE.block_bytes());
-    let n_blocks = blocks.len();
-    for token in tokens {
-        assert!(token.span == ScaleSpan::Coarse && token.quants.len() == n_blocks * BLOCK);
-        assert!(token.scales.len() == n_blocks * UNITS && token.starts.len() == n_blocks);
-    }
-    assert!(row.len() == n_blocks * F::DTYPE.block_bytes());
-    // Of even and of odd blocks, so that one need not wait for the other.
-    let mut sums = [[isa.pair_zero(); 2]; T];
-    for (index, block) in blocks.enumerate() {
-        prefetch_ahead::<I, F>(isa, row, index * UNITS);
-        let scale = block.first_chunk().map_or(0.0, |bits| f16::from_le_bytes(*bits).to_f32());
-        // SAFETY: the block is whole, and each token has its columns.
-        unsafe {
-            let weights = [
-                F::pair(isa, block.as_ptr(), 0, UNITS),
-                F::pair(isa, block.as_ptr(), 1, UNITS),
-            ];
-            for t in 0..T {
-                let quants = tokens[t].quants.as_ptr().add(index * BLOCK).cast::<u8>();
-                let activations = [
-                    isa.load_pair(quants, quants.add(UNIT)),
-                    isa.load_pair(quants.add(2 * UNIT), quants.add(3 * UNIT)),
-                ];
-                // Of as large an offset as the weights have; they are made for one of 128.
-                let start = match F::OFFSET {
-                    128 => *tokens[t].starts.get_unchecked(index),
-                    offset => *tokens[t].starts.get_unchecked(index) / (128 / i32::from(offset)),
-                };
-                let products = isa.dot_block(F::BITS, start, weights, activations);
-                let scales = [scale, *tokens[t].scales.get_unchecked(index * UNITS)];
-                sums[t][index % 2] = isa.add_block(products, scales, sums[t][index % 2]);
-            }
+        let [even, odd] = sums.products[t].map(|lanes| isa.pair_lanes(lanes));
+        let mut lanes = [0.0; UNIT_LANES];
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            *lane = (even[i] + odd[i]) + (even[UNIT_LANES + i] + odd[UNIT_LANES + i]);
         }
-    }
-    let mut results = [0.0; T];
-    for (result, sums) in results.iter_mut().zip(sums) {
-        *result = sum_pairs(isa, sums);
+        *result = sum_lanes(lanes) - sum_lanes(isa.eight_values(sums.excess[t]));
     }
     results
-}
-
-/// The sum of all lanes.
-#[inline(always)]
-fn sum_pairs<I: Int8>(isa: I, [even, odd]: [I::PairF32; 2]) -> f32 {
-    let (even, odd) = (isa.pair_lanes(even), isa.pair_lanes(odd));
-    let mut lanes = [0.0; UNIT_LANES];
-    for (i, lane) in lanes.iter_mut().enumerate() {
-        *lane = (even[i] + odd[i]) + (even[UNIT_LANES + i] + odd[UNIT_LANES + i]);
-    }
-    sum_lanes(lanes)
 }
 
 /// Running sums of a row's products.

@@ -334,8 +334,8 @@ pub unsafe trait Int8: Copy + Send + Sync {
         weights: [Self::Pair; 2],
         activations: [Self::Pair; 2],
     ) -> Self::PairF32;
-    /// Adds products of [`Int8::dot_block`], times one scale and then the other, to `sum`.
-    fn add_block(self, products: Self::PairF32, scales: [f32; 2], sum: Self::PairF32) -> Self::PairF32;
+    /// Adds products of [`Int8::dot_block`] times `scale` to `sum`.
+    fn add_block(self, products: Self::PairF32, scale: f32, sum: Self::PairF32) -> Self::PairF32;
     /// The scales of a chunk's groups, to be used by [`Int8::add_scaled`].
     fn chunk_scales(self, groups: [Self::Eight; 2]) -> Self::ChunkScales;
     /// Adds the products of pair `pair` of a chunk to `sum`, each times its group's scale.

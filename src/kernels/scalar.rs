@@ -335,8 +335,8 @@ unsafe impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
     }
 
     #[inline(always)]
-    fn add_block(self, products: Sums, scales: [f32; 2], sum: Sums) -> Sums {
-        std::array::from_fn(|lane| (products[lane] * scales[0]).mul_add(scales[1], sum[lane]))
+    fn add_block(self, products: Sums, scale: f32, sum: Sums) -> Sums {
+        std::array::from_fn(|lane| products[lane].mul_add(scale, sum[lane]))
     }
 
     #[inline(always)]

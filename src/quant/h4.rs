@@ -2,10 +2,9 @@
 //! format, for weights whose columns are [rotated](super::rotation).
 //!
 //! ```text
-//! byte 0       2                                     34                                      66
-//!      | scale | q32 q0 | q33 q1 | ... | q63 q31 |    | q96 q64 | q97 q65 | ... | q127 q95 |
-//!      |  F16  |        high nibble, low nibble       |
-//!                                                     value i = LEVELS[qi] * scale
+//! byte 0       2                                       66
+//!      | scale | q64 q0 | q65 q1 | ... | q127 q63 |      value i = LEVELS[qi] * scale
+//!      |  F16  |      high nibble, low nibble     |
 //! ```
 //!
 //! Rotated weights are nearly Gaussian, all columns alike, so that one scale serves 128 of them and
@@ -41,7 +40,7 @@ const TRIED: [f32; 9] = [0.80, 0.86, 0.91, 0.96, 1.0, 1.04, 1.09, 1.15, 1.22];
 pub struct BlockH4 {
     /// The scale, an F16 in little-endian order.
     pub scale: [u8; 2],
-    /// Of each 64 values, the first 32 in the low nibbles of 32 bytes, the others in the high ones.
+    /// Values 0 to 63 in the low nibbles, 64 to 127 in the high ones.
     pub quants: [u8; LEN / 2],
 }
 
@@ -104,11 +103,9 @@ impl BlockH4 {
     #[inline(always)]
     pub fn nibbles(&self) -> [u8; LEN] {
         let mut nibbles = [0; LEN];
-        for (half, bytes) in nibbles.chunks_exact_mut(64).zip(self.quants.chunks(32)) {
-            let (low, high) = half.split_at_mut(32);
-            for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
-                (*low, *high) = (byte & 0x0f, byte >> 4);
-            }
+        let (low, high) = nibbles.split_at_mut(LEN / 2);
+        for ((low, high), byte) in low.iter_mut().zip(high).zip(self.quants) {
+            (*low, *high) = (byte & 0x0f, byte >> 4);
         }
         nibbles
     }
@@ -154,10 +151,8 @@ fn pack(levels: &[f32; LEN]) -> [u8; LEN / 2] {
         *nibble = above;
     }
     let mut bytes = [0; LEN / 2];
-    for (bytes, half) in bytes.chunks_exact_mut(32).zip(nibbles.chunks_exact(64)) {
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = half[i] | half[i + 32] << 4;
-        }
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte = nibbles[i] | nibbles[i + LEN / 2] << 4;
     }
     bytes
 }

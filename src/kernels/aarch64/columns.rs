@@ -198,11 +198,10 @@ macro_rules! columns {
         fn add_block(
             self,
             products: [float32x4_t; 4],
-            scales: [f32; 2],
+            scale: f32,
             mut sum: [float32x4_t; 4],
         ) -> [float32x4_t; 4] {
-            let products = self.mul(products[0], self.splat_f32(scales[0]));
-            sum[0] = self.mul_add(products, self.splat_f32(scales[1]), sum[0]);
+            sum[0] = self.mul_add(products[0], self.splat_f32(scale), sum[0]);
             sum
         }
 

@@ -479,9 +479,8 @@ unsafe impl Int8 for Avx512 {
     }
 
     #[inline(always)]
-    fn add_block(self, products: __m512, scales: [f32; 2], sum: __m512) -> __m512 {
-        let products = self.mul(products, self.splat_f32(scales[0]));
-        self.mul_add(products, self.splat_f32(scales[1]), sum)
+    fn add_block(self, products: __m512, scale: f32, sum: __m512) -> __m512 {
+        self.mul_add(products, self.splat_f32(scale), sum)
     }
 
     #[inline(always)]

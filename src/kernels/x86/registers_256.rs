@@ -197,16 +197,11 @@ macro_rules! pairs_256 {
         }
 
         #[inline(always)]
-        fn add_block(
-            self,
-            products: [__m256; 2],
-            scales: [f32; 2],
-            sum: [__m256; 2],
-        ) -> [__m256; 2] {
-            let (first, second) = (self.splat_f32(scales[0]), self.splat_f32(scales[1]));
+        fn add_block(self, products: [__m256; 2], scale: f32, sum: [__m256; 2]) -> [__m256; 2] {
+            let scale = self.splat_f32(scale);
             [
-                self.mul_add(self.mul(products[0], first), second, sum[0]),
-                self.mul_add(self.mul(products[1], first), second, sum[1]),
+                self.mul_add(products[0], scale, sum[0]),
+                self.mul_add(products[1], scale, sum[1]),
             ]
         }
 
