@@ -102,7 +102,9 @@ impl<'a> Gemv<'a, '_, '_> {
     /// Writes, or adds, the products of weight row `i` of the tile to rows `first..first + T` of `y`.
     #[inline(always)]
     fn write<const T: usize>(&mut self, i: usize, first: usize, products: [f32; T]) {
-        let bias = self.bias.map_or(0.0, |bias| bias[self.out.cols().start + i]);
+        let bias = self
+            .bias
+            .map_or(0.0, |bias| bias[self.out.cols().start + i]);
         for (t, product) in products.into_iter().enumerate() {
             let y = &mut self.out.row_mut(first + t)[i];
             let value = product + bias;

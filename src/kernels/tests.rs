@@ -168,7 +168,8 @@ fn batches_have_the_same_bits_everywhere() {
 fn every_length_has_the_bits_of_any_other() {
     let most = 300;
     for (dtype, n_cols) in [(DType::Q4_0, 96), (DType::H4, 128)] {
-        for (path, runs) in paths(dtype).flat_map(|path| Runs::all().map(move |runs| (path, runs))) {
+        for (path, runs) in paths(dtype).flat_map(|path| Runs::all().map(move |runs| (path, runs)))
+        {
             let weights = Weights::of(dtype, 7, n_cols, Data::Uniform);
             let x = Data::Spikes(10.0).values(most * n_cols, 4);
             let all = weights.multiply(path, runs, &x, 0..most);
@@ -234,7 +235,10 @@ fn single_tokens_have_the_bits_of_several() {
                         for token in 0..n_tokens {
                             let alone = weights.multiply(path, runs, &x, token..token + 1);
                             let wanted = &together[token * n_rows..(token + 1) * n_rows];
-                            assert!(alone == wanted, "{isa} {path:?} {of_weights:?} {of_tokens:?}");
+                            assert!(
+                                alone == wanted,
+                                "{isa} {path:?} {of_weights:?} {of_tokens:?}"
+                            );
                         }
                     }
                 }

@@ -86,7 +86,11 @@ impl BlockH4 {
         // what is too small in each layer adds up. This one makes the block's product with the values that
         // of these with themselves.
         let scale = squares / sum_of_products(values, &levels);
-        let scale = if scale.is_finite() { scale * largest } else { 0.0 };
+        let scale = if scale.is_finite() {
+            scale * largest
+        } else {
+            0.0
+        };
         BlockH4 {
             scale: f32_to_f16(scale),
             quants: pack(&levels),
@@ -134,7 +138,11 @@ fn nearest_level(x: f32) -> f32 {
     let size = x.abs();
     let mut level = f32::from(LEVELS[8]);
     for (bound, pair) in BOUNDS.into_iter().zip(LEVELS[8..].windows(2)) {
-        level += if size > bound { f32::from(pair[1] - pair[0]) } else { 0.0 };
+        level += if size > bound {
+            f32::from(pair[1] - pair[0])
+        } else {
+            0.0
+        };
     }
     if x < 0.0 { -level } else { level }
 }

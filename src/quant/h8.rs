@@ -13,9 +13,7 @@ use bytemuck::{Pod, Zeroable};
 use pulp::Simd;
 
 use super::h4::LEN;
-use super::{
-    Block, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within,
-};
+use super::{Block, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within};
 
 /// 128 values of `H8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

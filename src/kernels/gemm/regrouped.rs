@@ -272,7 +272,9 @@ fn unpack_coarse_row<I: Int8, F: Format, const R: usize>(
     let apart = R * I::PANEL_COLUMNS * I::BYTE_WEIGHT_BYTES;
     for block in 0..n_blocks {
         prefetch_ahead::<I, F>(isa, row, block * BLOCK_UNITS);
-        let bytes = row[block * F::DTYPE.block_bytes()..].first_chunk().expect("a block");
+        let bytes = row[block * F::DTYPE.block_bytes()..]
+            .first_chunk()
+            .expect("a block");
         scales[block * R + r] = f16::from_le_bytes(*bytes).to_f32();
         let weights = weights[block * block_bytes..][..block_bytes].as_mut_ptr();
         for pair in 0..BLOCK_UNITS / 2 {

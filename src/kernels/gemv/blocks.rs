@@ -1,7 +1,7 @@
 //! Rows of the coarse formats, with tokens that have a scale for as many columns.
 //!
 //! All products of a block of 128 columns are summed as integers; they become floats once, where other
-//! formats' do four times. Two rows are multiplied together, and up to eight tokens, so that loads of
+//! formats' do four times. Several rows are multiplied together with several tokens, so that loads of
 //! tokens and the unpacking of weights are shared; each output is the same sequence of operations however
 //! many there are.
 #![allow(unsafe_code)]
@@ -13,8 +13,10 @@ use crate::kernels::formats::{Format, prefetch_row};
 use crate::kernels::gemv::{Gemv, sum_lanes};
 use crate::kernels::int8::{BLOCK, Int8, UNIT, UNIT_LANES};
 
-/// Rows that are multiplied together.
-const ROWS: usize = 2;
+/// Rows that are multiplied together where there are 32 registers of 512 bits.
+const ROWS: usize = 4;
+/// Tokens that rows are multiplied with together: their sums leave registers to work with.
+const TOKENS: usize = 4;
 /// Blocks whose scales are read together.
 const EIGHT: usize = 8;
 
@@ -27,38 +29,45 @@ impl Gemv<'_, '_, '_> {
             unreachable!("tokens have scales that weights have not");
         }
         let mut first = 0;
-        // As many as leave registers to work with.
-        while I::LANES == 16 && first + 8 <= self.tokens.len() {
-            self.multiply_some::<I, F, 8>(isa, first);
-            first += 8;
-        }
-        while first + 4 <= self.tokens.len() {
-            self.multiply_some::<I, F, 4>(isa, first);
-            first += 4;
+        while first + TOKENS <= self.tokens.len() {
+            self.multiply_tokens_by_blocks::<I, F, TOKENS>(isa, first);
+            first += TOKENS;
         }
         while first < self.tokens.len() {
-            self.multiply_some::<I, F, 1>(isa, first);
+            self.multiply_tokens_by_blocks::<I, F, 1>(isa, first);
             first += 1;
         }
     }
 
     /// Computes rows `first..first + T` of `y`.
     #[inline(always)]
-    fn multiply_some<I: Int8, F: Format, const T: usize>(&mut self, isa: I, first: usize) {
+    fn multiply_tokens_by_blocks<I: Int8, F: Format, const T: usize>(
+        &mut self,
+        isa: I,
+        first: usize,
+    ) {
+        let tokens = self.views(first);
         let row_bytes = self.weight.bytes_per_row();
         let rows = self.out.cols();
-        let bytes = self.weight.bytes;
-        let row = |i: usize| &bytes[(rows.start + i) * row_bytes..(rows.start + i + 1) * row_bytes];
-        let n_rows = rows.len();
-        for i in (0..n_rows - n_rows % ROWS).step_by(ROWS) {
-            let products = dot_rows::<I, F, ROWS, T>(isa, [row(i), row(i + 1)], &self.views(first));
+        let bytes = &self.weight.bytes[rows.start * row_bytes..rows.end * row_bytes];
+        let (fours, rest) = match I::LANES {
+            16 => bytes.split_at(rows.len() / ROWS * ROWS * row_bytes),
+            _ => (&[][..], bytes),
+        };
+        let n_in_fours = fours.len() / row_bytes;
+        for (i, four) in fours.chunks_exact(ROWS * row_bytes).enumerate() {
+            let mut rows = [four; ROWS];
+            for (row, bytes) in rows.iter_mut().zip(four.chunks_exact(row_bytes)) {
+                *row = bytes;
+            }
+            let products = dot_rows::<I, F, ROWS, T>(isa, rows, &tokens);
             for (r, products) in products.into_iter().enumerate() {
-                self.write(i + r, first, products);
+                self.write(i * ROWS + r, first, products);
             }
         }
-        for i in n_rows - n_rows % ROWS..n_rows {
-            let [products] = dot_rows::<I, F, 1, T>(isa, [row(i)], &self.views(first));
-            self.write(i, first, products);
+        for (i, row) in rest.chunks_exact(row_bytes).enumerate() {
+            let [products] = dot_rows::<I, F, 1, T>(isa, [row], &tokens);
+            self.write(n_in_fours + i, first, products);
         }
     }
 }

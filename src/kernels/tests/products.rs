@@ -235,7 +235,11 @@ impl Weights {
                 let products = row.iter().zip(&rounded).map(|(&w, x)| f64::from(w) * x);
                 // Parts of a sum that cancel, offsets and minimums, are as large as the largest weight
                 // of their group, up to four times.
-                let group = if self.dtype.block_len() == 128 { 128 } else { 32 };
+                let group = if self.dtype.block_len() == 128 {
+                    128
+                } else {
+                    32
+                };
                 let groups = row.chunks(group).zip(rounded.chunks(group));
                 let parts = groups.map(|(row, rounded)| {
                     let largest = row.iter().fold(0.0, |max: f32, w| max.max(w.abs()));

@@ -72,13 +72,7 @@ impl Avx2 {
 
     /// Adds the products of a unit, four at a time.
     #[inline(always)]
-    fn add_unit(
-        self,
-        bits: u32,
-        sums: __m256i,
-        weights: __m256i,
-        activations: __m256i,
-    ) -> __m256i {
+    fn add_unit(self, bits: u32, sums: __m256i, weights: __m256i, activations: __m256i) -> __m256i {
         // SAFETY: `self` proves AVX2.
         unsafe {
             if bits < 8 {

@@ -21,13 +21,7 @@ use crate::kernels::x86::AvxVnni;
 impl AvxVnni {
     /// Adds the products of a unit, four at a time.
     #[inline(always)]
-    fn add_unit(
-        self,
-        _: u32,
-        sums: __m256i,
-        weights: __m256i,
-        activations: __m256i,
-    ) -> __m256i {
+    fn add_unit(self, _: u32, sums: __m256i, weights: __m256i, activations: __m256i) -> __m256i {
         // SAFETY: `self` proves AVX-VNNI.
         unsafe { _mm256_dpbusd_avx_epi32(sums, weights, activations) }
     }
