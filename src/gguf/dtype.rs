@@ -80,6 +80,11 @@ impl DType {
         }
     }
 
+    /// Whether other programs know it.
+    pub fn is_of_ggml(self) -> bool {
+        !matches!(self, DType::H8 | DType::H4)
+    }
+
     /// Whether each value is a float of its own, not a small integer in a block with a scale.
     pub fn is_float(self) -> bool {
         self.block_len() == 1

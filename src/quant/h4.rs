@@ -32,7 +32,9 @@ const BOUNDS: [f32; 7] = [6.0, 12.0, 18.5, 25.5, 33.0, 42.5, 55.5];
 /// The root mean square of values for which the levels are best, in units of the scale.
 const SPREAD: f32 = 23.05;
 /// Scales that are tried, as parts of the one that [`SPREAD`] suggests.
-const TRIED: [f32; 9] = [0.80, 0.86, 0.91, 0.96, 1.0, 1.04, 1.09, 1.15, 1.22];
+const TRIED: [f32; 13] = [
+    0.79, 0.83, 0.87, 0.90, 0.93, 0.96, 1.0, 1.04, 1.07, 1.10, 1.14, 1.18, 1.23,
+];
 
 /// 128 values of `H4`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -82,12 +84,8 @@ impl BlockH4 {
             }
         }
         let levels = Self::levels(values, best);
-        // The scale of least error makes blocks a little too small in their own direction, all alike, and
-        // what is too small in each layer adds up. This one makes the block's product with the values that
-        // of these with themselves.
-        let scale = squares / sum_of_products(values, &levels);
-        let scale = if scale.is_finite() {
-            scale * largest
+        let scale = if best.is_finite() {
+            best * largest
         } else {
             0.0
         };
