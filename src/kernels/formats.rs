@@ -122,13 +122,7 @@ pub const AHEAD_BYTES: usize = 8192;
 pub fn prefetch_ahead<I: Int8, F: Format>(isa: I, row: &[u8], first: usize) {
     let unit_bytes = F::DTYPE.block_bytes() * UNIT / F::DTYPE.block_len();
     let chunk = row.as_ptr().wrapping_add(first * unit_bytes);
-    prefetch(isa, chunk, CHUNK_UNITS * unit_bytes);
-}
-
-/// [`prefetch_ahead`] for some blocks of a row.
-#[inline(always)]
-pub fn prefetch_row<I: Int8>(isa: I, blocks: &[u8]) {
-    prefetch(isa, blocks.as_ptr(), blocks.len());
+    prefetch(isa, chunk.wrapping_add(AHEAD_BYTES), CHUNK_UNITS * unit_bytes);
 }
 
 #[inline(always)]
@@ -136,7 +130,7 @@ fn prefetch<I: Int8>(isa: I, from: *const u8, n_bytes: usize) {
     const LINE_BYTES: usize = 64;
 
     for line in (0..n_bytes).step_by(LINE_BYTES) {
-        isa.prefetch(from.wrapping_add(AHEAD_BYTES + line));
+        isa.prefetch(from.wrapping_add(line));
     }
 }
 

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use crate::kernels::activations::{COARSE_UNITS as BLOCK_UNITS, ScaleSpan, View};
-use crate::kernels::formats::{Format, prefetch_row};
+use crate::kernels::formats::{AHEAD_BYTES, Format};
 use crate::kernels::gemv::{Gemv, sum_lanes};
 use crate::kernels::int8::{BLOCK, Int8, UNIT, UNIT_LANES};
 
@@ -19,6 +19,7 @@ const ROWS: usize = 4;
 const TOKENS: usize = 4;
 /// Blocks whose scales are read together.
 const EIGHT: usize = 8;
+const LINE_BYTES: usize = 64;
 
 impl Gemv<'_, '_, '_> {
     /// All products of the tile.
@@ -50,9 +51,10 @@ impl Gemv<'_, '_, '_> {
         let row_bytes = self.weight.bytes_per_row();
         let rows = self.out.cols();
         let bytes = &self.weight.bytes[rows.start * row_bytes..rows.end * row_bytes];
-        let (fours, rest) = match I::LANES {
-            16 => bytes.split_at(rows.len() / ROWS * ROWS * row_bytes),
-            _ => (&[][..], bytes),
+        // A single token leaves nothing to share, and one row after the other is what memory is best at.
+        let (fours, rest) = match I::LANES == 16 && T > 1 {
+            true => bytes.split_at(rows.len() / ROWS * ROWS * row_bytes),
+            false => (&[][..], bytes),
         };
         let n_in_fours = fours.len() / row_bytes;
         for (i, four) in fours.chunks_exact(ROWS * row_bytes).enumerate() {
@@ -148,9 +150,9 @@ fn add_blocks<I: Int8, F: Format, const R: usize, const T: usize, const FULL: bo
                 }
             }
         }
-        prefetch_row::<I>(isa, row);
         pointers[r] = row.as_ptr();
     }
+    let ahead = bytes_ahead::<R>(rows[0].len(), blocks.start * block_bytes);
     for i in 0..if FULL { EIGHT } else { n_blocks } {
         let index = blocks.start + i;
         // SAFETY: the rows have this block, and `dot_rows` has checked that so have the tokens.
@@ -158,6 +160,12 @@ fn add_blocks<I: Int8, F: Format, const R: usize, const T: usize, const FULL: bo
             let mut weights = [block_of::<I, F>(isa, pointers[0].add(i * block_bytes)); R];
             for r in 1..R {
                 weights[r] = block_of::<I, F>(isa, pointers[r].add(i * block_bytes));
+            }
+            // A block at a time: so many lines at once would have to wait for one another.
+            for pointer in pointers {
+                for line in (0..block_bytes - LINE_BYTES / 2).step_by(LINE_BYTES) {
+                    isa.prefetch(pointer.wrapping_add(ahead + i * block_bytes + line));
+                }
             }
             for t in 0..T {
                 let quants = tokens[t].quants.as_ptr().add(index * BLOCK).cast::<u8>();
@@ -175,6 +183,17 @@ fn add_blocks<I: Int8, F: Format, const R: usize, const T: usize, const FULL: bo
         }
     }
     sums
+}
+
+/// How far ahead the bytes of `R` adjacent rows from `at` on are asked for: as much later in all of them
+/// together, behind their ends in the next ones.
+#[inline(always)]
+fn bytes_ahead<const R: usize>(row_bytes: usize, at: usize) -> usize {
+    let ahead = AHEAD_BYTES / R;
+    match at + ahead < row_bytes {
+        true => ahead,
+        false => ahead + (R - 1) * row_bytes,
+    }
 }
 
 /// The integers of a block; where products of bytes take no longer than others, with the offset that the
