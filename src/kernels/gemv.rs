@@ -2,7 +2,8 @@
 //!
 //! Here memory is the limit, so weights are read once, straight from the file's blocks, and
 //! registers run along the columns. Each output is the same sequence of operations whatever the
-//! number of tokens, so a token computed alone equals the same token verified in a batch.
+//! number of tokens, so a token computed alone equals the same token verified in a batch. Weights and tokens
+//! with a scale for each 128 columns have a [way of their own](blocks).
 #![allow(unsafe_code)]
 
 use std::ops::Range;
