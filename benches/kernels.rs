@@ -7,9 +7,9 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use owl2::gguf::{Bytes, DType};
 use owl2::ops::attention::{Attention, Heads};
-use owl2::ops::linear::{InputBuffer, Linear, Matrix};
+use owl2::ops::linear::{InputBuffer, Linear, Matrix, Shared};
 use owl2::ops::{Compute, Role};
-use owl2::quant::{self, Rotation};
+use owl2::quant;
 use owl2::threads;
 
 /// Columns of the weights: the decoder's width.
@@ -19,10 +19,12 @@ const ROWS: [usize; 2] = [4096, 11_008];
 /// Tokens of a prompt with a picture, and of a full batch.
 const TOKENS: [usize; 2] = [128, 512];
 /// Every format, by rising size.
-const DTYPES: [DType; 7] = [
+const DTYPES: [DType; 9] = [
+    DType::H4,
     DType::Q4_0,
     DType::Q4_K,
     DType::Q6_K,
+    DType::H8,
     DType::Q8_0,
     DType::F16,
     DType::BF16,
@@ -62,8 +64,11 @@ struct Shape {
 }
 
 impl Shape {
-    fn rotation(self) -> Option<Arc<Rotation>> {
-        self.is_rotated.then(Arc::default)
+    fn shared(self) -> Shared {
+        Shared {
+            rotation: self.is_rotated.then(Arc::default),
+            is_coarse: matches!(self.dtype, DType::H8 | DType::H4),
+        }
     }
 }
 
@@ -86,7 +91,7 @@ fn gemm(bencher: Bencher, shape: Shape) {
 }
 
 /// Bytes are those of the weights.
-#[divan::bench(args = shapes(Role::Answer, &[1]), sample_count = 20, sample_size = 1)]
+#[divan::bench(args = shapes(Role::Answer, &[1, 4, 8, 16]), sample_count = 20, sample_size = 1)]
 fn gemv(bencher: Bencher, shape: Shape) {
     let n_bytes = weight(shape).1;
     multiply(bencher.counter(BytesCount::new(n_bytes)), shape);
@@ -239,7 +244,7 @@ fn weight(shape: Shape) -> (Matrix, usize) {
     let bytes = rows.repeat(n_rows / DISTINCT_ROWS);
     let n_bytes = bytes.len();
     let tensor = Bytes::from_slice(&bytes).into();
-    let matrix = Matrix::new(tensor, dtype, n_rows, WIDTH, shape.rotation());
+    let matrix = Matrix::new(tensor, dtype, n_rows, WIDTH, shape.shared());
     (matrix, n_bytes)
 }
 

@@ -12,17 +12,19 @@ use std::sync::Arc;
 
 use owl2::gguf::{Bytes, DType};
 use owl2::ops::attention::{Attention, Heads};
-use owl2::ops::linear::{InputBuffer, Linear, Matrix};
+use owl2::ops::linear::{InputBuffer, Linear, Matrix, Shared};
 use owl2::ops::{Compute, Role};
 use owl2::quant::{self, Rotation};
 
 const USAGE: &str = "usage: one_product product|plain|attention FORMAT ROWS COLUMNS TOKENS TIMES";
 /// Formats by the names that arguments give them.
-const FORMATS: [(&str, DType); 5] = [
+const FORMATS: [(&str, DType); 7] = [
     ("q4_0", DType::Q4_0),
     ("q4_k", DType::Q4_K),
     ("q6_k", DType::Q6_K),
     ("q8_0", DType::Q8_0),
+    ("h8", DType::H8),
+    ("h4", DType::H4),
     ("f16", DType::F16),
 ];
 
@@ -63,8 +65,12 @@ fn product(
     let mut row = vec![0; row_bytes];
     quant::quantize(dtype, &values(n_cols), &mut row);
     let weights = Bytes::from_slice(&row.repeat(n_rows));
+    let shared = Shared {
+        rotation,
+        is_coarse: matches!(dtype, DType::H8 | DType::H4),
+    };
     let linear = Linear {
-        weight: Matrix::new(weights.into(), dtype, n_rows, n_cols, rotation),
+        weight: Matrix::new(weights.into(), dtype, n_rows, n_cols, shared),
         bias: None,
     };
     let x = values(n_tokens * n_cols);

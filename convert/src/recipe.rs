@@ -33,6 +33,9 @@ pub enum Quant {
     /// Decoder Q4_0, the smallest and simplest
     #[value(name = "q4_0", aliases = ["q4"])]
     Q4_0,
+    /// Decoder H4, a format of our own: 4.125 bits, and the fastest
+    #[value(name = "h4")]
+    H4,
     /// Decoder Q4_K with more bits in sensitive layers, as llama.cpp's Q4_K_M
     #[default]
     #[value(name = "q4_k", aliases = ["q4_k_m", "q4km", "q4k"])]
@@ -91,6 +94,8 @@ impl Quant {
             Quant::Q8_0 => 7,
             // Q4_K_M.
             Quant::Q4_K => 15,
+            // The letters of the type; llama.cpp has no number of it.
+            Quant::H4 => DType::H4.ggml(),
         }
     }
 
@@ -100,6 +105,7 @@ impl Quant {
             Quant::F16 => (DType::F16, DType::F16, &[]),
             Quant::Q8_0 => (DType::Q8_0, DType::Q8_0, &[]),
             Quant::Q4_0 => (DType::Q4_0, DType::Q8_0, &Q4_0_EXCEPTIONS),
+            Quant::H4 => (DType::H4, DType::Q8_0, &Q4_0_EXCEPTIONS),
             Quant::Q4_K => (DType::Q4_K, DType::Q8_0, &Q4_K_EXCEPTIONS),
         };
         Base {
@@ -160,10 +166,11 @@ impl Default for Recipe {
 
 impl Recipe {
     /// Gives every tensor of a model with this configuration its type. Types whose blocks do not
-    /// divide a tensor's rows give way to the next that fits: Q8_0, then F16.
+    /// divide a tensor's rows give way to the next that fits: Q8_0, or of H4 Q4_0, then F16.
     ///
     /// # Errors
-    /// [`Kind::Usage`](owl2::Kind::Usage) for a glob that matches no matrix.
+    /// [`Kind::Usage`](owl2::Kind::Usage) for a glob that matches no matrix, and for types that are made for
+    /// rotated columns without rotation.
     pub fn plan(&self, config: &Config) -> Result<Plan> {
         let specs = layout::tensors(config);
         for rule in &self.tensor_types {
@@ -183,6 +190,20 @@ impl Recipe {
                 }
             })
             .collect();
+        let is_made_for_rotation =
+            |tensor: &&Planned| matches!(tensor.dtype, DType::H4 | DType::H8);
+        if let Some(tensor) = tensors
+            .iter()
+            .find(is_made_for_rotation)
+            .filter(|_| !self.rotate)
+        {
+            return Err(Error::usage(format!(
+                "{} is for rotated columns, which alone are even enough for one scale for 128 of them; \
+                 leave this out, or take q4_0 or q8_0",
+                tensor.dtype
+            ))
+            .in_parameter("no_rotate"));
+        }
         let is_rotated = |tensor: &Planned| tensor.is_rotated;
         Ok(Plan {
             rotation: tensors.iter().any(is_rotated).then(Rotation::default),
@@ -259,7 +280,8 @@ impl TensorType {
 fn fitting(wanted: DType, row_len: usize) -> DType {
     match wanted {
         dtype if dtype.row_bytes(row_len).is_some() => dtype,
-        DType::Q4_K | DType::Q6_K => fitting(DType::Q8_0, row_len),
+        DType::H4 => fitting(DType::Q4_0, row_len),
+        DType::Q4_K | DType::Q6_K | DType::H8 => fitting(DType::Q8_0, row_len),
         _ => DType::F16,
     }
 }
@@ -311,6 +333,7 @@ mod tests {
             (Quant::F16, DType::F16, DType::F16, DType::F16),
             (Quant::Q8_0, DType::Q8_0, DType::Q8_0, DType::Q8_0),
             (Quant::Q4_0, DType::Q4_0, DType::Q8_0, DType::Q6_K),
+            (Quant::H4, DType::H4, DType::Q8_0, DType::Q6_K),
         ] {
             let dtype = types(&with(quant, &[]), &config);
             assert_eq!(dtype("blk.0.attn_v.weight"), decoder);
@@ -345,6 +368,9 @@ mod tests {
     #[test]
     fn rows_that_are_no_whole_blocks_give_way() {
         assert_eq!(fitting(DType::Q6_K, 512), DType::Q6_K);
+        assert_eq!(fitting(DType::H4, 384), DType::H4);
+        assert_eq!(fitting(DType::H4, 576), DType::Q4_0);
+        assert_eq!(fitting(DType::H8, 576), DType::Q8_0);
         assert_eq!(fitting(DType::Q4_K, 352), DType::Q8_0);
         assert_eq!(fitting(DType::Q4_K, 100), DType::F16);
         assert_eq!(fitting(DType::Q4_0, 100), DType::F16);

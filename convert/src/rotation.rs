@@ -63,8 +63,8 @@ pub fn leave_out(plan: &mut Plan, source: &dyn TensorSource, mapped: &[Mapped]) 
 /// Whether the rounding of weights outweighs that of activations, which have 8 bits.
 fn has_few_bits(dtype: DType) -> bool {
     match dtype {
-        DType::Q4_0 | DType::Q4_K | DType::Q6_K => true,
-        DType::Q8_0 | DType::F32 | DType::F16 | DType::BF16 => false,
+        DType::Q4_0 | DType::Q4_K | DType::Q6_K | DType::H4 => true,
+        DType::Q8_0 | DType::H8 | DType::F32 | DType::F16 | DType::BF16 => false,
     }
 }
 

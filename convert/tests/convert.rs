@@ -293,6 +293,7 @@ fn the_file_does_not_depend_on_the_number_of_threads() {
         Quant::F16,
         Quant::Q8_0,
         Quant::Q4_0,
+        Quant::H4,
         Quant::Q4_K,
     ] {
         let convert = |n_threads: usize| {

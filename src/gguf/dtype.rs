@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// How the values of a tensor are stored. The formats and their numbers are ggml's.
+/// How the values of a tensor are stored. The formats and their numbers are ggml's, but for
+/// [`DType::H8`] and [`DType::H4`], which are our own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(non_camel_case_types, reason = "the names are ggml's")]
 pub enum DType {
@@ -23,26 +24,33 @@ pub enum DType {
     Q4_K,
     /// Super-blocks of 256: sixteen 8-bit scales, 256 six-bit values offset by 32.
     Q6_K,
+    /// Blocks of 128: one f16 scale, 128 signed bytes.
+    H8,
+    /// Blocks of 128: one f16 scale, 128 nibbles that name one of 16 levels.
+    H4,
 }
 
 impl DType {
     /// Every type, from the widest to the narrowest.
-    pub const ALL: [DType; 7] = [
+    pub const ALL: [DType; 9] = [
         DType::F32,
         DType::F16,
         DType::BF16,
         DType::Q8_0,
+        DType::H8,
         DType::Q6_K,
         DType::Q4_K,
         DType::Q4_0,
+        DType::H4,
     ];
 
-    /// The type with ggml's number `id`, or `None` for one this library does not read.
+    /// The type with the number `id`, or `None` for one this library does not read.
     pub fn from_ggml(id: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|dtype| dtype.ggml() == id)
     }
 
-    /// ggml's number of this type (`enum ggml_type`).
+    /// ggml's number of this type (`enum ggml_type`). Our own have the letters `owl8` and `owl4`, far
+    /// beyond the numbers that ggml counts up.
     pub fn ggml(self) -> u32 {
         match self {
             DType::F32 => 0,
@@ -52,6 +60,8 @@ impl DType {
             DType::Q4_K => 12,
             DType::Q6_K => 14,
             DType::BF16 => 30,
+            DType::H8 => u32::from_be_bytes(*b"owl8"),
+            DType::H4 => u32::from_be_bytes(*b"owl4"),
         }
     }
 
@@ -65,7 +75,14 @@ impl DType {
             DType::Q4_0 => "Q4_0",
             DType::Q4_K => "Q4_K",
             DType::Q6_K => "Q6_K",
+            DType::H8 => "H8",
+            DType::H4 => "H4",
         }
+    }
+
+    /// Whether other programs know it.
+    pub fn is_of_ggml(self) -> bool {
+        !matches!(self, DType::H8 | DType::H4)
     }
 
     /// Whether each value is a float of its own, not a small integer in a block with a scale.
@@ -74,16 +91,17 @@ impl DType {
     }
 
     /// Values in one block.
-    pub fn block_len(self) -> usize {
+    pub const fn block_len(self) -> usize {
         match self {
             DType::F32 | DType::F16 | DType::BF16 => 1,
             DType::Q8_0 | DType::Q4_0 => 32,
+            DType::H8 | DType::H4 => 128,
             DType::Q4_K | DType::Q6_K => 256,
         }
     }
 
     /// Bytes of one block.
-    pub fn block_bytes(self) -> usize {
+    pub const fn block_bytes(self) -> usize {
         match self {
             DType::F32 => 4,
             DType::F16 | DType::BF16 => 2,
@@ -91,6 +109,8 @@ impl DType {
             DType::Q4_0 => 2 + 16,
             DType::Q4_K => 2 + 2 + 12 + 128,
             DType::Q6_K => 128 + 64 + 16 + 2,
+            DType::H8 => 2 + 128,
+            DType::H4 => 2 + 64,
         }
     }
 
@@ -109,7 +129,7 @@ impl DType {
     }
 }
 
-/// ggml's name of the type with the number `id`, also of those that this library does not read.
+/// The name of the type with the number `id`, also of ggml's that this library does not read.
 pub fn ggml_name(id: u32) -> String {
     /// By number; those that ggml has given up are empty.
     const NAMES: [&str; 43] = [
@@ -157,6 +177,9 @@ pub fn ggml_name(id: u32) -> String {
         "Q1_0",
         "Q2_0",
     ];
+    if let Some(dtype) = DType::from_ggml(id) {
+        return dtype.name().to_owned();
+    }
     match usize::try_from(id).ok().and_then(|id| NAMES.get(id)) {
         Some(name) if !name.is_empty() => (*name).to_owned(),
         _ => format!("of a type unknown to this program (number {id})"),

@@ -27,20 +27,22 @@ const LINE: usize = 16;
 /// Columns of a token that share a scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScaleSpan {
-    /// 32, as in the formats whose blocks are as long. Answers always have these:
-    /// [`gemv`](super::gemv) multiplies each unit with a scale anyway. So do prompts whose columns
-    /// are not rotated: an outlier among 128 columns would leave few steps to the others.
+    /// 32, as in the formats whose blocks are as long. Answers have these where weights have scales for
+    /// as many columns: [`gemv`](super::gemv) multiplies each unit with a scale anyway. So do all inputs
+    /// that are not rotated: an outlier among 128 columns would leave few steps to the others.
     Unit,
-    /// 128, for prompts with rotated columns. Each scale costs [`gemm`](super::gemm) a
-    /// multiplication of all its sums, so that four times fewer are much faster.
+    /// 128, for rotated columns. Each scale costs a multiplication of all its sums, so that four times
+    /// fewer are much faster.
     Coarse,
 }
 
 impl ScaleSpan {
-    /// What a role has, with columns that are rotated or not.
-    pub fn of(role: Role, is_rotated: bool) -> Self {
+    /// What an input has in a role, with columns that are rotated or not, for weights that all have one
+    /// scale for 128 columns or not.
+    pub fn of(role: Role, is_rotated: bool, is_for_coarse: bool) -> Self {
         match role {
             Role::Prompt if is_rotated => ScaleSpan::Coarse,
+            Role::Answer if is_rotated && is_for_coarse => ScaleSpan::Coarse,
             Role::Prompt | Role::Answer => ScaleSpan::Unit,
         }
     }
@@ -76,7 +78,7 @@ impl Layout {
     /// 32-bit words of a record: its parts in the order of [`View`].
     pub fn record_words(self) -> usize {
         let n_units = self.n_cols / UNIT;
-        let per_token = self.n_cols / 4 + 4 * n_units + 2 * n_units.div_ceil(self.block_units());
+        let per_token = self.n_cols / 4 + 4 * n_units + 3 * n_units.div_ceil(self.block_units());
         (self.width * per_token).next_multiple_of(16)
     }
 
@@ -90,12 +92,14 @@ impl Layout {
         let (unit_sums, rest) = rest.split_at(self.width * n_units);
         let n_of_blocks = self.width * n_units.div_ceil(self.block_units());
         let (ratios, rest) = rest.split_at(n_of_blocks);
+        let (block_scales, rest) = rest.split_at(n_of_blocks);
         View {
             quants: bytemuck::cast_slice(quants),
             scales,
             sums: bytemuck::cast_slice(sums),
             unit_sums,
             ratios,
+            block_scales,
             starts: bytemuck::cast_slice(&rest[..n_of_blocks]),
             span: self.span,
         }
@@ -118,6 +122,8 @@ pub struct View<'a> {
     pub unit_sums: &'a [f32],
     /// `[blocks, width]`: the scale of the block before over that of this one.
     pub ratios: &'a [f32],
+    /// `[blocks, width]`: what an integer of a block is worth.
+    pub block_scales: &'a [f32],
     /// `[blocks, width]`: sums of the integers, times -128.
     pub starts: &'a [i32],
     /// Columns of a block.
@@ -237,6 +243,7 @@ struct RecordMut<'a> {
     sums: &'a mut [i32],
     unit_sums: &'a mut [f32],
     ratios: &'a mut [f32],
+    block_scales: &'a mut [f32],
     starts: &'a mut [i32],
 }
 
@@ -250,7 +257,8 @@ impl<'a> RecordMut<'a> {
         let (sums, rest) = rest.split_at_mut(width * 2 * n_units);
         let (unit_sums, rest) = rest.split_at_mut(width * n_units);
         let n_blocks = n_units.div_ceil(layout.block_units());
-        let (ratios, starts) = rest.split_at_mut(width * n_blocks);
+        let (ratios, rest) = rest.split_at_mut(width * n_blocks);
+        let (block_scales, starts) = rest.split_at_mut(width * n_blocks);
         RecordMut {
             width,
             block_units: layout.block_units(),
@@ -259,6 +267,7 @@ impl<'a> RecordMut<'a> {
             sums: bytemuck::cast_slice_mut(sums),
             unit_sums,
             ratios,
+            block_scales,
             starts: bytemuck::cast_slice_mut(starts),
         }
     }
@@ -285,6 +294,7 @@ impl<'a> RecordMut<'a> {
         }
         let of_block = first / self.block_units * width + token;
         self.ratios[of_block] = previous * inverse;
+        self.block_scales[of_block] = scale;
         // Where coarse scales meet regrouped weights alone, nobody reads the sums of less than a block.
         let has_short_sums = self.block_units < COARSE_UNITS || !I::WHOLE_BYTES;
         let mut block_sum = 0;

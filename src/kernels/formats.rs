@@ -5,7 +5,8 @@
 #![allow(unsafe_code)]
 
 use crate::gguf::DType;
-use crate::kernels::int8::{CHUNK_UNITS, Int8, UNIT, read_u16};
+use crate::kernels::int8::{BLOCK, CHUNK_UNITS, Int8, UNIT, read_u16};
+use crate::quant::h4::LEVELS;
 
 /// The scales and minimums of a chunk.
 #[derive(Clone, Copy)]
@@ -30,13 +31,16 @@ pub unsafe trait Format {
     const GROUP: usize;
     /// What the stored integers have to be reduced by, if they are unsigned.
     const OFFSET: u8;
-    /// Bits of an unsigned integer: 4, 6 or 8.
+    /// Bits of an unsigned integer: 4, 6, 7 or 8.
     const BITS: u32;
     /// The largest size of an integer: of a signed one, or of an unsigned one with minimums. A -128 of
     /// [`Q8_0`], which no quantizer makes, is more: it may come out wrong, but does no harm.
     const LARGEST: f32;
     /// Whether there are minimums.
     const HAS_MINS: bool;
+    /// Whether a block is [`BLOCK`] columns with one scale and no minimums: what rotated activations
+    /// have too, so that all products of a block are summed as integers.
+    const IS_COARSE: bool = false;
     /// Scales of a unit.
     const GROUPS_PER_UNIT: usize = UNIT / Self::GROUP;
 
@@ -57,6 +61,16 @@ pub unsafe trait Format {
         pair: usize,
         n_units: usize,
     ) -> I::Pair;
+
+    /// [`Format::pair`] with an offset of 128 where weights are unsigned, of a coarse format.
+    ///
+    /// # Safety
+    /// As [`Format::pair`].
+    #[inline(always)]
+    unsafe fn byte_pair<I: Int8>(isa: I, row: *const u8, pair: usize, n_units: usize) -> I::Pair {
+        // SAFETY: passed on.
+        unsafe { Self::pair(isa, row, pair, n_units) }
+    }
 
     /// [`Format::pair`] for a product with [`Int8::scale_block`]'s scales, if it has minimums.
     ///
@@ -92,6 +106,13 @@ pub enum Q4_K {}
 #[allow(non_camel_case_types, reason = "the name is ggml's")]
 pub enum Q6_K {}
 
+/// See [`DType::H8`].
+#[derive(Debug)]
+pub enum H8 {}
+/// See [`DType::H4`].
+#[derive(Debug)]
+pub enum H4 {}
+
 /// How far ahead weights are asked for.
 pub const AHEAD_BYTES: usize = 8192;
 
@@ -99,12 +120,17 @@ pub const AHEAD_BYTES: usize = 8192;
 /// chunk is too long for the processor to look that far by itself.
 #[inline(always)]
 pub fn prefetch_ahead<I: Int8, F: Format>(isa: I, row: &[u8], first: usize) {
+    let unit_bytes = F::DTYPE.block_bytes() * UNIT / F::DTYPE.block_len();
+    let chunk = row.as_ptr().wrapping_add(first * unit_bytes);
+    prefetch(isa, chunk.wrapping_add(AHEAD_BYTES), CHUNK_UNITS * unit_bytes);
+}
+
+#[inline(always)]
+fn prefetch<I: Int8>(isa: I, from: *const u8, n_bytes: usize) {
     const LINE_BYTES: usize = 64;
 
-    let unit_bytes = F::DTYPE.block_bytes() * UNIT / F::DTYPE.block_len();
-    let chunk = row.as_ptr().wrapping_add(first * unit_bytes + AHEAD_BYTES);
-    for line in (0..CHUNK_UNITS * unit_bytes).step_by(LINE_BYTES) {
-        isa.prefetch(chunk.wrapping_add(line));
+    for line in (0..n_bytes).step_by(LINE_BYTES) {
+        isa.prefetch(from.wrapping_add(line));
     }
 }
 
@@ -330,5 +356,164 @@ unsafe impl Format for Q6_K {
                 mins: isa.splat_eight(0.0),
             }
         }
+    }
+}
+
+/// Units of a block of the coarse formats.
+const BLOCK_UNITS: usize = BLOCK / UNIT;
+
+/// Scales of a coarse format.
+///
+/// # Safety
+/// `row` must point to a row that has the units.
+#[inline(always)]
+unsafe fn scales_of_blocks<I: Int8, F: Format>(
+    isa: I,
+    row: *const u8,
+    first: usize,
+    n_units: usize,
+) -> Scales<I> {
+    const { assert!(F::IS_COARSE) };
+    let zero = isa.splat_eight(0.0);
+    // SAFETY: the block is the row's.
+    let scale = |unit: usize| unsafe {
+        let block = (first + unit.min(n_units - 1)) / BLOCK_UNITS;
+        read_u16(row.add(block * F::DTYPE.block_bytes()))
+    };
+    let (a, b) = (scale(0), scale(BLOCK_UNITS));
+    Scales {
+        groups: [isa.eight_from_f16([a, a, a, a, b, b, b, b]), zero],
+        mins: zero,
+    }
+}
+
+/// Where the integers of the block with a pair of units of a coarse format are.
+///
+/// # Safety
+/// `row` must point to a row that has the pair.
+#[inline(always)]
+unsafe fn block_of<F: Format>(row: *const u8, pair: usize) -> *const u8 {
+    // SAFETY: as above.
+    unsafe { row.add(pair / 2 * F::DTYPE.block_bytes() + 2) }
+}
+
+// SAFETY: the methods read a pair of units of a block, or its scale, at the offsets that `quant`
+// documents; blocks are whole, so that a pair has both; constants are as asked for.
+unsafe impl Format for H8 {
+    const DTYPE: DType = DType::H8;
+    const GROUP: usize = 32;
+    const OFFSET: u8 = 128;
+    const BITS: u32 = 8;
+    const LARGEST: f32 = 127.0;
+    const HAS_MINS: bool = false;
+    const IS_COARSE: bool = true;
+
+    #[inline(always)]
+    unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, _: usize) -> I::Pair {
+        // SAFETY: the row has this pair, of as many bytes.
+        let integers = unsafe {
+            let first = block_of::<H8>(row, pair).add(pair % 2 * 2 * UNIT);
+            isa.load_pair(first, first.add(UNIT))
+        };
+        match I::UNSIGNED_WEIGHTS {
+            true => isa.flip_signs(integers),
+            false => integers,
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unsigned_pair<I: Int8>(
+        isa: I,
+        row: *const u8,
+        pair: usize,
+        n_units: usize,
+    ) -> I::Pair {
+        // SAFETY: passed on.
+        let weights = unsafe { Self::pair(isa, row, pair, n_units) };
+        match I::UNSIGNED_WEIGHTS {
+            true => weights,
+            false => isa.flip_signs(weights),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Int8>(isa: I, row: *const u8, first: usize, n_units: usize) -> Scales<I> {
+        // SAFETY: passed on.
+        unsafe { scales_of_blocks::<I, H8>(isa, row, first, n_units) }
+    }
+}
+
+/// H4's levels plus `offset`, as bytes.
+const fn levels(offset: u8) -> [u8; 16] {
+    let mut levels = [0; 16];
+    let mut i = 0;
+    while i < levels.len() {
+        levels[i] = (LEVELS[i] as u8).wrapping_add(offset);
+        i += 1;
+    }
+    levels
+}
+
+impl H4 {
+    /// The levels of a pair of units plus `OFFSET`.
+    ///
+    /// # Safety
+    /// `row` must point to a row that has the pair.
+    #[inline(always)]
+    unsafe fn levels<I: Int8, const OFFSET: u8>(isa: I, row: *const u8, pair: usize) -> I::Pair {
+        // SAFETY: the row has this block; either pair has half of 64 bytes.
+        let numbers = unsafe {
+            match pair.is_multiple_of(2) {
+                true => isa.load_half_bytes::<false>(block_of::<H4>(row, pair)),
+                false => isa.load_half_bytes::<true>(block_of::<H4>(row, pair)),
+            }
+        };
+        isa.look_up(numbers, const { &levels(OFFSET) })
+    }
+}
+
+// SAFETY: the methods read a pair of units of a block, or its scale, at the offsets that `quant`
+// documents; blocks are whole, so that a pair has both; constants are as asked for.
+unsafe impl Format for H4 {
+    const DTYPE: DType = DType::H4;
+    const GROUP: usize = 32;
+    const OFFSET: u8 = 64;
+    const BITS: u32 = 7;
+    const LARGEST: f32 = 63.0;
+    const HAS_MINS: bool = false;
+    const IS_COARSE: bool = true;
+
+    #[inline(always)]
+    unsafe fn pair<I: Int8>(isa: I, row: *const u8, pair: usize, _: usize) -> I::Pair {
+        // SAFETY: passed on.
+        unsafe {
+            match I::UNSIGNED_WEIGHTS {
+                true => Self::levels::<I, { H4::OFFSET }>(isa, row, pair),
+                false => Self::levels::<I, 0>(isa, row, pair),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn unsigned_pair<I: Int8>(isa: I, row: *const u8, pair: usize, _: usize) -> I::Pair {
+        // SAFETY: passed on.
+        unsafe { Self::levels::<I, { H4::OFFSET }>(isa, row, pair) }
+    }
+
+    #[inline(always)]
+    unsafe fn byte_pair<I: Int8>(isa: I, row: *const u8, pair: usize, _: usize) -> I::Pair {
+        // SAFETY: passed on.
+        unsafe {
+            match I::UNSIGNED_WEIGHTS {
+                true => Self::levels::<I, 128>(isa, row, pair),
+                false => Self::levels::<I, 0>(isa, row, pair),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn scales<I: Int8>(isa: I, row: *const u8, first: usize, n_units: usize) -> Scales<I> {
+        // SAFETY: passed on.
+        unsafe { scales_of_blocks::<I, H4>(isa, row, first, n_units) }
     }
 }

@@ -22,7 +22,7 @@ use std::ops::Range;
 use crate::gguf::DType;
 use crate::kernels::activations::{Layout, ScaleSpan, View};
 use crate::kernels::float::Activation;
-use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0};
+use crate::kernels::formats::{Format, H4, H8, Q4_0, Q4_K, Q6_K, Q8_0};
 use crate::kernels::gemm::grouped::GroupedRows;
 use crate::kernels::gemm::panel::{Panel, unpack};
 use crate::kernels::gemm::regrouped::RegroupedRows;
@@ -55,8 +55,9 @@ impl Kind {
     #[inline(always)]
     fn of<I: Int8, F: Format>(span: ScaleSpan) -> Self {
         match span {
-            // Products of bytes take no longer than those of fewer bits, or it has 8 bits anyway.
-            ScaleSpan::Coarse if I::WHOLE_BYTES || F::BITS == 8 => Kind::Regrouped,
+            // Products of bytes take no longer than those of fewer bits, or it has 8 bits anyway, or it
+            // has such scales.
+            ScaleSpan::Coarse if panel::is_regrouped::<I, F>() => Kind::Regrouped,
             ScaleSpan::Coarse => Kind::GroupedCoarse,
             ScaleSpan::Unit => Kind::Grouped,
         }
@@ -131,6 +132,8 @@ impl Int8Op for PanelRows {
             DType::Q4_0 => panel::weight_bytes::<I, Q4_0>(),
             DType::Q4_K => panel::weight_bytes::<I, Q4_K>(),
             DType::Q6_K => panel::weight_bytes::<I, Q6_K>(),
+            DType::H8 => panel::weight_bytes::<I, H8>(),
+            DType::H4 => panel::weight_bytes::<I, H4>(),
             DType::F32 | DType::F16 | DType::BF16 => {
                 unreachable!("floats have a path of their own")
             }
@@ -164,6 +167,8 @@ impl Int8Op for Gemm<'_, '_, '_> {
             DType::Q4_0 => isa.gemm::<Q4_0>(self.0),
             DType::Q4_K => isa.gemm::<Q4_K>(self.0),
             DType::Q6_K => isa.gemm::<Q6_K>(self.0),
+            DType::H8 => isa.gemm::<H8>(self.0),
+            DType::H4 => isa.gemm::<H4>(self.0),
             DType::F32 | DType::F16 | DType::BF16 => {
                 unreachable!("floats have a path of their own")
             }
@@ -318,7 +323,7 @@ impl<F: Format, const R: usize, const V: usize> Int8Op for GroupedCoarse<'_, '_,
     fn run<I: Int8>(self, isa: I) {
         let GroupedCoarse(block) = self;
         // Elsewhere weights are regrouped where activations have coarse scales.
-        if !I::WHOLE_BYTES && F::BITS < 8 {
+        if !panel::is_regrouped::<I, F>() {
             let rows = GroupedRows::new::<I, F, R>(block.panel, block.index, block.n_units::<I>());
             let (lane, products) = (block.first_lane, block.products);
             rows.dot::<I, F, R, V, true>(isa, block.tokens, lane, block.biases, products);

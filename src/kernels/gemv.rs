@@ -2,17 +2,20 @@
 //!
 //! Here memory is the limit, so weights are read once, straight from the file's blocks, and
 //! registers run along the columns. Each output is the same sequence of operations whatever the
-//! number of tokens, so a token computed alone equals the same token verified in a batch.
+//! number of tokens, so a token computed alone equals the same token verified in a batch. Weights and tokens
+//! with a scale for each 128 columns have a [way of their own](blocks).
 #![allow(unsafe_code)]
 
 use std::ops::Range;
 
 use crate::gguf::DType;
 use crate::kernels::activations::{Layout, ScaleSpan, View};
-use crate::kernels::formats::{Format, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
+use crate::kernels::formats::{Format, H4, H8, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
 use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
+
+mod blocks;
 
 /// Computes a tile of `y: [n, n_rows]` that spans all of its rows.
 pub struct Gemv<'a, 'b, 'c> {
@@ -20,6 +23,8 @@ pub struct Gemv<'a, 'b, 'c> {
     pub weight: WeightView<'a>,
     /// Quantized tokens, in records of one.
     pub records: &'a [f32],
+    /// Columns of a token that share a scale: [`ScaleSpan::Coarse`] only for the coarse formats.
+    pub span: ScaleSpan,
     /// The tokens that the rows of `y` belong to.
     pub tokens: Range<usize>,
     /// `[n_rows]`, to be added.
@@ -40,6 +45,8 @@ impl Int8Op for Gemv<'_, '_, '_> {
             DType::Q4_0 => self.multiply::<I, Q4_0>(isa),
             DType::Q4_K => self.multiply::<I, Q4_K>(isa),
             DType::Q6_K => self.multiply::<I, Q6_K>(isa),
+            DType::H8 => self.multiply::<I, H8>(isa),
+            DType::H4 => self.multiply::<I, H4>(isa),
             DType::F32 | DType::F16 | DType::BF16 => {
                 unreachable!("floats have a path of their own")
             }
@@ -47,10 +54,13 @@ impl Int8Op for Gemv<'_, '_, '_> {
     }
 }
 
-impl Gemv<'_, '_, '_> {
+impl<'a> Gemv<'a, '_, '_> {
     #[inline(always)]
     fn multiply<I: Int8, F: Format>(mut self, isa: I) {
         assert_eq!(self.tokens.len(), self.out.rows().len());
+        if self.span == ScaleSpan::Coarse {
+            return self.multiply_by_blocks::<I, F>(isa);
+        }
         let mut first = 0;
         while first + 4 <= self.tokens.len() {
             self.multiply_tokens::<I, F, 4>(isa, first);
@@ -65,27 +75,41 @@ impl Gemv<'_, '_, '_> {
     /// Computes rows `first..first + T` of `y`.
     #[inline(always)]
     fn multiply_tokens<I: Int8, F: Format, const T: usize>(&mut self, isa: I, first: usize) {
-        let layout = Layout {
-            width: 1,
-            n_cols: self.weight.n_cols,
-            span: ScaleSpan::Unit,
-        };
-        let words = layout.record_words();
-        let tokens: [View; T] = std::array::from_fn(|t| {
-            let token = self.tokens.start + first + t;
-            layout.view(&self.records[token * words..(token + 1) * words])
-        });
+        let tokens = self.views(first);
         let row_bytes = self.weight.bytes_per_row();
         let rows = self.out.cols();
         let weights = &self.weight.bytes[rows.start * row_bytes..rows.end * row_bytes];
         for (i, row) in weights.chunks_exact(row_bytes).enumerate() {
-            let products = dot_row::<I, F, T>(isa, row, &tokens);
-            let bias = self.bias.map_or(0.0, |bias| bias[rows.start + i]);
-            for (t, product) in products.into_iter().enumerate() {
-                let y = &mut self.out.row_mut(first + t)[i];
-                let value = product + bias;
-                *y = if self.accumulate { *y + value } else { value };
-            }
+            self.write(i, first, dot_row::<I, F, T>(isa, row, &tokens));
+        }
+    }
+
+    /// The records of `T` tokens from row `first` of `y` on.
+    #[inline(always)]
+    fn views<const T: usize>(&self, first: usize) -> [View<'a>; T] {
+        let layout = Layout {
+            width: 1,
+            n_cols: self.weight.n_cols,
+            span: self.span,
+        };
+        let words = layout.record_words();
+        let records = self.records;
+        std::array::from_fn(|t| {
+            let token = self.tokens.start + first + t;
+            layout.view(&records[token * words..(token + 1) * words])
+        })
+    }
+
+    /// Writes, or adds, the products of weight row `i` of the tile to rows `first..first + T` of `y`.
+    #[inline(always)]
+    fn write<const T: usize>(&mut self, i: usize, first: usize, products: [f32; T]) {
+        let bias = self
+            .bias
+            .map_or(0.0, |bias| bias[self.out.cols().start + i]);
+        for (t, product) in products.into_iter().enumerate() {
+            let y = &mut self.out.row_mut(first + t)[i];
+            let value = product + bias;
+            *y = if self.accumulate { *y + value } else { value };
         }
     }
 }

@@ -288,6 +288,8 @@ pub unsafe trait Int8: Copy + Send + Sync {
         nibbles: Self::Pair,
         high: *const u8,
     ) -> Self::Pair;
+    /// The bytes of `table` that `numbers`, below 16, are the numbers of.
+    fn look_up(self, numbers: Self::Pair, table: &[u8; 16]) -> Self::Pair;
     /// Unsigned weights with an offset of `OFFSET` to this instruction set's weights.
     fn from_unsigned<const OFFSET: u8>(self, weights: Self::Pair) -> Self::Pair;
     /// Signed weights to unsigned ones with an offset of 128, or these to those.
@@ -323,6 +325,17 @@ pub unsafe trait Int8: Copy + Send + Sync {
     /// The products of two units' columns, a few of the same group summed to a lane. Unsigned weights
     /// have at most `kind.bits`, but for those of this instruction set's [`Int8::load_split_bytes`].
     fn dot_pair(self, kind: Group, weights: Self::Pair, activations: Self::Pair) -> Self::PairF32;
+    /// The products of a [`BLOCK`]'s columns, those of several units summed to a lane, plus `start` in
+    /// one lane where weights are unsigned. Unsigned weights have at most `bits`.
+    fn dot_block(
+        self,
+        bits: u32,
+        start: i32,
+        weights: [Self::Pair; 2],
+        activations: [Self::Pair; 2],
+    ) -> Self::PairF32;
+    /// Adds products of [`Int8::dot_block`] times `scale` to `sum`.
+    fn add_block(self, products: Self::PairF32, scale: f32, sum: Self::PairF32) -> Self::PairF32;
     /// The scales of a chunk's groups, to be used by [`Int8::add_scaled`].
     fn chunk_scales(self, groups: [Self::Eight; 2]) -> Self::ChunkScales;
     /// Adds the products of pair `pair` of a chunk to `sum`, each times its group's scale.

@@ -272,6 +272,11 @@ unsafe impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
     }
 
     #[inline(always)]
+    fn look_up(self, numbers: Pair, table: &[u8; 16]) -> Pair {
+        numbers.map(|unit| unit.map(|number| table[usize::from(number & 0x0f)]))
+    }
+
+    #[inline(always)]
     fn from_unsigned<const OFFSET: u8>(self, weights: Pair) -> Pair {
         weights.map(|unit| unit.map(|weight| weight.wrapping_sub(OFFSET)))
     }
@@ -314,6 +319,24 @@ unsafe impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
                 .map(|i| i32::from(weights[i] as i8) * i32::from(activations[i] as i8));
             products.sum::<i32>() as f32
         })
+    }
+
+    #[inline(always)]
+    fn dot_block(self, _: u32, _: i32, weights: [Pair; 2], activations: [Pair; 2]) -> Sums {
+        let (weights, activations) = (weights.as_flattened(), activations.as_flattened());
+        let mut sums = [0; 2 * UNIT_LANES];
+        for (unit, (weights, activations)) in weights.iter().zip(activations).enumerate() {
+            for (i, (&w, &a)) in weights.iter().zip(activations).enumerate() {
+                let lane = unit % 2 * UNIT_LANES + i / 4;
+                sums[lane] += i32::from(w as i8) * i32::from(a as i8);
+            }
+        }
+        sums.map(|sum| sum as f32)
+    }
+
+    #[inline(always)]
+    fn add_block(self, products: Sums, scale: f32, sum: Sums) -> Sums {
+        std::array::from_fn(|lane| products[lane].mul_add(scale, sum[lane]))
     }
 
     #[inline(always)]

@@ -8,9 +8,9 @@ use super::int8::{Int8, Int8Op};
 use super::testing::{Data, FINITE, NOT_FINITE, instruction_sets};
 use crate::gguf::DType;
 use crate::quant::Rotation;
-use products::{PATHS, Path, Runs, Weights, quantized, records};
+use products::{Path, Runs, Weights, paths, quantized, records};
 
-mod products;
+pub(super) mod products;
 
 fn shapes(dtype: DType) -> [(usize, usize); 4] {
     let block = dtype.block_len();
@@ -31,8 +31,8 @@ fn sums_are_those_of_what_the_operands_stand_for() {
                     }
                     let n_tokens = 3;
                     let x = of_tokens.values(n_tokens * n_cols, 2);
-                    let exact = weights.exact(ScaleSpan::Unit, &x);
-                    for path in [Path::Gemv, Path::Gemm(ScaleSpan::Unit)] {
+                    for path in paths(dtype).filter(|path| path.is_exact(dtype)) {
+                        let exact = weights.exact(path.span(), &x);
                         for runs in Runs::all() {
                             let got = weights.multiply(path, runs, &x, 0..n_tokens);
                             for (i, (got, (exact, bound))) in got.iter().zip(&exact).enumerate() {
@@ -105,13 +105,16 @@ fn rotated_prompts_are_as_faithful_as_answers() {
                     relative_error(&got, &exact)
                 };
                 for runs in Runs::all() {
-                    let fine = product(Path::Gemv, runs);
-                    let coarse = product(Path::Gemm(ScaleSpan::Coarse), runs);
-                    // Eight bits of activations at either scale; of weights, rounded to one scale.
-                    assert!(
-                        coarse <= 2.0 * fine + 0.012,
-                        "{runs:?} {dtype} {of_weights:?} {of_tokens:?}: {coarse} against {fine}"
-                    );
+                    let fine = product(Path::Gemv(ScaleSpan::Unit), runs);
+                    for path in paths(dtype).filter(|path| path.span() == ScaleSpan::Coarse) {
+                        let coarse = product(path, runs);
+                        // Eight bits of activations at either scale; of weights, rounded to one scale.
+                        assert!(
+                            coarse <= 2.0 * fine + 0.012,
+                            "{runs:?} {path:?} {dtype} {of_weights:?} {of_tokens:?}: {coarse} against \
+                             {fine}"
+                        );
+                    }
                 }
             }
         }
@@ -164,27 +167,31 @@ fn batches_have_the_same_bits_everywhere() {
 #[test]
 fn every_length_has_the_bits_of_any_other() {
     let most = 300;
-    for path in PATHS {
-        for runs in Runs::all() {
-            let weights = Weights::of(DType::Q4_0, 7, 96, Data::Uniform);
-            let x = Data::Spikes(10.0).values(most * 96, 4);
+    for (dtype, n_cols) in [(DType::Q4_0, 96), (DType::H4, 128)] {
+        for (path, runs) in paths(dtype).flat_map(|path| Runs::all().map(move |runs| (path, runs)))
+        {
+            let weights = Weights::of(dtype, 7, n_cols, Data::Uniform);
+            let x = Data::Spikes(10.0).values(most * n_cols, 4);
             let all = weights.multiply(path, runs, &x, 0..most);
             for n in 1..=most {
                 // Nor does it matter what is computed before it and beside it.
                 let first = 7919 * n % (most - n + 1);
-                let (x, all) = (&x[first * 96..], &all[first * 7..]);
-                let some = weights.multiply(path, runs, &x[..n * 96], 0..n);
+                let (x, all) = (&x[first * n_cols..], &all[first * 7..]);
+                let some = weights.multiply(path, runs, &x[..n * n_cols], 0..n);
                 assert!(some == all[..n * 7], "{runs:?} {path:?} {n} from {first}");
             }
         }
     }
     for n_units in 1..=most {
         let n_cols = 32 * n_units;
-        let dtype = [DType::Q8_0, DType::Q4_0][n_units % 2];
+        let dtype = match n_units.is_multiple_of(4) {
+            true => [DType::H8, DType::H4][n_units / 4 % 2],
+            false => [DType::Q8_0, DType::Q4_0][n_units % 2],
+        };
         let weights = Weights::of(dtype, 3, n_cols, Data::Uniform);
         let x = Data::Uniform.values(2 * n_cols, 5);
-        let exact = weights.exact(ScaleSpan::Unit, &x);
-        for path in PATHS {
+        for path in paths(dtype) {
+            let exact = weights.exact(path.span(), &x);
             for isa in instruction_sets() {
                 let got = weights.multiply(path, Runs::On(isa), &x, 0..2);
                 if path == Path::Gemm(ScaleSpan::Coarse) {
@@ -216,19 +223,23 @@ fn single_tokens_have_the_bits_of_several() {
                 // brings scales to a sixteenth, which rounds those next to nothing.
                 let is_exact = of_weights != Data::Denormals && of_tokens != Data::Denormals;
                 let is_same = cfg!(target_arch = "x86_64") && dtype == DType::Q4_K && is_exact;
-                let scalar = is_same.then(|| {
-                    weights.multiply(Path::Gemv, Runs::On(Isa::scalar()), &x, 0..n_tokens)
-                });
-                for isa in instruction_sets() {
-                    let runs = Runs::On(isa);
-                    let together = weights.multiply(Path::Gemv, runs, &x, 0..n_tokens);
-                    if let Some(scalar) = &scalar {
-                        assert!(together == *scalar, "{isa} {n_rows} {n_cols}: other bits");
-                    }
-                    for token in 0..n_tokens {
-                        let alone = weights.multiply(Path::Gemv, runs, &x, token..token + 1);
-                        let wanted = &together[token * n_rows..(token + 1) * n_rows];
-                        assert!(alone == wanted, "{isa} {of_weights:?} {of_tokens:?}");
+                for path in paths(dtype).filter(|path| matches!(path, Path::Gemv(_))) {
+                    let scalar = is_same
+                        .then(|| weights.multiply(path, Runs::On(Isa::scalar()), &x, 0..n_tokens));
+                    for isa in instruction_sets() {
+                        let runs = Runs::On(isa);
+                        let together = weights.multiply(path, runs, &x, 0..n_tokens);
+                        if let Some(scalar) = &scalar {
+                            assert!(together == *scalar, "{isa} {n_rows} {n_cols}: other bits");
+                        }
+                        for token in 0..n_tokens {
+                            let alone = weights.multiply(path, runs, &x, token..token + 1);
+                            let wanted = &together[token * n_rows..(token + 1) * n_rows];
+                            assert!(
+                                alone == wanted,
+                                "{isa} {path:?} {of_weights:?} {of_tokens:?}"
+                            );
+                        }
                     }
                 }
             }
@@ -243,7 +254,7 @@ fn what_is_not_finite_arrives() {
     for dtype in quantized() {
         let weights = Weights::of(dtype, n_rows, n_cols, Data::Uniform);
         let x = Data::Uniform.values(n_tokens * n_cols, 7);
-        for path in PATHS {
+        for path in paths(dtype) {
             for runs in Runs::all() {
                 let plain = weights.multiply(path, runs, &x, 0..n_tokens);
                 for bad in NOT_FINITE {
@@ -317,8 +328,8 @@ fn extremes_do_not_overflow() {
         for sign in [1.0, -1.0] {
             let weights = Weights::new(dtype, n_rows, n_cols, &vec![sign; n_rows * n_cols]);
             let x = vec![-3.0; n_tokens * n_cols];
-            let exact = weights.exact(ScaleSpan::Unit, &x);
-            for path in PATHS {
+            for path in paths(dtype) {
+                let exact = weights.exact(path.span(), &x);
                 for runs in Runs::all() {
                     let got = weights.multiply(path, runs, &x, 0..n_tokens);
                     for (got, (exact, _)) in got.iter().zip(&exact) {
@@ -354,7 +365,7 @@ fn any_bytes_are_weights() {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 *byte = (state >> 24) as u8;
             }
-            for path in PATHS {
+            for path in paths(dtype) {
                 for isa in instruction_sets() {
                     weights.multiply(path, Runs::On(isa), &x, 0..n_tokens);
                 }
@@ -384,7 +395,7 @@ fn biases_and_what_was_there_are_added() {
         let x = Data::Uniform.values(3 * 256, 9);
         let bias = Data::Uniform.values(13, 10);
         for runs in Runs::all() {
-            for path in PATHS {
+            for path in paths(dtype) {
                 let plain = weights.multiply(path, runs, &x, 0..3);
                 for y in [None, Some(1.0)] {
                     let added = weights.multiply_onto(path, runs, &x, 0..3, Some(&bias), y);

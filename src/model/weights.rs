@@ -11,7 +11,7 @@ use crate::gguf::{DType, Gguf, names};
 use crate::model::config::Config;
 use crate::model::layout::{self, TensorKind, TensorSpec};
 use crate::ops::Floats;
-use crate::ops::linear::{Linear, Matrix};
+use crate::ops::linear::{Linear, Matrix, Shared};
 use crate::ops::norm::{LayerNorm, RmsNorm};
 use crate::quant::Rotation;
 
@@ -27,6 +27,8 @@ pub(super) struct Binder<'a> {
     rotation: Option<Arc<Rotation>>,
     /// Inputs, as [`layout::input_of`] names them, that are not rotated all the same.
     not_rotated: BTreeSet<String>,
+    /// Inputs of which all quantized matrices that read them have coarse scales.
+    coarse: BTreeSet<String>,
 }
 
 impl<'a> Binder<'a> {
@@ -46,6 +48,7 @@ impl<'a> Binder<'a> {
                 gguf,
                 rotation,
                 not_rotated: not_rotated(gguf, &specs)?,
+                coarse: coarse(gguf, &specs),
             }),
             [(name, what)] => Err(Error::model(what).in_tensor(name)),
             [(first, _), ..] => {
@@ -78,14 +81,14 @@ impl<'a> Binder<'a> {
     pub fn matrix(&self, name: &str) -> Matrix {
         let tensor = self.gguf.tensor(name).expect("checked to be there");
         let n_cols = tensor.shape[1..].iter().product();
-        let is_rotated = !self.not_rotated.contains(&layout::input_of(name));
-        Matrix::new(
-            self.gguf.data(tensor),
-            tensor.dtype,
-            tensor.shape[0],
-            n_cols,
-            self.rotation.clone().filter(|_| is_rotated),
-        )
+        let input = layout::input_of(name);
+        let is_rotated = !self.not_rotated.contains(&input);
+        let shared = Shared {
+            rotation: self.rotation.clone().filter(|_| is_rotated),
+            is_coarse: self.coarse.contains(&input),
+        };
+        let bytes = self.gguf.data(tensor);
+        Matrix::new(bytes, tensor.dtype, tensor.shape[0], n_cols, shared)
     }
 
     /// A projection, with its bias if it has one.
@@ -167,6 +170,19 @@ fn not_rotated(gguf: &Gguf, specs: &[TensorSpec]) -> Result<BTreeSet<String>> {
         ))
         .in_key(names::rotation::EXCEPT)),
     }
+}
+
+/// Inputs of which all quantized matrices that read them have one scale for 128 columns.
+fn coarse(gguf: &Gguf, specs: &[TensorSpec]) -> BTreeSet<String> {
+    let (mut all, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for spec in specs.iter().filter(|spec| spec.kind == TensorKind::Matrix) {
+        match gguf.tensor(&spec.name).map(|tensor| tensor.dtype) {
+            Some(DType::H8 | DType::H4) => all.insert(layout::input_of(&spec.name)),
+            Some(dtype) if !dtype.is_float() => others.insert(layout::input_of(&spec.name)),
+            _ => continue,
+        };
+    }
+    &all - &others
 }
 
 /// What is wrong with the tensor that `spec` asks for, if anything.

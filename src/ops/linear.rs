@@ -32,11 +32,21 @@ pub struct Matrix {
     /// How the columns of quantized weights with this input are rotated, if they are; those of floats
     /// never are.
     rotation: Option<Arc<Rotation>>,
+    /// Whether all quantized weights with this input have one scale for 128 columns.
+    is_among_coarse: bool,
+}
+
+/// What the matrices that read an input have in common.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// How the columns of those that are quantized are rotated, if they are.
+    pub rotation: Option<Arc<Rotation>>,
+    /// Whether all that are quantized have one scale for 128 columns.
+    pub is_coarse: bool,
 }
 
 impl Matrix {
-    /// Views a tensor's bytes as `n_rows` rows of `n_cols` values. `rotation` is what quantized weights
-    /// with this input have, this matrix or another.
+    /// Views a tensor's bytes as `n_rows` rows of `n_cols` values, which have `shared` with others.
     ///
     /// # Panics
     /// Where the sizes do not agree; the model's binding has checked that they do.
@@ -45,7 +55,7 @@ impl Matrix {
         dtype: DType,
         n_rows: usize,
         n_cols: usize,
-        rotation: Option<Arc<Rotation>>,
+        shared: Shared,
     ) -> Self {
         let row_bytes = n_cols / dtype.block_len() * dtype.block_bytes();
         assert_eq!(bytes.len(), n_rows * row_bytes);
@@ -54,7 +64,8 @@ impl Matrix {
             dtype,
             n_rows,
             n_cols,
-            rotation,
+            rotation: shared.rotation,
+            is_among_coarse: shared.is_coarse,
         }
     }
 
@@ -181,7 +192,7 @@ impl InputBuffer {
         let layout = Layout {
             width: tile_width,
             n_cols: width,
-            span: ScaleSpan::of(role, rotation.is_some()),
+            span: ScaleSpan::of(role, rotation.is_some(), reader.weight.is_among_coarse),
         };
         let n_records = match width.is_multiple_of(UNIT) {
             true => n_tokens.div_ceil(tile_width),
@@ -370,6 +381,7 @@ impl Compute {
             self.isa.run_int8(Gemv {
                 weight,
                 records: input.records,
+                span: input.layout.span,
                 tokens,
                 bias,
                 accumulate,
@@ -438,7 +450,7 @@ mod tests {
                     dtype,
                     n_rows,
                     n_cols,
-                    None,
+                    Shared::default(),
                 ),
                 bias: bias.clone(),
             };

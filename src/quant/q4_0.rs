@@ -12,7 +12,9 @@
 use bytemuck::{Pod, Zeroable};
 use pulp::Simd;
 
-use super::{Block, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within};
+use super::{
+    Block, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within, tree_sum,
+};
 
 /// 32 values of `Q4_0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -127,19 +129,6 @@ impl BlockQ4_0 {
         }
         tree_sum(errors)
     }
-}
-
-/// The sum in the order of a tree, which registers of any width agree on.
-#[inline(always)]
-fn tree_sum(mut values: [f32; 32]) -> f32 {
-    let mut width = values.len() / 2;
-    while width > 0 {
-        for i in 0..width {
-            values[i] += values[i + width];
-        }
-        width /= 2;
-    }
-    values[0]
 }
 
 impl Block<32> for BlockQ4_0 {

@@ -80,6 +80,12 @@ macro_rules! columns {
         }
 
         #[inline(always)]
+        fn look_up(self, numbers: [uint8x16_t; 4], table: &[u8; 16]) -> [uint8x16_t; 4] {
+            // SAFETY: the array is as long as the register; `self` proves NEON.
+            numbers.map(|numbers| unsafe { vqtbl1q_u8(vld1q_u8(table.as_ptr()), numbers) })
+        }
+
+        #[inline(always)]
         fn from_unsigned<const OFFSET: u8>(self, weights: [uint8x16_t; 4]) -> [uint8x16_t; 4] {
             // SAFETY: `self` proves NEON.
             weights.map(|weights| unsafe { vsubq_u8(weights, vdupq_n_u8(OFFSET)) })
@@ -161,6 +167,42 @@ macro_rules! columns {
                 (lower, upper, [self.to_f32(of_lower), self.to_f32(of_upper)])
             };
             [self.to_f32(lower), rest[0], self.to_f32(upper), rest[1]]
+        }
+
+        /// All sums are in the first register, which alone [`Int8::add_block`] looks at.
+        #[inline(always)]
+        fn dot_block(
+            self,
+            _: u32,
+            _: i32,
+            weights: [[uint8x16_t; 4]; 2],
+            activations: [[uint8x16_t; 4]; 2],
+        ) -> [float32x4_t; 4] {
+            let signed = |bytes: uint8x16_t| {
+                // SAFETY: `self` proves NEON.
+                unsafe { vreinterpretq_s8_u8(bytes) }
+            };
+            // Two sums, so that one need not wait for the other.
+            let mut sums = [self.zero_i32(); 2];
+            for (weights, activations) in weights.into_iter().zip(activations) {
+                for (i, (w, a)) in weights.into_iter().zip(activations).enumerate() {
+                    sums[i % 2] = self.add_register(sums[i % 2], signed(w), signed(a));
+                }
+            }
+            let mut products = self.pair_zero();
+            products[0] = self.to_f32(self.add_i32(sums[0], sums[1]));
+            products
+        }
+
+        #[inline(always)]
+        fn add_block(
+            self,
+            products: [float32x4_t; 4],
+            scale: f32,
+            mut sum: [float32x4_t; 4],
+        ) -> [float32x4_t; 4] {
+            sum[0] = self.mul_add(products[0], self.splat_f32(scale), sum[0]);
+            sum
         }
 
         #[inline(always)]

@@ -8,7 +8,7 @@
 
 use crate::kernels::activations::{COARSE_UNITS, ScaleSpan, View};
 use crate::kernels::formats::{Format, prefetch_ahead};
-use crate::kernels::gemm::panel::{Panel, place, weight_bytes};
+use crate::kernels::gemm::panel::{Panel, bits, place, weight_bytes};
 use crate::kernels::gemm::write_products;
 use crate::kernels::int8::{CHUNK_UNITS, Group, HALF, Int8, UNIT};
 
@@ -98,7 +98,7 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
             unsafe {
                 let integers = F::pair(isa, row.as_ptr(), pair, end);
                 let apart = R * I::PANEL_COLUMNS * weight_bytes::<I, F>();
-                if F::BITS == 8 {
+                if bits::<F>() == 8 {
                     isa.store_byte_weights(halves.map(half_at), apart, integers);
                 } else {
                     isa.store_halves(halves.map(half_at), apart, integers);
@@ -296,7 +296,7 @@ impl Operands<'_> {
         let width = I::TILE_VECTORS * I::LANES;
         let kind = Group {
             len: F::GROUP,
-            bits: F::BITS,
+            bits: bits::<F>(),
         };
         // SAFETY: the caller vouches for the unit, hence its groups, the rows and the lanes.
         unsafe {

@@ -23,10 +23,23 @@ pub struct Panel {
     pub(super) products: AlignedFloats,
 }
 
+/// Bits of unpacked weights that keep their groups. Those of coarse formats have one layout, grouped or
+/// not.
+#[inline(always)]
+pub(super) const fn bits<F: Format>() -> u32 {
+    if F::IS_COARSE { 8 } else { F::BITS }
+}
+
+/// Whether weights are [regrouped] where activations have a scale for each 128 columns.
+#[inline(always)]
+pub(super) const fn is_regrouped<I: Int8, F: Format>() -> bool {
+    I::WHOLE_BYTES || bits::<F>() == 8
+}
+
 /// Bytes of an unpacked weight, [regrouped] or not.
 #[inline(always)]
 pub(super) const fn weight_bytes<I: Int8, F: Format>() -> usize {
-    match I::WHOLE_BYTES || F::BITS == 8 {
+    match is_regrouped::<I, F>() {
         true => I::BYTE_WEIGHT_BYTES,
         false => 1,
     }

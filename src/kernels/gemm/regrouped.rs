@@ -13,6 +13,8 @@
 //! ratio. What comes of it for answers is measured in models/tiny/README.md.
 #![allow(unsafe_code)]
 
+use half::f16;
+
 use crate::kernels::activations::{COARSE_UNITS as BLOCK_UNITS, View};
 use crate::kernels::formats::{Format, Scales, prefetch_ahead};
 use crate::kernels::gemm::panel::{Panel, place};
@@ -223,6 +225,9 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
     let weights = bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights);
     let weights = &mut weights[part(n_units * UNIT * I::BYTE_WEIGHT_BYTES)];
     let scales = &mut panel.scales[part(n_units.div_ceil(BLOCK_UNITS))];
+    if F::IS_COARSE {
+        return unpack_coarse_row::<I, F, R>(isa, row, r, weights, scales);
+    }
     let in_full = n_units - n_units % CHUNK_UNITS;
     // SAFETY: there are such units in all three places, as the length of the row says.
     unsafe {
@@ -243,6 +248,46 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
             let n_left = n_units - in_full;
             let regrouping = Regrouping::at::<F>(isa, row, in_full, n_left);
             regrouping.unpack::<F, R>(isa, row, r, in_full, n_left, weights, scales);
+        }
+    }
+}
+
+/// [`unpack_row`] of a coarse format, which has such scales, to row `r` of a tile's weights and scales.
+#[inline(always)]
+fn unpack_coarse_row<I: Int8, F: Format, const R: usize>(
+    isa: I,
+    row: &[u8],
+    r: usize,
+    weights: &mut [u8],
+    scales: &mut [f32],
+) {
+    const { assert!(!F::IS_COARSE || F::DTYPE.block_len() == BLOCK) };
+    let n_blocks = row.len() / F::DTYPE.block_bytes();
+    let block_bytes = R * BLOCK * I::BYTE_WEIGHT_BYTES;
+    assert!(r < R && weights.len() == n_blocks * block_bytes && scales.len() == n_blocks * R);
+    let half_at = |half: usize| {
+        let (unit, within) = (half * HALF / UNIT, half * HALF % UNIT);
+        (unit * UNIT * R + place::<I>(UNIT, R, r, within)) * I::BYTE_WEIGHT_BYTES
+    };
+    let apart = R * I::PANEL_COLUMNS * I::BYTE_WEIGHT_BYTES;
+    for block in 0..n_blocks {
+        prefetch_ahead::<I, F>(isa, row, block * BLOCK_UNITS);
+        let bytes = row[block * F::DTYPE.block_bytes()..]
+            .first_chunk()
+            .expect("a block");
+        scales[block * R + r] = f16::from_le_bytes(*bytes).to_f32();
+        let weights = weights[block * block_bytes..][..block_bytes].as_mut_ptr();
+        for pair in 0..BLOCK_UNITS / 2 {
+            // SAFETY: the row has the block, and the tile has room for all of its halves.
+            unsafe {
+                let pair_of_row = block * (BLOCK_UNITS / 2) + pair;
+                let integers = F::byte_pair(isa, row.as_ptr(), pair_of_row, usize::MAX);
+                let mut to = [weights; 4];
+                for (i, to) in to.iter_mut().enumerate() {
+                    *to = to.add(half_at(4 * pair + i));
+                }
+                isa.store_byte_weights(to, apart, integers);
+            }
         }
     }
 }
@@ -412,11 +457,12 @@ mod tests {
     use crate::gguf::DType;
     use crate::kernels::Isa;
     use crate::kernels::activations::ScaleSpan;
-    use crate::kernels::formats::{Q4_0, Q4_K, Q6_K, Q8_0};
+    use crate::kernels::formats::{H4, H8, Q4_0, Q4_K, Q6_K, Q8_0};
     use crate::kernels::gemm::Kind;
     use crate::kernels::gemm::panel::unpack;
     use crate::kernels::int8::Int8Op;
     use crate::kernels::matmul::WeightView;
+    use crate::kernels::tests::products::quantized;
     use crate::quant;
 
     const ROWS: usize = 6;
@@ -432,6 +478,8 @@ mod tests {
                 DType::Q8_0 => self.unpack::<I, Q8_0>(isa),
                 DType::Q4_0 => self.unpack::<I, Q4_0>(isa),
                 DType::Q4_K => self.unpack::<I, Q4_K>(isa),
+                DType::H8 => self.unpack::<I, H8>(isa),
+                DType::H4 => self.unpack::<I, H4>(isa),
                 _ => self.unpack::<I, Q6_K>(isa),
             }
         }
@@ -491,13 +539,15 @@ mod tests {
 
     #[test]
     fn every_weight_is_the_nearest_step_or_almost() {
-        for dtype in [DType::Q8_0, DType::Q4_0, DType::Q4_K, DType::Q6_K] {
+        for dtype in quantized() {
             // Half a step, and what comes of rounding factors and minimums to 1/256 of one.
             let bits = [4.0, 6.0, 8.0].map(|bits: f32| bits.exp2() / 2.0);
             let [four, six, eight] = bits.map(|largest| 0.505 + largest / 512.0);
             let bound = match dtype {
                 DType::Q8_0 => eight,
                 DType::Q6_K => six,
+                // Theirs are scales of blocks already.
+                DType::H8 | DType::H4 => 0.0,
                 // Those of Q4_K are unsigned.
                 _ => four + 8.0 / 512.0,
             };

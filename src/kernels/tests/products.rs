@@ -20,25 +20,43 @@ pub fn quantized() -> impl Iterator<Item = DType> {
     DType::ALL.into_iter().filter(|dtype| dtype.block_len() > 1)
 }
 
-/// How products are computed.
+/// How products are computed, with a scale for so many columns of a token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Path {
     /// Row by row, as answers are.
-    Gemv,
-    /// As batches are, with a scale for so many columns of a token.
+    Gemv(ScaleSpan),
+    /// As batches are.
     Gemm(ScaleSpan),
 }
 
-pub const PATHS: [Path; 3] = [
-    Path::Gemv,
-    Path::Gemm(ScaleSpan::Unit),
-    Path::Gemm(ScaleSpan::Coarse),
-];
+/// The paths that weights of a format take.
+pub fn paths(dtype: DType) -> impl Iterator<Item = Path> {
+    let by_blocks = dtype.block_len() == 128;
+    let all = [
+        Path::Gemv(ScaleSpan::Unit),
+        Path::Gemm(ScaleSpan::Unit),
+        Path::Gemm(ScaleSpan::Coarse),
+    ];
+    let coarse = by_blocks.then_some(Path::Gemv(ScaleSpan::Coarse));
+    all.into_iter().chain(coarse)
+}
 
 impl Path {
+    /// The scales of tokens.
+    pub fn span(self) -> ScaleSpan {
+        match self {
+            Path::Gemv(span) | Path::Gemm(span) => span,
+        }
+    }
+
+    /// Whether weights and tokens are multiplied as they are stored and rounded.
+    pub fn is_exact(self, dtype: DType) -> bool {
+        self.span() == ScaleSpan::Unit || dtype.block_len() == 128
+    }
+
     pub fn layout(self, runs: Runs, n_cols: usize) -> Layout {
         let (width, span) = match self {
-            Path::Gemv => (1, ScaleSpan::Unit),
+            Path::Gemv(span) => (1, span),
             Path::Gemm(span) => (runs.run_int8(TileWidth), span),
         };
         Layout {
@@ -176,6 +194,7 @@ impl Weights {
                 1 => runs.run_int8(Gemv {
                     weight: self.view(),
                     records: batch.records,
+                    span: batch.layout.span,
                     tokens: tokens.clone(),
                     bias,
                     accumulate: y.is_some(),
@@ -216,7 +235,12 @@ impl Weights {
                 let products = row.iter().zip(&rounded).map(|(&w, x)| f64::from(w) * x);
                 // Parts of a sum that cancel, offsets and minimums, are as large as the largest weight
                 // of their group, up to four times.
-                let groups = row.chunks(32).zip(rounded.chunks(32));
+                let group = if self.dtype.block_len() == 128 {
+                    128
+                } else {
+                    32
+                };
+                let groups = row.chunks(group).zip(rounded.chunks(group));
                 let parts = groups.map(|(row, rounded)| {
                     let largest = row.iter().fold(0.0, |max: f32, w| max.max(w.abs()));
                     let sizes: f64 = rounded.iter().map(|x| x.abs()).sum();

@@ -70,20 +70,21 @@ impl Avx2 {
         }
     }
 
-    /// The products of a unit, summed four at a time.
+    /// Adds the products of a unit, four at a time.
     #[inline(always)]
-    fn dot_unit(self, bits: u32, weights: __m256i, activations: __m256i) -> __m256 {
+    fn add_unit(self, bits: u32, sums: __m256i, weights: __m256i, activations: __m256i) -> __m256i {
         // SAFETY: `self` proves AVX2.
         unsafe {
             if bits < 8 {
                 let pairs = _mm256_maddubs_epi16(weights, activations);
-                return _mm256_cvtepi32_ps(sum_pairs(pairs));
+                return _mm256_add_epi32(sums, sum_pairs(pairs));
             }
             // Products of whole bytes would overflow 16 bits.
             let (lower, upper) = nibbles(weights);
             let lower = sum_pairs(_mm256_maddubs_epi16(lower, activations));
             let upper = sum_pairs(_mm256_maddubs_epi16(upper, activations));
-            _mm256_cvtepi32_ps(_mm256_add_epi32(lower, _mm256_slli_epi32::<4>(upper)))
+            let products = _mm256_add_epi32(lower, _mm256_slli_epi32::<4>(upper));
+            _mm256_add_epi32(sums, products)
         }
     }
 }
@@ -147,11 +148,9 @@ unsafe impl Int8 for Avx2 {
             if kind.bits == 8 {
                 return self.dot_words(kind.len, weights, activations, stride, sums);
             }
-            // Sums of pairs stay below 2^15: 2 * 15 * 127 fits eight times, 2 * 63 * 127 twice.
-            let steps_per_sum = match kind.bits {
-                6 => 2,
-                _ => 8,
-            };
+            // Sums of pairs stay below 2^15: 2 * 15 * 127 fits eight times, 2 * 127 * 127 once.
+            let largest_pair = 2 * 127 * ((1_usize << kind.bits) - 1);
+            let steps_per_sum = i16::MAX as usize / largest_pair;
             let mut first = 0;
             while first < kind.len / 4 {
                 let mut pairs = [[_mm256_setzero_si256(); V]; R];

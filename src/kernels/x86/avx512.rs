@@ -376,6 +376,15 @@ unsafe impl Int8 for Avx512 {
     }
 
     #[inline(always)]
+    fn look_up(self, numbers: __m512i, table: &[u8; 16]) -> __m512i {
+        // SAFETY: the array is as long as the register; `self` proves AVX-512.
+        unsafe {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm512_shuffle_epi8(table, numbers)
+        }
+    }
+
+    #[inline(always)]
     fn from_unsigned<const OFFSET: u8>(self, weights: __m512i) -> __m512i {
         weights
     }
@@ -457,6 +466,21 @@ unsafe impl Int8 for Avx512 {
             let zero = _mm512_setzero_si512();
             _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(zero, weights, activations))
         }
+    }
+
+    #[inline(always)]
+    fn dot_block(self, _: u32, start: i32, w: [__m512i; 2], a: [__m512i; 2]) -> __m512 {
+        // SAFETY: `self` proves AVX-512 VNNI.
+        unsafe {
+            let sums = _mm512_zextsi128_si512(_mm_cvtsi32_si128(start));
+            let sums = _mm512_dpbusd_epi32(sums, w[0], a[0]);
+            _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(sums, w[1], a[1]))
+        }
+    }
+
+    #[inline(always)]
+    fn add_block(self, products: __m512, scale: f32, sum: __m512) -> __m512 {
+        self.mul_add(products, self.splat_f32(scale), sum)
     }
 
     #[inline(always)]

@@ -19,14 +19,11 @@ use crate::kernels::x86::registers::{
 use crate::kernels::x86::AvxVnni;
 
 impl AvxVnni {
-    /// The products of a unit, summed four at a time.
+    /// Adds the products of a unit, four at a time.
     #[inline(always)]
-    fn dot_unit(self, _: u32, weights: __m256i, activations: __m256i) -> __m256 {
+    fn add_unit(self, _: u32, sums: __m256i, weights: __m256i, activations: __m256i) -> __m256i {
         // SAFETY: `self` proves AVX-VNNI.
-        unsafe {
-            let zero = _mm256_setzero_si256();
-            _mm256_cvtepi32_ps(_mm256_dpbusd_avx_epi32(zero, weights, activations))
-        }
+        unsafe { _mm256_dpbusd_avx_epi32(sums, weights, activations) }
     }
 }
 

@@ -70,6 +70,18 @@ macro_rules! pairs_256 {
         }
 
         #[inline(always)]
+        fn look_up(self, numbers: [__m256i; 2], table: &[u8; 16]) -> [__m256i; 2] {
+            // SAFETY: the array is as long as the register; `self` proves AVX2.
+            unsafe {
+                let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+                [
+                    _mm256_shuffle_epi8(table, numbers[0]),
+                    _mm256_shuffle_epi8(table, numbers[1]),
+                ]
+            }
+        }
+
+        #[inline(always)]
         fn from_unsigned<const OFFSET: u8>(self, weights: [__m256i; 2]) -> [__m256i; 2] {
             weights
         }
@@ -153,9 +165,43 @@ macro_rules! pairs_256 {
 
         #[inline(always)]
         fn dot_pair(self, kind: Group, w: [__m256i; 2], a: [__m256i; 2]) -> [__m256; 2] {
+            // SAFETY: `self` proves AVX2.
+            unsafe {
+                let zero = _mm256_setzero_si256();
+                [
+                    _mm256_cvtepi32_ps(self.add_unit(kind.bits, zero, w[0], a[0])),
+                    _mm256_cvtepi32_ps(self.add_unit(kind.bits, zero, w[1], a[1])),
+                ]
+            }
+        }
+
+        #[inline(always)]
+        fn dot_block(
+            self,
+            bits: u32,
+            start: i32,
+            w: [[__m256i; 2]; 2],
+            a: [[__m256i; 2]; 2],
+        ) -> [__m256; 2] {
+            // SAFETY: `self` proves AVX2.
+            unsafe {
+                let zero = _mm256_setzero_si256();
+                let first = _mm256_zextsi128_si256(_mm_cvtsi32_si128(start));
+                let first = self.add_unit(bits, first, w[0][0], a[0][0]);
+                let second = self.add_unit(bits, zero, w[0][1], a[0][1]);
+                [
+                    _mm256_cvtepi32_ps(self.add_unit(bits, first, w[1][0], a[1][0])),
+                    _mm256_cvtepi32_ps(self.add_unit(bits, second, w[1][1], a[1][1])),
+                ]
+            }
+        }
+
+        #[inline(always)]
+        fn add_block(self, products: [__m256; 2], scale: f32, sum: [__m256; 2]) -> [__m256; 2] {
+            let scale = self.splat_f32(scale);
             [
-                self.dot_unit(kind.bits, w[0], a[0]),
-                self.dot_unit(kind.bits, w[1], a[1]),
+                self.mul_add(products[0], scale, sum[0]),
+                self.mul_add(products[1], scale, sum[1]),
             ]
         }
 
