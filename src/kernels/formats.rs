@@ -122,7 +122,11 @@ pub const AHEAD_BYTES: usize = 8192;
 pub fn prefetch_ahead<I: Int8, F: Format>(isa: I, row: &[u8], first: usize) {
     let unit_bytes = F::DTYPE.block_bytes() * UNIT / F::DTYPE.block_len();
     let chunk = row.as_ptr().wrapping_add(first * unit_bytes);
-    prefetch(isa, chunk.wrapping_add(AHEAD_BYTES), CHUNK_UNITS * unit_bytes);
+    prefetch(
+        isa,
+        chunk.wrapping_add(AHEAD_BYTES),
+        CHUNK_UNITS * unit_bytes,
+    );
 }
 
 #[inline(always)]
