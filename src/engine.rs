@@ -14,7 +14,8 @@ mod schedule;
 
 use std::time::{Duration, Instant};
 
-use crate::error::{Kind, Result};
+use crate::capacity::human_bytes;
+use crate::error::{Error, Kind, Result};
 use crate::ops::Role;
 use crate::request::{Answer, Assistant, Generation, Listener, Need, Request};
 use crate::reuse::{Memory, Position};
@@ -35,6 +36,8 @@ pub struct Engine<'a> {
     limits: Limits,
     /// In the order in which they came.
     running: Vec<Running<'a>>,
+    /// One that has begun, but for whose positions there is no memory until another ends.
+    waiting: Option<Running<'a>>,
     /// What ended requests left, the last one at the end, and whose they were.
     kept: Vec<(Group, Memory)>,
 }
@@ -63,30 +66,33 @@ impl<'a> Engine<'a> {
             assistant,
             limits,
             running: Vec::new(),
+            waiting: None,
             kept: Vec::new(),
         }
     }
 
     /// Requests that are on their way.
     pub fn len(&self) -> usize {
-        self.running.len()
+        self.running.len() + usize::from(self.waiting.is_some())
     }
 
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.running.is_empty()
+        self.len() == 0
     }
 
-    /// Whether one more request may begin.
+    /// Whether one more request may begin. None may while one waits for memory: nobody is overtaken.
     pub fn has_room(&self) -> bool {
-        self.running.len() < self.limits.together.clamp(1, MAX_TOGETHER)
+        self.waiting.is_none() && self.running.len() < self.limits.together.clamp(1, MAX_TOGETHER)
     }
 
-    /// Begins a request: decodes its pictures and finds what earlier ones have computed of it.
-    /// `listener` hears of it, and says whether it should go on.
+    /// Begins a request: decodes its pictures and finds what earlier ones have computed of it. Where
+    /// there is no memory for it while others have theirs, it waits for them to end. `listener` hears of
+    /// it, and says whether it should go on.
     ///
     /// # Errors
-    /// As [`Assistant::answer`], before it begins.
+    /// As [`Assistant::answer`], before it begins; [`Kind::Usage`] also where its cache is larger than
+    /// [`Limits::cache_bytes`].
     pub fn begin(
         &mut self,
         id: Id,
@@ -94,33 +100,100 @@ impl<'a> Engine<'a> {
         request: Request,
         listener: Box<Listener<'a>>,
     ) -> Result<()> {
-        let mut generation = self.assistant.begin(request, listener)?;
-        let mut memory = self.memory_for(group, generation.positions());
-        let settled = loop {
+        let generation = self.assistant.begin(request, listener)?;
+        let needed = generation.cache_bytes();
+        if let Some(limit) = self.limits.cache_bytes.filter(|&limit| needed > limit) {
+            return Err(Error::usage(format!(
+                "the request needs {} for its positions, and all requests together may have {}; ask for \
+                 fewer tokens, or raise the limit",
+                human_bytes(needed),
+                human_bytes(limit)
+            ))
+            .in_parameter("max_tokens"));
+        }
+        self.settle(Running {
+            id,
+            group,
+            generation,
+        })
+    }
+
+    /// Gives a request its memory, or lets it wait for it.
+    fn settle(&mut self, mut running: Running<'a>) -> Result<()> {
+        let mut memory = self.memory_for(running.group, running.generation.positions());
+        let needed = running.generation.cache_bytes();
+        while self.exceeds_limit(needed.max(memory.sequence_bytes())) {
+            // What ended requests left must not keep a new one out.
+            if !self.kept.is_empty() {
+                self.kept.remove(0);
+            } else if memory.sequence_bytes() > needed {
+                memory = Memory::new();
+            } else {
+                *running.generation.memory() = memory;
+                self.waiting = Some(running);
+                return Ok(());
+            }
+        }
+        loop {
             let settled = self
                 .assistant
-                .compute(|workspace| generation.settle(std::mem::take(&mut memory), workspace));
-            match &settled {
-                // What ended requests left must not keep a new one out.
+                .compute(|workspace| running.generation.settle(memory, workspace));
+            match settled {
+                Ok(()) => {
+                    self.running.push(running);
+                    return Ok(());
+                }
                 Err(e) if e.kind() == Kind::Capacity && !self.kept.is_empty() => {
                     self.kept.remove(0);
                 }
-                _ => break settled,
+                Err(e) if e.kind() == Kind::Capacity && !self.running.is_empty() => {
+                    self.waiting = Some(running);
+                    return Ok(());
+                }
+                Err(e) => {
+                    self.keep(running.group, running.generation.into_memory());
+                    return Err(e);
+                }
             }
+            memory = std::mem::take(running.generation.memory());
+        }
+    }
+
+    /// Whether the caches would be too large with one more of so many bytes.
+    fn exceeds_limit(&mut self, bytes: u64) -> bool {
+        let Some(limit) = self.limits.cache_bytes else {
+            return false;
         };
-        match settled {
-            Ok(()) => {
-                self.running.push(Running {
-                    id,
-                    group,
-                    generation,
-                });
-                Ok(())
-            }
-            Err(e) => {
-                self.keep(group, generation.into_memory());
-                Err(e)
-            }
+        let running = self.running.iter_mut();
+        let running: u64 = running
+            .map(|running| running.generation.memory().sequence_bytes())
+            .sum();
+        let kept: u64 = self
+            .kept
+            .iter()
+            .map(|(_, memory)| memory.sequence_bytes())
+            .sum();
+        running + kept + bytes > limit
+    }
+
+    /// Gives the request that waits its memory, if there is some now.
+    fn settle_waiting(&mut self) -> Vec<Ended> {
+        let Some(mut running) = self.waiting.take() else {
+            return Vec::new();
+        };
+        if running.generation.need() == Need::Nothing {
+            // It was cancelled, and is ended as the others are.
+            self.running.push(running);
+            return Vec::new();
+        }
+        let memory = std::mem::take(running.generation.memory());
+        if memory.sequence_bytes() > 0 {
+            self.keep(running.group, memory);
+        }
+        let id = running.id;
+        match self.settle(running) {
+            Ok(()) => Vec::new(),
+            Err(e) => vec![(id, Err(e))],
         }
     }
 
@@ -140,7 +213,8 @@ impl<'a> Engine<'a> {
 
     /// Ends a request before its time.
     pub fn cancel(&mut self, id: Id) {
-        if let Some(running) = self.running.iter_mut().find(|running| running.id == id) {
+        let mut all = self.running.iter_mut().chain(&mut self.waiting);
+        if let Some(running) = all.find(|running| running.id == id) {
             running.generation.cancel();
         }
     }
@@ -148,6 +222,7 @@ impl<'a> Engine<'a> {
     /// Computes the next token of every answer and a piece of what else there is to do; gives the
     /// requests that have ended with it.
     pub fn step(&mut self) -> Vec<Ended> {
+        let mut ended = self.settle_waiting();
         let states: Vec<State> = self.running.iter().map(Running::state).collect();
         let step = schedule(&states, &self.limits);
         let mut failed = Vec::new();
@@ -164,7 +239,8 @@ impl<'a> Engine<'a> {
                 Share::Rows(shares) => read(&mut self.running, workspace, &shares, &mut failed),
             }
         });
-        self.take_ended(failed)
+        ended.extend(self.take_ended(failed));
+        ended
     }
 
     /// Takes out requests that have ended or failed.

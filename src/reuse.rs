@@ -92,6 +92,13 @@ impl Memory {
         &self.held
     }
 
+    /// Bytes that its sequence takes.
+    pub(crate) fn sequence_bytes(&self) -> u64 {
+        self.sequence.as_ref().map_or(0, |sequence| {
+            Sequence::bytes(sequence.model(), sequence.capacity())
+        })
+    }
+
     /// Makes room for `n_positions` in all, here and in `workspace`. A sequence that is too small is
     /// replaced.
     ///

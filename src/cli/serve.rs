@@ -91,6 +91,9 @@ fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {
         },
         context: args.ctx_size,
         parallel: args.parallel,
+        kv_memory: args
+            .kv_memory
+            .map(|mib| (mib.get() as u64).saturating_mul(1 << 20)),
         queue: args.queue,
         request_timeout: Duration::from_secs(args.request_timeout),
         heartbeat: Duration::from_secs(args.heartbeat),

@@ -18,6 +18,8 @@ pub struct Limits {
     pub blocks: usize,
     /// Ended requests whose positions are kept for those that begin like them.
     pub kept: usize,
+    /// Bytes of the caches of all requests, kept ones too; `None` is what the machine has.
+    pub cache_bytes: Option<u64>,
 }
 
 impl Default for Limits {
@@ -31,6 +33,7 @@ impl Default for Limits {
             blocks_beside_answers: 4,
             blocks: 6,
             kept: 2,
+            cache_bytes: None,
         }
     }
 }
@@ -132,6 +135,7 @@ mod tests {
         blocks_beside_answers: 4,
         blocks: 6,
         kept: 2,
+        cache_bytes: None,
     };
 
     #[test]

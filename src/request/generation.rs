@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::model::Vision;
 use crate::ops::Role;
 use crate::reuse::{Memory, Position};
-use crate::session::{Input, Part};
+use crate::session::{Input, Part, Sequence};
 use crate::timing::{Stage, Timings};
 use crate::workspace::Workspace;
 
@@ -132,6 +132,16 @@ impl<'a> Generation<'a> {
     /// What stands at each position of the prompt.
     pub fn positions(&self) -> &[Position] {
         &self.positions
+    }
+
+    /// Bytes of the cache that it needs.
+    pub(crate) fn cache_bytes(&self) -> u64 {
+        Sequence::bytes(&self.assistant.model, self.plan.n_positions())
+    }
+
+    /// The memory that it has.
+    pub(crate) fn memory(&mut self) -> &mut Memory {
+        &mut self.memory
     }
 
     /// Takes over what `memory` holds of the prompt, after making room in it for all of the request.

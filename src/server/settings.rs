@@ -40,6 +40,9 @@ pub struct Settings {
     pub context: Option<usize>,
     /// Requests that are computed together.
     pub parallel: usize,
+    /// Bytes of the caches of all requests that are computed together, and of those that are kept for
+    /// the next ones; `None` is what the machine has.
+    pub kv_memory: Option<u64>,
     /// Requests that may wait.
     pub queue: usize,
     /// The longest time from a request's arrival to the end of its answer.
@@ -166,6 +169,7 @@ impl Settings {
             limits: Limits::default(),
             context: None,
             parallel: 4,
+            kv_memory: None,
             queue: 64,
             request_timeout: Duration::from_secs(3600),
             heartbeat: Duration::from_secs(10),

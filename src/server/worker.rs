@@ -207,6 +207,7 @@ fn limits(server: &Server) -> Limits {
     Limits {
         together: server.settings.parallel,
         kept: server.settings.parallel.max(2),
+        cache_bytes: server.settings.kv_memory,
         ..Limits::default()
     }
 }

@@ -14,8 +14,9 @@ use owl2::engine::{Engine, Id, Limits};
 use owl2::kernels::Isa;
 use owl2::ops::Compute;
 use owl2::prompt::{IMAGE_MARKER, Message};
-use owl2::request::{Answer, Assistant, Event, Prompt, Request, Source};
+use owl2::request::{Answer, Assistant, Event, Prompt, Request, Source, StopReason};
 use owl2::sampler::Sampling;
+use owl2::session::Sequence;
 
 use crate::machine;
 use crate::tiny::{self, Random};
@@ -92,6 +93,10 @@ fn below(random: &mut Random, n: usize) -> usize {
     (random.next() >> 33) as usize % n
 }
 
+fn cache_bytes(assistant: &Assistant, n_positions: usize) -> u64 {
+    Sequence::bytes(assistant.model(), n_positions)
+}
+
 /// One schedule: requests come at random, some twice and some cancelled, steps are of random sizes.
 fn run(assistant: &Assistant, requests: &[Request], alone: &[Outcome], seed: u64) {
     let mut random = Random(seed);
@@ -102,6 +107,8 @@ fn run(assistant: &Assistant, requests: &[Request], alone: &[Outcome], seed: u64
         blocks_beside_answers: 1 + below(&mut random, 3),
         blocks: 1 + below(&mut random, 5),
         kept: below(&mut random, 4),
+        // For two or three of the requests.
+        cache_bytes: (below(&mut random, 3) == 0).then(|| 3 * cache_bytes(assistant, 400)),
     };
     let mut engine = Engine::new(assistant, limits);
     let mut waiting: Vec<usize> = (0..requests.len() + 4)
@@ -228,4 +235,67 @@ fn what_fails_fails_alone() {
     }
     assert_eq!(ended.len(), 1);
     assert_eq!(outcome(ended[0].1.as_ref().unwrap()), outcome(&wanted));
+}
+
+/// A request for which there is no memory waits, in its turn, and may be cancelled; one for which there
+/// can be none is refused.
+#[test]
+fn memory_is_waited_for() {
+    let assistant = assistant(Isa::detect().unwrap());
+    let request = asked("What color is the sky?", None);
+    let alone = outcome(
+        &assistant
+            .answer(&request, &mut |_| ControlFlow::Continue(()))
+            .unwrap(),
+    );
+    let begin = |engine: &mut Engine, id: Id, request: &Request| {
+        let listener = Box::new(|_: Event| ControlFlow::Continue(()));
+        engine.begin(id, 0, request.clone(), listener)
+    };
+    let room = 120;
+    let mut engine = Engine::new(
+        &assistant,
+        Limits {
+            together: 4,
+            cache_bytes: Some(cache_bytes(&assistant, room)),
+            ..Limits::default()
+        },
+    );
+    let greedy = Request {
+        max_tokens: Some(1000),
+        ..request.clone()
+    };
+    let error = begin(&mut engine, 1, &greedy).unwrap_err();
+    assert_eq!(error.parameter(), Some("max_tokens"), "{error}");
+    assert!(engine.is_empty() && engine.has_room());
+
+    // As many as fit, then one that waits, and keeps others out.
+    let mut id = 1;
+    while engine.has_room() {
+        id += 1;
+        begin(&mut engine, id, &request).unwrap();
+    }
+    assert!(
+        (2..=4).contains(&id) && engine.len() == id as usize - 1,
+        "{id}"
+    );
+    let mut answers = Vec::new();
+    while !engine.is_empty() {
+        answers.extend(engine.step());
+    }
+    assert_eq!(answers.len(), id as usize - 1);
+    for (_, answer) in answers {
+        assert_eq!(outcome(&answer.unwrap()), alone);
+    }
+
+    let mut waiting = 10;
+    while engine.has_room() {
+        waiting += 1;
+        begin(&mut engine, waiting, &request).unwrap();
+    }
+    engine.cancel(waiting);
+    let ended = engine.step();
+    let cancelled = ended.iter().find(|(id, _)| *id == waiting).unwrap();
+    let answer = cancelled.1.as_ref().unwrap();
+    assert_eq!(answer.stop, StopReason::Cancelled);
 }
