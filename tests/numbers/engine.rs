@@ -256,7 +256,7 @@ fn memory_is_waited_for() {
     let mut engine = Engine::new(
         &assistant,
         Limits {
-            together: 4,
+            together: 8,
             cache_bytes: Some(cache_bytes(&assistant, room)),
             ..Limits::default()
         },
