@@ -275,10 +275,7 @@ fn memory_is_waited_for() {
         id += 1;
         begin(&mut engine, id, &request).unwrap();
     }
-    assert!(
-        (2..=4).contains(&id) && engine.len() == id as usize - 1,
-        "{id}"
-    );
+    assert!(engine.len() == id as usize - 1 && (2..8).contains(&engine.len()));
     let mut answers = Vec::new();
     while !engine.is_empty() {
         answers.extend(engine.step());
