@@ -113,6 +113,28 @@ pub enum H8 {}
 #[derive(Debug)]
 pub enum H4 {}
 
+/// Computes an expression with `$format` as the type that stands for a block format: the one table of
+/// those that the kernels multiply.
+macro_rules! with_format {
+    ($dtype:expr, $format:ident => $compute:expr) => {
+        $crate::kernels::formats::with_format!(
+            @ $dtype, $format, $compute, [Q8_0, Q4_0, Q4_K, Q6_K, H8, H4]
+        )
+    };
+    (@ $dtype:expr, $format:ident, $compute:expr, [$($name:ident),*]) => {
+        match $dtype {
+            $($crate::gguf::DType::$name => {
+                type $format = $crate::kernels::formats::$name;
+                $compute
+            })*
+            $crate::gguf::DType::F32 | $crate::gguf::DType::F16 | $crate::gguf::DType::BF16 => {
+                unreachable!("floats have a path of their own")
+            }
+        }
+    };
+}
+pub(in crate::kernels) use with_format;
+
 /// How far ahead weights are asked for.
 pub const AHEAD_BYTES: usize = 8192;
 

@@ -22,7 +22,7 @@ use std::ops::Range;
 use crate::gguf::DType;
 use crate::kernels::activations::{Layout, ScaleSpan, View};
 use crate::kernels::float::Activation;
-use crate::kernels::formats::{Format, H4, H8, Q4_0, Q4_K, Q6_K, Q8_0};
+use crate::kernels::formats::{Format, with_format};
 use crate::kernels::gemm::grouped::GroupedRows;
 use crate::kernels::gemm::panel::{Panel, unpack};
 use crate::kernels::gemm::regrouped::RegroupedRows;
@@ -127,17 +127,7 @@ impl Int8Op for PanelRows {
 
     #[inline(always)]
     fn run<I: Int8>(self, _: I) -> usize {
-        let weight_bytes = match self.dtype {
-            DType::Q8_0 => panel::weight_bytes::<I, Q8_0>(),
-            DType::Q4_0 => panel::weight_bytes::<I, Q4_0>(),
-            DType::Q4_K => panel::weight_bytes::<I, Q4_K>(),
-            DType::Q6_K => panel::weight_bytes::<I, Q6_K>(),
-            DType::H8 => panel::weight_bytes::<I, H8>(),
-            DType::H4 => panel::weight_bytes::<I, H4>(),
-            DType::F32 | DType::F16 | DType::BF16 => {
-                unreachable!("floats have a path of their own")
-            }
-        };
+        let weight_bytes = with_format!(self.dtype, F => panel::weight_bytes::<I, F>());
         let in_cache = PANEL_BYTES / (self.n_cols * weight_bytes);
         // Enough pieces for the threads to end together.
         let fair = self.n_rows / (8 * self.n_threads);
@@ -162,17 +152,7 @@ impl Int8Op for Gemm<'_, '_, '_> {
 
     #[inline(always)]
     fn run<I: Int8>(self, isa: I) {
-        match self.0.weight.dtype {
-            DType::Q8_0 => isa.gemm::<Q8_0>(self.0),
-            DType::Q4_0 => isa.gemm::<Q4_0>(self.0),
-            DType::Q4_K => isa.gemm::<Q4_K>(self.0),
-            DType::Q6_K => isa.gemm::<Q6_K>(self.0),
-            DType::H8 => isa.gemm::<H8>(self.0),
-            DType::H4 => isa.gemm::<H4>(self.0),
-            DType::F32 | DType::F16 | DType::BF16 => {
-                unreachable!("floats have a path of their own")
-            }
-        }
+        with_format!(self.0.weight.dtype, F => isa.gemm::<F>(self.0));
     }
 }
 

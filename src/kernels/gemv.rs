@@ -8,9 +8,8 @@
 
 use std::ops::Range;
 
-use crate::gguf::DType;
 use crate::kernels::activations::{Layout, ScaleSpan, View};
-use crate::kernels::formats::{Format, H4, H8, Q4_0, Q4_K, Q6_K, Q8_0, prefetch_ahead};
+use crate::kernels::formats::{Format, prefetch_ahead, with_format};
 use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
@@ -40,17 +39,7 @@ impl Int8Op for Gemv<'_, '_, '_> {
 
     #[inline(always)]
     fn run<I: Int8>(self, isa: I) {
-        match self.weight.dtype {
-            DType::Q8_0 => self.multiply::<I, Q8_0>(isa),
-            DType::Q4_0 => self.multiply::<I, Q4_0>(isa),
-            DType::Q4_K => self.multiply::<I, Q4_K>(isa),
-            DType::Q6_K => self.multiply::<I, Q6_K>(isa),
-            DType::H8 => self.multiply::<I, H8>(isa),
-            DType::H4 => self.multiply::<I, H4>(isa),
-            DType::F32 | DType::F16 | DType::BF16 => {
-                unreachable!("floats have a path of their own")
-            }
-        }
+        with_format!(self.weight.dtype, F => self.multiply::<I, F>(isa));
     }
 }
 

@@ -457,7 +457,7 @@ mod tests {
     use crate::gguf::DType;
     use crate::kernels::Isa;
     use crate::kernels::activations::ScaleSpan;
-    use crate::kernels::formats::{H4, H8, Q4_0, Q4_K, Q6_K, Q8_0};
+    use crate::kernels::formats::with_format;
     use crate::kernels::gemm::Kind;
     use crate::kernels::gemm::panel::unpack;
     use crate::kernels::int8::Int8Op;
@@ -474,14 +474,7 @@ mod tests {
         type Output = Option<Vec<(f32, f32)>>;
 
         fn run<I: Int8>(self, isa: I) -> Self::Output {
-            match self.0.dtype {
-                DType::Q8_0 => self.unpack::<I, Q8_0>(isa),
-                DType::Q4_0 => self.unpack::<I, Q4_0>(isa),
-                DType::Q4_K => self.unpack::<I, Q4_K>(isa),
-                DType::H8 => self.unpack::<I, H8>(isa),
-                DType::H4 => self.unpack::<I, H4>(isa),
-                _ => self.unpack::<I, Q6_K>(isa),
-            }
+            with_format!(self.0.dtype, F => self.unpack::<I, F>(isa))
         }
     }
 
