@@ -47,10 +47,11 @@ per() {
 
 rows=4096 columns=4096 vit_rows=1024 vit_columns=1024 vit_tokens=1025 heads=2 head_dim=64
 declare -A bytes=([q4_0]=$((rows * columns / 32 * 18)) [q4_k]=$((rows * columns / 256 * 144))
-  [q6_k]=$((rows * columns / 256 * 210)) [q8_0]=$((rows * columns / 32 * 34)))
+  [q6_k]=$((rows * columns / 256 * 210)) [q8_0]=$((rows * columns / 32 * 34))
+  [h4]=$((rows * columns / 128 * 66)) [h8]=$((rows * columns / 128 * 130)))
 for cpu in cortex-a72 cortex-a76 max; do
   echo "as $cpu           prompt per MAC, generation per byte"
-  for format in q4_0 q4_k q6_k q8_0; do
+  for format in h4 q4_0 q4_k q6_k h8 q8_0; do
     printf '%-22s %s %s\n' "$format" \
       "$(per $cpu $((512 * rows * columns)) product $format $rows $columns 512)" \
       "$(per $cpu "${bytes[$format]}" product $format $rows $columns 1)"

@@ -51,6 +51,7 @@ macro_rules! common {
     () => {
         const FAST_I16: bool = false;
         const UNSIGNED_WEIGHTS: bool = false;
+        const ROWS_TOGETHER: [bool; 2] = [true, false];
         const LANES: usize = LANES;
         const TILE_VECTORS: usize = 2;
         type I32 = int32x4_t;

@@ -87,6 +87,11 @@ pub unsafe trait Int8: Copy + Send + Sync {
     /// bytes, which overflow words.
     const BYTE_WEIGHT_BYTES: usize = 1;
 
+    /// Whether [`gemv`](super::gemv) multiplies several rows together that have a scale for each
+    /// [`BLOCK`], with a single token and with several: where there are the registers. With a single
+    /// token it saves loads of its columns, but memory is better at one row after the other.
+    const ROWS_TOGETHER: [bool; 2] = [false, false];
+
     /// [`Int8::LANES`] 32-bit integers.
     type I32: Copy;
     /// [`Int8::LANES`] floats.

@@ -13,7 +13,7 @@ use crate::kernels::formats::{AHEAD_BYTES, Format};
 use crate::kernels::gemv::{Gemv, sum_lanes};
 use crate::kernels::int8::{BLOCK, Int8, UNIT, UNIT_LANES};
 
-/// Rows that are multiplied together where there are 32 registers of 512 bits.
+/// Rows that are multiplied together, where [`Int8::ROWS_TOGETHER`] says so.
 const ROWS: usize = 4;
 /// Tokens that rows are multiplied with together: their sums leave registers to work with.
 const TOKENS: usize = 4;
@@ -51,8 +51,7 @@ impl Gemv<'_, '_, '_> {
         let row_bytes = self.weight.bytes_per_row();
         let rows = self.out.cols();
         let bytes = &self.weight.bytes[rows.start * row_bytes..rows.end * row_bytes];
-        // A single token leaves nothing to share, and one row after the other is what memory is best at.
-        let (fours, rest) = match I::LANES == 16 && T > 1 {
+        let (fours, rest) = match I::ROWS_TOGETHER[usize::from(T > 1)] {
             true => bytes.split_at(rows.len() / ROWS * ROWS * row_bytes),
             false => (&[][..], bytes),
         };
@@ -157,25 +156,30 @@ fn add_blocks<I: Int8, F: Format, const R: usize, const T: usize, const FULL: bo
         let index = blocks.start + i;
         // SAFETY: the rows have this block, and `dot_rows` has checked that so have the tokens.
         unsafe {
-            let mut weights = [block_of::<I, F>(isa, pointers[0].add(i * block_bytes)); R];
-            for r in 1..R {
-                weights[r] = block_of::<I, F>(isa, pointers[r].add(i * block_bytes));
-            }
             // A block at a time: so many lines at once would have to wait for one another.
             for pointer in pointers {
                 for line in (0..block_bytes - LINE_BYTES / 2).step_by(LINE_BYTES) {
                     isa.prefetch(pointer.wrapping_add(ahead + i * block_bytes + line));
                 }
             }
-            for t in 0..T {
-                let quants = tokens[t].quants.as_ptr().add(index * BLOCK).cast::<u8>();
-                let activations = [
-                    isa.load_pair(quants, quants.add(UNIT)),
-                    isa.load_pair(quants.add(2 * UNIT), quants.add(3 * UNIT)),
-                ];
-                let start = start_of::<I, F>(*tokens[t].starts.as_ptr().add(index));
+            let bits = if I::WHOLE_BYTES { 8 } else { F::BITS };
+            if T == 1 {
+                // The token's columns stay in registers, and a row after the other is unpacked.
+                let (activations, start) = columns_of::<I, F>(isa, &tokens[0], index);
                 for r in 0..R {
-                    let bits = if I::WHOLE_BYTES { 8 } else { F::BITS };
+                    let weights = block_of::<I, F>(isa, pointers[r].add(i * block_bytes));
+                    let products = isa.dot_block(bits, start, weights, activations);
+                    sums[r][0] = isa.add_block(products, scales[r][0][i], sums[r][0]);
+                }
+                continue;
+            }
+            let mut weights = [block_of::<I, F>(isa, pointers[0].add(i * block_bytes)); R];
+            for r in 1..R {
+                weights[r] = block_of::<I, F>(isa, pointers[r].add(i * block_bytes));
+            }
+            for t in 0..T {
+                let (activations, start) = columns_of::<I, F>(isa, &tokens[t], index);
+                for r in 0..R {
                     let products = isa.dot_block(bits, start, weights[r], activations);
                     sums[r][t] = isa.add_block(products, scales[r][t][i], sums[r][t]);
                 }
@@ -219,12 +223,29 @@ unsafe fn block_of<I: Int8, F: Format>(isa: I, block: *const u8) -> [I::Pair; 2]
     }
 }
 
-/// What the sums of products with [`block_of`] begin with, given what they do with an offset of 128.
+/// The integers of block `index` of a token, and what the sums of products with [`block_of`] begin with.
+///
+/// # Safety
+/// The token must have this block.
 #[inline(always)]
-fn start_of<I: Int8, F: Format>(start: i32) -> i32 {
-    match I::WHOLE_BYTES {
-        true => start,
-        // It is a multiple of what the smaller offset needs.
-        false => start >> F::OFFSET.leading_zeros(),
+unsafe fn columns_of<I: Int8, F: Format>(
+    isa: I,
+    token: &View,
+    index: usize,
+) -> ([I::Pair; 2], i32) {
+    // SAFETY: the caller vouches for the block.
+    unsafe {
+        let quants = token.quants.as_ptr().add(index * BLOCK).cast::<u8>();
+        let activations = [
+            isa.load_pair(quants, quants.add(UNIT)),
+            isa.load_pair(quants.add(2 * UNIT), quants.add(3 * UNIT)),
+        ];
+        let start = *token.starts.as_ptr().add(index);
+        // It is for an offset of 128, and a multiple of what a smaller one needs.
+        let start = match I::WHOLE_BYTES {
+            true => start,
+            false => start >> F::OFFSET.leading_zeros(),
+        };
+        (activations, start)
     }
 }

@@ -25,6 +25,7 @@ unsafe impl Int8 for Avx512 {
     const FAST_I16: bool = true;
     const UNSIGNED_WEIGHTS: bool = true;
     const WHOLE_BYTES: bool = true;
+    const ROWS_TOGETHER: [bool; 2] = [false, true];
     const LANES: usize = 16;
     const TILE_VECTORS: usize = 2;
     const TILE_ROWS: usize = 6;
