@@ -356,6 +356,50 @@ impl Exact<'_> {
     }
 }
 
+/// Keys or values of several heads, one row behind another, in each type of cache. All hold the same to
+/// the precision of half floats.
+struct Cache {
+    floats: Vec<f32>,
+    halves: Vec<f16>,
+    blocks: Vec<BlockQ8_0>,
+}
+
+impl Cache {
+    fn new(n: usize, seed: u32) -> Self {
+        let mut floats = Data::Uniform.values(n, seed);
+        let mut bytes = vec![0; DType::Q8_0.row_bytes(n).unwrap()];
+        quant::quantize(DType::Q8_0, &floats, &mut bytes);
+        quant::dequantize(DType::Q8_0, &bytes, &mut floats);
+        Cache {
+            halves: floats.iter().map(|&x| f16::from_f32(x)).collect(),
+            blocks: bytemuck::cast_slice(&bytes).to_vec(),
+            floats,
+        }
+    }
+
+    /// Heads of `capacity` rows of 32 that begin behind the first 32 values and are `apart` times as far
+    /// apart as they are long.
+    fn heads(&self, capacity: usize, apart: usize) -> [StoredHeads<'_>; 3] {
+        fn of<T>(data: &[T], row_len: usize, capacity: usize, apart: usize) -> Heads<'_, T> {
+            Heads {
+                data,
+                offset: row_len,
+                head_stride: capacity * apart * row_len,
+                row_stride: apart * row_len,
+            }
+        }
+        [
+            StoredHeads::F32(of(&self.floats, 32, capacity, apart)),
+            StoredHeads::F16(of(&self.halves, 32, capacity, apart)),
+            StoredHeads::Q8_0(of(&self.blocks, 1, capacity, apart)),
+        ]
+    }
+
+    fn row(&self, capacity: usize, apart: usize, head: usize, i: usize) -> Vec<f64> {
+        wide(&self.floats[32 * (1 + (head * capacity + i) * apart)..][..32])
+    }
+}
+
 /// Heads lie where they are said to, in any type of cache; several sequences are computed together.
 #[test]
 fn attention_finds_its_heads() {
@@ -365,52 +409,23 @@ fn attention_finds_its_heads() {
     // Queries in columns of a matrix that has others; keys and values head by head.
     let (first, row_stride, n) = (16, width + 40, 12);
     let queries = Data::Uniform.values(n * row_stride, 1);
-    let cached = |seed| {
-        let values = Data::Uniform.values(head_dim + n_kv_heads * capacity * head_dim, seed);
-        let mut bytes = vec![0; DType::Q8_0.row_bytes(values.len()).unwrap()];
-        quant::quantize(DType::Q8_0, &values, &mut bytes);
-        // What all types can hold to a half-precision float.
-        let mut values = values;
-        quant::dequantize(DType::Q8_0, &bytes, &mut values);
-        let blocks: Vec<BlockQ8_0> = bytemuck::cast_slice(&bytes).to_vec();
-        let halves: Vec<f16> = values.iter().map(|&x| f16::from_f32(x)).collect();
-        (values, halves, blocks)
-    };
-    let (keys, values) = (cached(2), cached(3));
-    fn heads<T>(data: &[T], head_dim: usize, capacity: usize) -> Heads<'_, T> {
-        Heads {
-            data,
-            offset: head_dim,
-            head_stride: capacity * head_dim,
-            row_stride: head_dim,
-        }
-    }
-    let row = |values: &[f32], head: usize, i: usize| {
-        wide(&values[head_dim * (1 + head * capacity + i)..][..head_dim])
-    };
-    let exact = Exact {
-        n_heads,
-        n_kv_heads,
-        head_dim,
-        query: &|head, i| wide(&queries[i * row_stride + first + head * head_dim..][..head_dim]),
-        key: &|head, i| row(&keys.0, head, i),
-        value: &|head, i| row(&values.0, head, i),
-    };
-    let f32s = |(values, _, _)| StoredHeads::F32(heads::<f32>(values, head_dim, capacity));
-    let halves = |(_, halves, _)| StoredHeads::F16(heads::<f16>(halves, head_dim, capacity));
-    let blocks = |(_, _, blocks)| StoredHeads::Q8_0(heads(blocks, 1, capacity));
-    fn all<'a>(
-        (a, b, c): &'a (Vec<f32>, Vec<f16>, Vec<BlockQ8_0>),
-    ) -> (&'a [f32], &'a [f16], &'a [BlockQ8_0]) {
-        (a, b, c)
-    }
-    let stored = [
-        [f32s(all(&keys)), f32s(all(&values))],
-        [halves(all(&keys)), halves(all(&values))],
-        [blocks(all(&keys)), blocks(all(&values))],
-    ];
+    let n_cached = head_dim * (1 + 2 * n_kv_heads * capacity);
+    let (keys, values) = (Cache::new(n_cached, 2), Cache::new(n_cached, 3));
     for compute in computes() {
-        for [keys, values] in stored {
+        // Both on every instruction set.
+        let apart = compute.threads.count().min(2);
+        let exact = Exact {
+            n_heads,
+            n_kv_heads,
+            head_dim,
+            query: &|head, i| {
+                wide(&queries[i * row_stride + first + head * head_dim..][..head_dim])
+            },
+            key: &|head, i| keys.row(capacity, apart, head, i),
+            value: &|head, i| values.row(capacity, apart, head, i),
+        };
+        let keys = keys.heads(capacity, apart);
+        for (keys, values) in keys.into_iter().zip(values.heads(capacity, apart)) {
             for (role, in_integers) in [
                 (Role::Answer, false),
                 (Role::Prompt, false),
