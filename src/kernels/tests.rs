@@ -2,7 +2,7 @@
 //! instruction set.
 
 use super::Isa;
-use super::activations::ScaleSpan;
+use super::activations::{Quantize, ScaleSpan};
 use super::gemm::{PanelRows, TokenTiles};
 use super::int8::{Int8, Int8Op};
 use super::testing::{Data, FINITE, NOT_FINITE, instruction_sets};
@@ -396,6 +396,36 @@ fn biases_and_what_was_there_are_added() {
                         );
                     }
                 }
+            }
+        }
+    }
+}
+
+/// A record with room for more tokens than there are holds nothing of what was there before.
+#[test]
+fn records_are_as_if_they_were_new() {
+    let n_cols = 256;
+    for path in PATHS {
+        for runs in Runs::all() {
+            let layout = path.layout(runs, n_cols);
+            for n_tokens in 1..layout.width {
+                let x = Data::Uniform.values(n_tokens * n_cols, 12);
+                let written_over = |before: f32| -> Vec<u32> {
+                    let mut record = vec![before; layout.record_words()];
+                    let tokens = Quantize {
+                        layout,
+                        x: &x,
+                        stride: n_cols,
+                        rotation: None,
+                    };
+                    runs.run_int8(tokens.writing(&mut record));
+                    record.into_iter().map(f32::to_bits).collect()
+                };
+                let new = written_over(0.0);
+                assert!(
+                    new == written_over(f32::NAN),
+                    "{runs:?} {path:?} {n_tokens}"
+                );
             }
         }
     }

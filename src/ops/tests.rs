@@ -19,7 +19,7 @@ use crate::threads::Threads;
 
 /// Every instruction set, alone and with more threads than rows of the smallest matrices.
 fn computes() -> impl Iterator<Item = Compute> {
-    [1, 3].into_iter().flat_map(|n_threads| {
+    [1, 9].into_iter().flat_map(|n_threads| {
         instruction_sets().into_iter().map(move |isa| {
             let n_threads = NonZeroUsize::new(n_threads).unwrap();
             Compute::on(Threads::new(n_threads).unwrap(), isa)
@@ -270,6 +270,8 @@ fn projections_are_products_with_their_rows() {
                 let bytes = Bytes::from_slice(&bytes).into();
                 let weight = Matrix::new(bytes, dtype, n_rows, n_cols, rotation);
                 assert_eq!(weight.is_rotated(), is_rotated && !dtype.is_float());
+                let shape = (weight.n_rows(), weight.n_cols());
+                assert!(shape == (n_rows, n_cols) && weight.dtype() == dtype);
                 // What the file holds, unrotated.
                 let mut rows = vec![0.0; n_rows * n_cols];
                 for (i, row) in rows.chunks_mut(n_cols).enumerate() {
