@@ -158,13 +158,13 @@ fn smaller_files(model: &Model) -> String {
 fn bytes_as(model: &Model, dtype: DType) -> u64 {
     let tensors = layout::tensors(model.config());
     let bits = tensors.iter().map(|tensor| {
-        let n_values: usize = tensor.shape.iter().product();
+        let n_values: f64 = tensor.shape.iter().map(|&n| n as f64).product();
         let dtype = match (tensor.kind, tensor.part) {
             (TensorKind::Float, _) => DType::F32,
             (TensorKind::Matrix, Part::Vit | Part::Abstractor) => DType::Q8_0,
             (TensorKind::Matrix, _) => dtype,
         };
-        n_values as f64 * dtype.bits_per_weight()
+        n_values * dtype.bits_per_weight()
     });
     (bits.sum::<f64>() / 8.0) as u64
 }
@@ -442,5 +442,11 @@ mod tests {
         assert!(context(model.file_bytes() / 2) >= 256);
         assert_eq!(context(1 << 20), 256);
         assert_eq!(default_context_on(Path::new("/nowhere"), &model), trained);
+        // Sizes that no integer holds are too large, not small ones.
+        for positions in [1 << 30, usize::MAX / 2, usize::MAX] {
+            let error = check(&model, positions, 0, 0).unwrap_err();
+            assert_eq!(error.kind(), crate::Kind::Capacity, "{positions}");
+        }
+        assert!(check(&model, 1, u64::MAX, 0).is_err());
     }
 }

@@ -232,7 +232,8 @@ impl<'a> FromMetadata<'a> for Vec<&'a str> {
         let mut bytes = array_bytes(value, ValueType::String, file)?;
         let mut strings = Vec::new();
         while let Some((len, rest)) = bytes.split_first_chunk::<8>() {
-            let (text, rest) = rest.split_at_checked(u64::from_le_bytes(*len) as usize)?;
+            let (text, rest) =
+                rest.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
             strings.push(std::str::from_utf8(text).ok()?);
             bytes = rest;
         }

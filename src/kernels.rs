@@ -23,7 +23,7 @@ pub(crate) mod role;
 pub(crate) mod rotate;
 pub(crate) mod scalar;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tiles;

@@ -117,7 +117,7 @@ impl Model {
         let size = visual.vit.image_size as u64;
         let pixels = 3 * size * size * size_of::<f32>() as u64;
         let abstractor = Abstractor::bytes(visual, self.config().decoder.hidden_size);
-        pixels + Vit::bytes(&visual.vit).max(abstractor)
+        pixels.saturating_add(Vit::bytes(&visual.vit).max(abstractor))
     }
 
     /// What it computes on.

@@ -8,6 +8,8 @@ pub mod linear;
 pub mod norm;
 pub mod patches;
 pub mod rope;
+#[cfg(test)]
+mod tests;
 
 use std::num::NonZeroUsize;
 use std::ops::Deref;

@@ -72,7 +72,9 @@ impl Sampling {
     /// Adds the defaults to the metadata of a file to be written.
     pub fn write(&self, metadata: &mut Metadata) {
         metadata.set(key::SAMPLING_TEMPERATURE, self.temperature);
-        metadata.set(key::SAMPLING_TOP_K, self.top_k as u32);
+        // More than there are tokens is as good as any more.
+        let top_k = u32::try_from(self.top_k).unwrap_or(u32::MAX);
+        metadata.set(key::SAMPLING_TOP_K, top_k);
         metadata.set(key::SAMPLING_TOP_P, self.top_p);
     }
 
@@ -377,6 +379,20 @@ mod tests {
         let mut sampler = sampler(Sampling::default(), 4);
         assert_eq!(sampler.sample(&mut [1.0, 3.0, 3.0, f32::NAN], &[]), 1);
         assert_eq!(sampler.sample(&mut [f32::NEG_INFINITY; 4], &[]), 0);
+    }
+
+    #[test]
+    fn more_tokens_than_a_file_can_say_are_written_as_most() {
+        for (top_k, written) in [(40, 40), (usize::MAX, u32::MAX)] {
+            let mut metadata = Metadata::default();
+            let sampling = Sampling { top_k, ..open() };
+            sampling.write(&mut metadata);
+            let mut expected = Metadata::default();
+            expected.set(key::SAMPLING_TEMPERATURE, sampling.temperature);
+            expected.set(key::SAMPLING_TOP_K, written);
+            expected.set(key::SAMPLING_TOP_P, sampling.top_p);
+            assert_eq!(metadata, expected);
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Session {
     /// Bytes that a session with room for `context` positions allocates, with a cache of the
     /// model's own type.
     pub fn bytes(model: &Model, context: usize) -> u64 {
-        Sequence::bytes(model, context) + Workspace::bytes(model, context)
+        Sequence::bytes(model, context).saturating_add(Workspace::bytes(model, context))
     }
 
     /// Positions computed so far.

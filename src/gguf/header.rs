@@ -96,7 +96,7 @@ pub enum RawValue {
         /// Type of each element; never `Array`.
         element: ValueType,
         /// Number of elements.
-        len: usize,
+        len: u64,
         /// Where they are.
         range: Range<usize>,
     },
@@ -165,21 +165,24 @@ impl<'a> Cursor<'a> {
         self.bytes.len() - self.at
     }
 
-    fn skip(&mut self, n_bytes: usize) -> Result<Range<usize>> {
-        if n_bytes > self.remaining() {
-            return Err(Error::model(format!(
+    fn skip(&mut self, n_bytes: u64) -> Result<Range<usize>> {
+        let there = usize::try_from(n_bytes)
+            .ok()
+            .filter(|&n| n <= self.remaining());
+        let n_bytes = there.ok_or_else(|| {
+            Error::model(format!(
                 "the header wants {n_bytes} bytes at offset {}, but the file has {} left; it is truncated or damaged",
                 self.at,
                 self.remaining()
-            )));
-        }
+            ))
+        })?;
         let start = self.at;
         self.at += n_bytes;
         Ok(start..self.at)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let range = self.skip(N)?;
+        let range = self.skip(N as u64)?;
         Ok(self.bytes[range].try_into().expect("range has N bytes"))
     }
 
@@ -191,15 +194,19 @@ impl<'a> Cursor<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A 64-bit count or size that has to fit this machine.
-    fn size(&mut self) -> Result<usize> {
+    /// The number of things that follow, of which there are at most `max`.
+    fn count(&mut self, what: &str, max: usize) -> Result<usize> {
         let value = self.u64()?;
-        usize::try_from(value)
-            .map_err(|_| Error::model(format!("size {value} does not fit this machine")))
+        let count = usize::try_from(value).ok().filter(|&count| count <= max);
+        count.ok_or_else(|| {
+            Error::model(format!(
+                "claims {value} {what}, more than the {max} this program accepts; the file is damaged"
+            ))
+        })
     }
 
     fn string(&mut self) -> Result<(Range<usize>, &'a str)> {
-        let len = self.size()?;
+        let len = self.u64()?;
         let range = self.skip(len)?;
         let text = std::str::from_utf8(&self.bytes[range.clone()])
             .map_err(|e| Error::model(format!("a string is not UTF-8: {e}")))?;
@@ -236,12 +243,12 @@ impl<'a> Cursor<'a> {
 
     fn array_value(&mut self) -> Result<RawValue> {
         let element = self.value_type()?;
-        let len = self.size()?;
+        let len = self.u64()?;
         let start = self.at;
         match (element, element.fixed_bytes()) {
             (_, Some(element_bytes)) => {
                 let n_bytes = len
-                    .checked_mul(element_bytes)
+                    .checked_mul(element_bytes as u64)
                     .ok_or_else(|| Error::model(format!("an array of {len} elements overflows")))?;
                 let range = self.skip(n_bytes)?;
                 if element == ValueType::Bool && self.bytes[range].iter().any(|&b| b > 1) {
@@ -271,18 +278,8 @@ impl<'a> Cursor<'a> {
 pub fn decode(bytes: &[u8]) -> Result<Header> {
     let mut cursor = Cursor { bytes, at: 0 };
     let version = version(&mut cursor)?;
-    let n_tensors = cursor.size()?;
-    let n_keys = cursor.size()?;
-    for (what, count, max) in [
-        ("tensors", n_tensors, MAX_TENSORS),
-        ("keys", n_keys, MAX_KEYS),
-    ] {
-        if count > max {
-            return Err(Error::model(format!(
-                "claims {count} {what}, more than the {max} this program accepts; the file is damaged"
-            )));
-        }
-    }
+    let n_tensors = cursor.count("tensors", MAX_TENSORS)?;
+    let n_keys = cursor.count("keys", MAX_KEYS)?;
 
     let mut metadata = HashMap::new();
     let mut pairs = Vec::new();
@@ -396,7 +393,7 @@ struct DeclaredTensor {
     dtype: DType,
     shape: Vec<usize>,
     n_bytes: usize,
-    offset: usize,
+    offset: u64,
 }
 
 fn declared_tensor(cursor: &mut Cursor, index: usize) -> Result<Declared> {
@@ -421,10 +418,12 @@ fn declared_body(cursor: &mut Cursor, name: &str) -> Result<Declared> {
     }
     let mut shape = vec![0; rank];
     for dimension in shape.iter_mut().rev() {
-        *dimension = cursor.size()?;
+        let n = cursor.u64()?;
+        *dimension = usize::try_from(n)
+            .map_err(|_| Error::model(format!("its size overflows: it has a dimension of {n}")))?;
     }
     let number = cursor.u32()?;
-    let offset = cursor.size()?;
+    let offset = cursor.u64()?;
     let name = name.to_owned();
     let Some(dtype) = DType::from_ggml(number) else {
         return Ok(Declared::Unreadable(Unreadable { name, number }));
@@ -467,15 +466,16 @@ pub fn tensor_bytes(dtype: DType, shape: &[usize]) -> Result<usize> {
 
 impl DeclaredTensor {
     fn place(self, data_start: usize, alignment: usize, file_len: usize) -> Result<TensorInfo> {
-        if !self.offset.is_multiple_of(alignment) {
+        if !self.offset.is_multiple_of(alignment as u64) {
             return Err(Error::model(format!(
                 "its offset {} is not a multiple of the alignment {alignment}",
                 self.offset
             ))
             .in_tensor(self.name));
         }
-        let range = data_start
-            .checked_add(self.offset)
+        let range = usize::try_from(self.offset)
+            .ok()
+            .and_then(|offset| data_start.checked_add(offset))
             .and_then(|start| Some(start..start.checked_add(self.n_bytes)?));
         match range {
             Some(range) if range.end <= file_len => Ok(TensorInfo {

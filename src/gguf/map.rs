@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -39,12 +41,17 @@ enum Storage {
     },
     /// Part of the program.
     Static(&'static [u8]),
-    /// 64-bit words, so that tensors at aligned offsets can be viewed as floats.
+    /// Words, so that tensors at aligned offsets can be viewed as floats.
     Heap {
-        words: Vec<u64>,
+        words: Vec<Word>,
         len: usize,
     },
 }
+
+/// Eight bytes at an address that is a multiple of 8, which that of a `u64` is not everywhere.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C, align(8))]
+struct Word([u8; 8]);
 
 /// The file that is mapped, and how it was then.
 #[derive(Debug)]
@@ -85,6 +92,14 @@ impl Bytes {
             .map_err(|e| Error::io("cannot read its size", path, e))?;
         if metadata.len() == 0 {
             return Err(Error::model("is empty").in_file(path));
+        }
+        if isize::try_from(metadata.len()).is_err() {
+            return Err(Error::capacity(format!(
+                "has {} bytes, more than a program can address on this machine; run one that was \
+                 built for 64 bits",
+                metadata.len()
+            ))
+            .in_file(path));
         }
         // SAFETY: the map is private to this value and read-only. Its bytes can only change if
         // another process writes to the file in place; the module header says what follows.
@@ -145,7 +160,7 @@ impl Bytes {
 
     /// Bytes that are part of the program; copied where they are not aligned to 8 bytes.
     pub fn from_static(bytes: &'static [u8]) -> Self {
-        match bytes.as_ptr().cast::<u64>().is_aligned() {
+        match bytes.as_ptr().cast::<Word>().is_aligned() {
             true => Bytes(Storage::Static(bytes)),
             false => Self::from_slice(bytes),
         }
@@ -153,7 +168,7 @@ impl Bytes {
 
     /// Bytes that are not in a file, copied to aligned memory.
     pub fn from_slice(bytes: &[u8]) -> Self {
-        let mut words = vec![0u64; bytes.len().div_ceil(8)];
+        let mut words = vec![Word::zeroed(); bytes.len().div_ceil(size_of::<Word>())];
         bytemuck::cast_slice_mut(&mut words)[..bytes.len()].copy_from_slice(bytes);
         Bytes(Storage::Heap {
             words,
@@ -222,6 +237,19 @@ mod tests {
             let bytes = Bytes::from_slice(&source);
             assert_eq!(&*bytes, source.as_slice());
             assert_eq!(bytes.as_ptr() as usize % 8, 0);
+        }
+    }
+
+    #[test]
+    #[cfg(target_pointer_width = "32")]
+    fn a_file_beyond_all_addresses_is_refused_with_its_size() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for len in [1 << 31, 1 << 32, (1 << 32) + 64] {
+            // Of a sparse file nothing is written.
+            file.as_file().set_len(len).unwrap();
+            let error = Bytes::open(file.path()).unwrap_err();
+            assert_eq!(error.kind(), crate::Kind::Capacity);
+            assert!(error.to_string().contains(&len.to_string()), "{error}");
         }
     }
 

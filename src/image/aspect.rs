@@ -65,15 +65,21 @@ pub(super) fn stand_in(picture: &Picture, aspect: Aspect) -> Result<Option<Pictu
     }
     let shrunk = |len: usize| match aspect {
         Aspect::Squash if len < edge => len.min(SHRUNK_EDGE),
-        _ => (len * SHRUNK_EDGE / edge).max(1),
+        _ => scaled(len, SHRUNK_EDGE, edge).max(1),
     };
     averaged(picture, shrunk(picture.width), shrunk(picture.height)).map(Some)
+}
+
+/// `len` times `factor` over `divisor`, which is no less than one of them. The product itself may be more
+/// than an address of 32 bits.
+fn scaled(len: usize, factor: usize, divisor: usize) -> usize {
+    (len as u64 * factor as u64 / divisor as u64) as usize
 }
 
 /// The means of the pixels that fall together in `width` by `height`, neither of which is more than
 /// the picture's own. Unlike [`resize`](super::resize::resize), it takes no memory for weights.
 fn averaged(picture: &Picture, width: usize, height: usize) -> Result<Picture> {
-    let edges = |i: usize, target: usize, len: usize| i * len / target..(i + 1) * len / target;
+    let edges = |i, target, len| scaled(i, len, target)..scaled(i + 1, len, target);
     let mut rgb = zeros((width * height * CHANNELS) as u64)?;
     let (pixels, _) = rgb.as_chunks_mut::<CHANNELS>();
     for (y, row) in pixels.chunks_exact_mut(width).enumerate() {
@@ -224,6 +230,22 @@ mod tests {
                 assert!(short.rgb.iter().all(|&value| value == 9));
             }
         }
+    }
+
+    #[test]
+    fn products_of_long_edges_do_not_overflow() {
+        // 600,000 times 8192 is more than 32 bits hold.
+        let width = 600_000;
+        let gray = |i: usize| [(i * 256 / width) as u8; CHANNELS];
+        let picture = Picture::from_rgb(width, 1, (0..width).flat_map(gray).collect()).unwrap();
+        let short = stand_in(&picture, Aspect::Squash).unwrap().unwrap();
+        assert_eq!((short.width, short.height), (SHRUNK_EDGE, 1));
+        let (pixels, _) = short.rgb.as_chunks::<CHANNELS>();
+        assert!(
+            pixels.is_sorted(),
+            "columns of the picture in another order"
+        );
+        assert_eq!((pixels[0], pixels[SHRUNK_EDGE - 1]), ([0; 3], [255; 3]));
     }
 
     #[test]

@@ -68,7 +68,8 @@ struct Header {
 impl Header {
     /// Memory in bytes that decoding takes beside the result.
     fn working_bytes(&self) -> u64 {
-        (2 * self.n_coefficients + self.row_bytes) as u64
+        let of_coefficients = (self.n_coefficients as u64).saturating_mul(2);
+        of_coefficients.saturating_add(self.row_bytes as u64)
     }
 }
 
@@ -106,7 +107,10 @@ fn n_blocks<'c>(
     rows: usize,
 ) -> usize {
     let of = |c: &frame::Component| c.padded_across(frame).saturating_mul(rows * c.v);
-    components.into_iter().map(of).sum()
+    components
+        .into_iter()
+        .map(of)
+        .fold(0, usize::saturating_add)
 }
 
 /// The contents of the segments up to the first scan where EXIF and XMP data are, as far as they
@@ -431,5 +435,21 @@ impl<'f> Output<'f> {
             true => Err(bad(share)),
             false => Ok((self.rgb, share)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coefficients_beyond_all_addresses_are_not_few() {
+        let header = Header {
+            width: 65_535,
+            height: 65_535,
+            n_coefficients: usize::MAX,
+            row_bytes: 1 << 20,
+        };
+        assert!(header.working_bytes() >= usize::MAX as u64);
     }
 }

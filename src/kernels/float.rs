@@ -283,6 +283,11 @@ mod tests {
             let reference = (sum(&xs), sum_of_squares(&xs, 0.5), max(&xs));
             let exact: f64 = xs.iter().map(|&x| f64::from(x)).sum();
             assert!((f64::from(reference.0) - exact).abs() < 0.05);
+            let squares = xs.iter().map(|&x| (f64::from(x) - 0.5).powi(2));
+            let exact: f64 = squares.sum();
+            assert!((f64::from(reference.1) - exact).abs() <= 1e-5 * exact);
+            let largest = xs.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(reference.2, largest);
             for isa in Isa::available() {
                 let got = isa.run(|| (sum(&xs), sum_of_squares(&xs, 0.5), max(&xs)));
                 assert_eq!(got, reference, "{isa} {len}");

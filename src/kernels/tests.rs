@@ -2,8 +2,8 @@
 //! instruction set.
 
 use super::Isa;
-use super::activations::ScaleSpan;
-use super::gemm::TokenTiles;
+use super::activations::{Quantize, ScaleSpan};
+use super::gemm::{PanelRows, TokenTiles};
 use super::int8::{Int8, Int8Op};
 use super::testing::{Data, FINITE, NOT_FINITE, instruction_sets};
 use crate::gguf::DType;
@@ -406,6 +406,102 @@ fn biases_and_what_was_there_are_added() {
                             "{runs:?} {dtype}: {added} not {sum}"
                         );
                     }
+                }
+            }
+        }
+    }
+}
+
+/// A record with room for more tokens than there are holds nothing of what was there before.
+#[test]
+fn records_are_as_if_they_were_new() {
+    let n_cols = 256;
+    for path in PATHS {
+        for runs in Runs::all() {
+            let layout = path.layout(runs, n_cols);
+            for n_tokens in 1..layout.width {
+                let x = Data::Uniform.values(n_tokens * n_cols, 12);
+                let written_over = |before: f32| -> Vec<u32> {
+                    let mut record = vec![before; layout.record_words()];
+                    let tokens = Quantize {
+                        layout,
+                        x: &x,
+                        stride: n_cols,
+                        rotation: None,
+                    };
+                    runs.run_int8(tokens.writing(&mut record));
+                    record.into_iter().map(f32::to_bits).collect()
+                };
+                let new = written_over(0.0);
+                assert!(
+                    new == written_over(f32::NAN),
+                    "{runs:?} {path:?} {n_tokens}"
+                );
+            }
+        }
+    }
+}
+
+/// However many threads there are, a panel is of whole tiles, as large as the cache and a fair share of the
+/// rows allow, and no larger.
+#[test]
+fn panels_are_whole_tiles_that_fit() {
+    for dtype in quantized() {
+        for runs in Runs::all() {
+            let panel_rows = |n_rows: usize, n_cols: usize, n_threads: usize| {
+                runs.run_int8(PanelRows {
+                    dtype,
+                    n_rows,
+                    n_cols,
+                    n_threads,
+                })
+            };
+            let tile = panel_rows(1, 256, 1);
+            // Floats of a cache line of the output: 16.
+            let line = (1..=16).map(|n| n * tile).find(|n| n % 16 == 0).unwrap();
+            for n_threads in [1, 2, 9, 100] {
+                for (n_rows, n_cols) in [(1, 256), (200, 512), (32_000, 4096), (1 << 20, 256)] {
+                    let rows = panel_rows(n_rows, n_cols, n_threads);
+                    let what = format!("{runs:?} {dtype} [{n_rows}, {n_cols}] {n_threads}: {rows}");
+                    assert!(rows.is_multiple_of(tile) && rows >= tile, "{what}");
+                    assert!(rows < line || rows.is_multiple_of(line), "{what}");
+                    let is_fair = 8 * n_threads * rows <= n_rows;
+                    let fits = rows * n_cols <= 288 << 10;
+                    assert!(rows == tile || is_fair && fits, "{what}");
+                    // A whole line more would be too much of either; weights may take two bytes.
+                    let more = rows + line;
+                    let is_most = 8 * n_threads * more > n_rows || 2 * more * n_cols > 288 << 10;
+                    assert!(is_most, "{what}");
+                }
+            }
+        }
+    }
+}
+
+/// Products go to the output in squares of as many rows as tokens, where there are so many, and one by one
+/// around them.
+#[test]
+fn squares_of_products_are_where_they_belong() {
+    // So many rows that a panel has some lines of them, and not a whole number of panels.
+    let (n_rows, n_cols) = (403, 32);
+    let weights = Weights::of(DType::Q8_0, n_rows, n_cols, Data::Uniform);
+    let bias = Data::Uniform.values(n_rows, 10);
+    let most = 70;
+    let x = Data::Uniform.values(most * n_cols, 11);
+    let exact = weights.exact(ScaleSpan::Unit, &x);
+    for runs in Runs::all() {
+        for tokens in [0..most, 0..16, 3..37, 20..21] {
+            for y in [None, Some(1.0)] {
+                let path = Path::Gemm(ScaleSpan::Unit);
+                let got = weights.multiply_onto(path, runs, &x, tokens.clone(), Some(&bias), y);
+                let exact = &exact[tokens.start * n_rows..tokens.end * n_rows];
+                for (i, (got, (exact, bound))) in got.iter().zip(exact).enumerate() {
+                    let wanted = exact + f64::from(bias[i % n_rows] + y.unwrap_or(0.0));
+                    let error = (f64::from(*got) - wanted).abs();
+                    assert!(
+                        error <= bound + 1e-6,
+                        "{runs:?} {tokens:?} {y:?} [{i}]: {got} not {wanted}"
+                    );
                 }
             }
         }

@@ -103,9 +103,10 @@ impl Abstractor {
         let floats = n_keys as u64 * 4 * width as u64
             + n_queries * (3 * width + 2 * hidden) as u64
             + (n_queries + 1) * decoder_width as u64
-            + n_tokens * width as u64
-            + InputBuffer::len_for(n_keys, width.max(hidden)) as u64;
-        floats * size_of::<f32>() as u64
+            + n_tokens * width as u64;
+        let input = InputBuffer::len_for(n_keys, width.max(hidden));
+        let floats = floats.saturating_add(input as u64);
+        floats.saturating_mul(size_of::<f32>() as u64)
     }
 
     /// Gathers `picture: [n_tokens, width]` into `[n_queries + 1, decoder width]`, the last row

@@ -89,7 +89,7 @@ impl Scratch {
             + 2 * config.intermediate_size
             + config.head_dim();
         let input = InputBuffer::len_for(n, Self::widest_input(config));
-        ((n * per_position + input) * size_of::<f32>()) as u64
+        (n as u64 * per_position as u64 + input as u64) * size_of::<f32>() as u64
     }
 
     fn widest_input(config: &DecoderConfig) -> usize {

@@ -162,10 +162,11 @@ impl KvCache {
 
     /// Bytes that `capacity` positions take.
     pub fn bytes(config: &DecoderConfig, cache_type: CacheType, capacity: usize) -> u64 {
-        2 * cache_type.row_bytes(config.head_dim()) as u64
+        let per_position = 2
+            * cache_type.row_bytes(config.head_dim()) as u64
             * config.n_layers as u64
-            * config.n_kv_heads as u64
-            * capacity as u64
+            * config.n_kv_heads as u64;
+        per_position.saturating_mul(capacity as u64)
     }
 
     /// Positions in the cache.

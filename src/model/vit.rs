@@ -107,9 +107,15 @@ impl Vit {
         // x, normed and attended; qkv and hidden; the columns of all patches.
         let row = 3 * width + padded_stride(3 * width) + padded_stride(hidden);
         let columns = config.n_patches() as u64 * config.patch_len() as u64;
-        let inputs = InputBuffer::len_for(n, width.max(hidden))
-            + InputBuffer::len_for(config.n_patches(), config.patch_len());
-        (n as u64 * row as u64 + columns + inputs as u64) * size_of::<f32>() as u64
+        let inputs = [
+            InputBuffer::len_for(n, width.max(hidden)),
+            InputBuffer::len_for(config.n_patches(), config.patch_len()),
+        ];
+        let floats = (n as u64).saturating_mul(row as u64);
+        let floats = floats.saturating_add(columns);
+        let add = |floats: u64, input| floats.saturating_add(input as u64);
+        let floats = inputs.into_iter().fold(floats, add);
+        floats.saturating_mul(size_of::<f32>() as u64)
     }
 
     /// Encodes `pixels: [3, image_size, image_size]` to `[n_tokens, width]`.

@@ -150,7 +150,8 @@ impl InputBuffer {
             n_cols: width,
             span: ScaleSpan::Unit,
         };
-        n.next_multiple_of(activations::MAX_WIDTH) * layout.record_words()
+        n.next_multiple_of(activations::MAX_WIDTH)
+            .saturating_mul(layout.record_words())
     }
 
     /// With room for up to `n` tokens of `width`.
@@ -425,6 +426,15 @@ mod tests {
     use super::*;
     use crate::gguf::map::Bytes;
     use std::num::NonZeroUsize;
+
+    #[test]
+    fn a_buffer_beyond_all_addresses_is_not_a_small_one() {
+        let (n, width) = (usize::MAX / 2 + 1, 1 << 14);
+        assert_eq!(InputBuffer::len_for(n, width), usize::MAX);
+        // A token more at a time, and a column: never less.
+        let lens = |n| [InputBuffer::len_for(n, 96), InputBuffer::len_for(n, 128)];
+        assert!((1..70).all(|n| lens(n) <= lens(n + 1) && lens(n)[0] <= lens(n)[1]));
+    }
 
     /// One token, a batch, and weights that are floats: each has a way of its own.
     #[test]

@@ -154,7 +154,7 @@ fn read(
     let n_bytes = file.metadata()?.len();
     let mut input = Hashing::new(BufReader::with_capacity(BUFFER_BYTES, file));
     check_beginning(&mut input, n_bytes, fingerprint)?;
-    let longest = u64::from_le_bytes(take(&mut input)?);
+    let longest = usize::try_from(u64::from_le_bytes(take(&mut input)?)).map_err(|_| DAMAGED)?;
     let n_positions = u64::from_le_bytes(take(&mut input)?);
     let cache = sequence.cache_mut();
     let wanted_bytes = n_positions
@@ -173,7 +173,7 @@ fn read(
     cache.restore(held.len(), &mut input)?;
     let digest = input.digest();
     match take(&mut input.inner)? == digest {
-        true => Ok((held, longest as usize)),
+        true => Ok((held, longest)),
         false => Err(DAMAGED),
     }
 }
