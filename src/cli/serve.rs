@@ -8,12 +8,13 @@ use crate::cli::args::ServeArgs;
 use crate::cli::interrupt::Hold;
 use crate::cli::model_file::ModelFile;
 use crate::cli::{progress, setup};
+use crate::capacity;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gguf::Gguf;
-use crate::ops::Compute;
+use crate::request::Assistant;
 use crate::server::{self, Address, Keys, Limits, Settings};
-use crate::{capacity, request};
+
 
 /// Holds keys too, so that they need not be in a file; never in a flag, which others on the machine
 /// can read.
@@ -27,11 +28,9 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     settings.check()?;
     let gguf = model.open()?;
     settings.quantization = quantization(&gguf);
-    let compute = Compute::new(setup::n_threads(args.threads))?;
-    let mut assistant = request::Assistant::new(&gguf, compute).map_err(|e| model.blame(e))?;
-    if let Some(cache_type) = args.cache_type {
-        assistant.set_cache_type(cache_type)?;
-    }
+    let assistant = args
+        .running
+        .open(|compute| Assistant::new(&gguf, compute).map_err(|e| model.blame(e)))?;
     if let Some(line) = capacity::warning(assistant.model()) {
         progress::say(&format!("owl2: {line}\n"));
     }
@@ -89,7 +88,7 @@ fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {
             },
             ..Limits::default()
         },
-        context: args.ctx_size,
+        context: args.running.ctx_size,
         parallel: args.parallel,
         queue: args.queue,
         request_timeout: Duration::from_secs(args.request_timeout),

@@ -34,9 +34,12 @@ pub struct Row {
     /// Hash of all that the outcome depends on.
     pub key: u64,
     share_key: u64,
-    /// What is asked, or why that cannot be.
-    pub request: Result<Request>,
+    /// The file that it is about, if that is one picture.
+    pub picture: Option<PathBuf>,
 }
+
+/// A row, and what it asks, or why that cannot be.
+pub type Asking = (Row, Result<Request>);
 
 /// The shape of a row, which is that of its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +91,7 @@ impl Rows {
     ///
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io) where the input cannot be read on.
-    pub fn next(&mut self, number: usize, defaults: &Defaults) -> Option<Result<Row>> {
+    pub fn next(&mut self, number: usize, defaults: &Defaults) -> Option<Result<Asking>> {
         match self {
             Rows::Pictures { pictures, folder } => {
                 let picture = match pictures.next()? {
@@ -153,20 +156,21 @@ fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
 
 impl Row {
     /// A line that is no row.
-    fn unreadable(number: usize, line: &[u8], error: Error) -> Self {
+    fn unreadable(number: usize, line: &[u8], error: Error) -> Asking {
         let share_key = hash(&[line]);
-        Row {
+        let row = Row {
             share_key,
             id: Value::Null,
             number,
             shape: Shape::Own,
             image: Value::Null,
             key: hash(&[b"line", &number.to_le_bytes(), line]),
-            request: Err(error),
-        }
+            picture: None,
+        };
+        (row, Err(error))
     }
 
-    fn of_value(row: Value, folder: &Path, number: usize, defaults: &Defaults) -> Self {
+    fn of_value(row: Value, folder: &Path, number: usize, defaults: &Defaults) -> Asking {
         let is_openai = row.get("body").is_some() || row.get("custom_id").is_some();
         let (shape, name) = match is_openai {
             true => (Shape::OpenAi, "custom_id"),
@@ -186,21 +190,24 @@ impl Row {
             Shape::OpenAi => openai_request(&row, folder, defaults),
         };
         let pictures = request.as_ref().map(|request| request.pictures.as_slice());
-        let pictures = pictures
-            .unwrap_or_default()
-            .iter()
-            .map(|source| defaults.identity(source));
+        let pictures = pictures.unwrap_or_default();
+        let picture = match pictures {
+            [Source::File(path)] => Some(path.clone()),
+            _ => None,
+        };
+        let pictures = pictures.iter().map(|source| defaults.identity(source));
         let pictures: Vec<u8> = pictures.collect::<Vec<_>>().concat();
         let key = hash(&[&defaults.fingerprint, text.as_bytes(), &pictures]);
-        Row {
+        let row = Row {
             id,
             number,
             shape,
             image,
             key,
             share_key,
-            request,
-        }
+            picture,
+        };
+        (row, request)
     }
 
     /// Which share of `n` it belongs to: by its id, or by its text where it has none.
