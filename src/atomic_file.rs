@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-use crate::error::{Error, Result};
-use crate::files;
 #[cfg(feature = "serve")]
 use crate::error::Kind;
+use crate::error::{Error, Result};
+use crate::files;
 
 /// Bytes that are gathered before they are written.
 pub(crate) const BUFFER_BYTES: usize = 1 << 20;

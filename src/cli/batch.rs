@@ -171,11 +171,7 @@ fn defaults(
     let mut fingerprint = assistant.file_fingerprint().to_vec();
     let settings = format!(
         "{:?} {:?} {:?} {:?} {constraint:?} {:?} {scoring:?}",
-        args.prompt,
-        args.max_tokens,
-        args.running.ctx_size,
-        args.running.cache_type,
-        args.aspect
+        args.prompt, args.max_tokens, args.running.ctx_size, args.running.cache_type, args.aspect
     );
     fingerprint.extend(settings.as_bytes());
     Defaults {
@@ -190,4 +186,3 @@ fn defaults(
         fingerprint,
     }
 }
-

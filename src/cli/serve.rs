@@ -4,17 +4,16 @@ use std::env;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::capacity;
 use crate::cli::args::ServeArgs;
 use crate::cli::interrupt::Hold;
 use crate::cli::model_file::ModelFile;
 use crate::cli::{progress, setup};
-use crate::capacity;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gguf::Gguf;
 use crate::request::Assistant;
 use crate::server::{self, Address, Keys, Limits, Settings};
-
 
 /// Holds keys too, so that they need not be in a file; never in a flag, which others on the machine
 /// can read.

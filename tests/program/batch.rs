@@ -1,5 +1,9 @@
 //! `owl2 batch`: every row once, however often the program is stopped.
 
+mod order;
+mod schedulers;
+mod sidecars;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -29,6 +29,7 @@ Exit status: 0 all rows are done, 1 some have failed, 75 stopped, to be gone on 
 Examples:
   owl2 batch -m model.gguf -i photos -o captions.jsonl --prompt \"Describe the image.\"
   owl2 batch -m model.gguf -i rows.jsonl -o out.3.jsonl --shard 3/16
+  owl2 batch -m model.gguf -i photos -o captions.jsonl --prompt \"Describe the image.\" --sidecar xmp
   owl2 batch -m one-align.gguf -i photos -o scores.jsonl --score q-align";
 
 /// Arguments of `owl2 batch`.

@@ -57,7 +57,11 @@ impl ReadingRows {
     }
 
     /// The next row that is still to be done, and its place among these.
-    fn next(&mut self, defaults: &Defaults, shard: Option<Shard>) -> Result<Option<(usize, Asking)>> {
+    fn next(
+        &mut self,
+        defaults: &Defaults,
+        shard: Option<Shard>,
+    ) -> Result<Option<(usize, Asking)>> {
         while !self.is_over && !interrupt::is_requested() {
             self.n_read += 1;
             let read = self.rows.next(self.n_read, defaults).transpose();

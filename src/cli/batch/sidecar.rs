@@ -137,7 +137,10 @@ fn write_xmp(sidecar: &Path, words: &Words) -> Result<Option<String>> {
         return atomic_file::write_new(sidecar, text.as_bytes()).map(|()| None);
     };
     let old = String::from_utf8(there).map_err(|e| {
-        let message = format!("is no XMP in UTF-8 and was left as it is: {}", e.utf8_error());
+        let message = format!(
+            "is no XMP in UTF-8 and was left as it is: {}",
+            e.utf8_error()
+        );
         Error::input(message).in_file(sidecar)
     })?;
     let merged = xmp::merge(&old, words).map_err(|e| e.in_file(sidecar))?;
@@ -161,4 +164,91 @@ fn read(sidecar: &Path) -> Result<Option<Vec<u8>>> {
         let message = format!("has more than {MAX_BYTES} bytes and was left as it is");
         Error::input(message).in_file(sidecar)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn answers_are_descriptions_unless_they_say_what_they_are() {
+        let words = |description: &str, keywords: &[&str]| Words {
+            description: description.to_owned(),
+            keywords: keywords.iter().map(|&keyword| keyword.to_owned()).collect(),
+        };
+        assert_eq!(Words::of(" A cat.\n"), words("A cat.", &[]));
+        assert_eq!(
+            Words::of(r#"{"caption": " A cat.", "keywords": ["cat ", 3, "sofa"]}"#),
+            words("A cat.", &["cat", "sofa"])
+        );
+        assert_eq!(Words::of(r#"{"tags": ["cat"]}"#), words("", &["cat"]));
+        for other in [r#"{"colour": "red"}"#, "[1]", "{", "7"] {
+            assert_eq!(Words::of(other), words(other, &[]));
+        }
+    }
+
+    #[test]
+    fn sidecars_are_written_once_and_never_over_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let text = |name: &str| fs::read_to_string(path(name)).unwrap();
+        let picture = path("a.b.jpg");
+        let mut txt = Sidecars::new(Format::Txt);
+        assert_eq!(txt.write(Some(&picture), "A cat.\n").unwrap(), None);
+        assert_eq!(text("a.b.txt"), "A cat.\n");
+        assert_eq!(txt.write(Some(&picture), "A cat.").unwrap(), None);
+        let warning = txt.write(Some(&picture), "A dog.").unwrap().unwrap();
+        assert!(warning.contains("a.b.txt"), "{warning}");
+        assert_eq!(text("a.b.txt"), "A cat.\n");
+        // A picture may be called that.
+        assert!(txt.write(Some(&path("a.b.txt")), "x").unwrap().is_some());
+        assert!(txt.write(None, "x").unwrap().is_some());
+
+        let mut xmp = Sidecars::new(Format::Xmp);
+        assert_eq!(xmp.write(Some(&picture), "A cat.").unwrap(), None);
+        let first = text("a.b.jpg.xmp");
+        assert!(first.contains("A cat."));
+        assert_eq!(xmp.write(Some(&picture), "A cat.").unwrap(), None);
+        assert_eq!(text("a.b.jpg.xmp"), first);
+        assert_eq!(xmp.write(Some(&picture), "A dog.").unwrap(), None);
+        let dog = text("a.b.jpg.xmp");
+        fs::write(path("a.b.jpg.xmp"), dog.replace("A dog.", "Our dog.")).unwrap();
+        let warning = xmp.write(Some(&picture), "A cow.").unwrap().unwrap();
+        assert!(warning.contains("another description"), "{warning}");
+        for other in [&b"no XMP"[..], b"\xff\xfe<\0", b""] {
+            fs::write(path("a.b.jpg.xmp"), other).unwrap();
+            let error = xmp.write(Some(&picture), "A cow.").unwrap_err().to_string();
+            assert!(error.contains("a.b.jpg.xmp: is no XMP"), "{error}");
+            assert_eq!(fs::read(path("a.b.jpg.xmp")).unwrap(), other);
+        }
+        let large = fs::File::create(path("a.b.jpg.xmp")).unwrap();
+        large.set_len(MAX_BYTES + 1).unwrap();
+        assert!(xmp.write(Some(&picture), "x").is_err());
+        assert!(xmp.write(Some(&path("no/folder.jpg")), "x").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn whoever_may_read_pictures_may_read_sidecars_and_a_change_meanwhile_is_kept() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        let like = folder.path().join("like.txt");
+        fs::write(&like, "").unwrap();
+        atomic_file::write_new(&path, b"first").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&like));
+        assert!(atomic_file::write_new(&path, b"second").is_err());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
+        let error = atomic_file::replace(&path, b"second", &mut || Ok(false)).unwrap_err();
+        assert!(error.to_string().contains("meanwhile"), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        atomic_file::replace(&path, b"second", &mut || Ok(true)).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert_eq!(mode(&path) & 0o777, 0o604);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
 }

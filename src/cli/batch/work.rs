@@ -20,6 +20,9 @@ use crate::score::{Score, Scorer, Scoring, Subject};
 /// How long it waits for a row before it looks whether to stop.
 const PATIENCE: Duration = Duration::from_millis(20);
 
+const CUT: &str =
+    "no sidecar was written: the answer was cut before it was what the schema asks for";
+
 /// Rows to be done, and where their outcomes go.
 pub struct Work<'a> {
     output: &'a mut Output,
@@ -139,8 +142,9 @@ impl<'a> Work<'a> {
     ) -> Result<()> {
         let outcome = answer.map(|answer| {
             let written = match &mut self.sidecars {
-                Some(sidecars) => sidecars.write(prepared.row.picture.as_deref(), &answer.text),
                 None => Ok(None),
+                Some(_) if !answer.is_fulfilled => Ok(Some(CUT.to_owned())),
+                Some(sidecars) => sidecars.write(prepared.row.picture.as_deref(), &answer.text),
             };
             answered(prepared, &answer, written, seconds)
         });

@@ -77,7 +77,9 @@ pub fn merge(old: &str, words: &Words) -> Result<Merged> {
             Some(there) => match &there.last_item {
                 Some(last) => {
                     keywords.retain(|keyword| !there.items.contains(keyword));
-                    let items = keywords.iter().map(|keyword| last.another(&escape(keyword)));
+                    let items = keywords
+                        .iter()
+                        .map(|keyword| last.another(&escape(keyword)));
                     edits.replace(last.end..last.end, items.collect());
                 }
                 None => left.push("a dc:subject that is no list"),
@@ -104,9 +106,13 @@ pub fn merge(old: &str, words: &Words) -> Result<Merged> {
         text: edits.apply(old),
         left: match left.as_slice() {
             [] => None,
-            ["another description"] => Some("has another description already, which was left as it is"),
+            ["another description"] => {
+                Some("has another description already, which was left as it is")
+            }
             [_] => Some("has keywords that are no list, which were left as they are"),
-            _ => Some("has another description, and keywords that are no list, which were left as they are"),
+            _ => Some(
+                "has another description, and keywords that are no list, which were left as they are",
+            ),
         },
     })
 }
@@ -122,7 +128,10 @@ fn is_replaceable(there: &Property, found: &Found) -> bool {
 
 fn note_of(description: &str) -> String {
     let digest: [u8; 32] = Sha256::digest(description.as_bytes()).into();
-    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    digest[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// A text without what XML cannot hold, and without space around it.
@@ -130,7 +139,10 @@ fn cleaned(text: &str) -> String {
     let is_kept = |&c: &char| !matches!(c, '\0'..='\x08' | '\x0b' | '\x0c' | '\x0e'..='\x1f' | '\u{fffe}' | '\u{ffff}');
     let text: String = text.chars().filter(is_kept).collect();
     // A parser makes a line feed of each.
-    text.replace("\r\n", "\n").replace('\r', "\n").trim().to_owned()
+    text.replace("\r\n", "\n")
+        .replace('\r', "\n")
+        .trim()
+        .to_owned()
 }
 
 fn description_element(text: &str) -> String {
@@ -142,7 +154,9 @@ fn description_element(text: &str) -> String {
 }
 
 fn subject_element(keywords: &[String]) -> String {
-    let items = keywords.iter().map(|keyword| format!("<rdf:li>{}</rdf:li>", escape(keyword)));
+    let items = keywords
+        .iter()
+        .map(|keyword| format!("<rdf:li>{}</rdf:li>", escape(keyword)));
     format!(
         "<dc:subject xmlns:dc=\"{DC}\" xmlns:rdf=\"{RDF}\"><rdf:Bag>{}</rdf:Bag></dc:subject>",
         items.collect::<String>()
@@ -174,3 +188,6 @@ impl Edits {
         Some(new + &old[end..])
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,7 +103,9 @@ pub fn read(document: &str) -> Result<Found> {
     };
     let mut reader = NsReader::from_str(document);
     let wrong = |message: String| {
-        Error::input(format!("is no XMP that can be added to, and was left as it is: {message}"))
+        Error::input(format!(
+            "is no XMP that can be added to, and was left as it is: {message}"
+        ))
     };
     loop {
         let start = reader.buffer_position() as usize;
@@ -214,13 +216,19 @@ impl Reading<'_> {
             Place::Property(which) if self.property(which).is_some() => {
                 return Err(format!("it has {local} twice"));
             }
-            Place::Property(Which::Description) => self.found.description = Some(Property::default()),
+            Place::Property(Which::Description) => {
+                self.found.description = Some(Property::default())
+            }
             Place::Property(Which::Subject) => self.found.subject = Some(Property::default()),
             Place::Item(which) => {
                 let gap = std::mem::take(&mut self.space);
                 let item = Item {
                     name: element.name().as_ref().to_owned(),
-                    gap: if gap.trim().is_empty() { gap } else { String::new() },
+                    gap: if gap.trim().is_empty() {
+                        gap
+                    } else {
+                        String::new()
+                    },
                     end: 0,
                 };
                 if let Some(property) = self.property(which) {
@@ -231,7 +239,8 @@ impl Reading<'_> {
         }
         // Values that are not simple are none that this knows.
         if (place == Place::Other || !self.text.trim().is_empty())
-            && let Some(Place::Item(which) | Place::List(which) | Place::Property(which)) = self.place()
+            && let Some(Place::Item(which) | Place::List(which) | Place::Property(which)) =
+                self.place()
             && let Some(property) = self.property(which)
         {
             property.is_plain = true;
@@ -308,7 +317,8 @@ impl Reading<'_> {
         name: Option<&Name>,
         start: usize,
     ) -> Result<(), String> {
-        let is_node = name.is_some_and(|(namespace, local)| namespace == RDF && local == "Description");
+        let is_node =
+            name.is_some_and(|(namespace, local)| namespace == RDF && local == "Description");
         let mut names = Vec::new();
         for attribute in element.attributes().with_checks(false) {
             let attribute = attribute.map_err(|e| e.to_string())?;
@@ -333,14 +343,20 @@ impl Reading<'_> {
                         ..Property::default()
                     };
                     let is_twice = match found {
-                        Which::Description => self.found.description.replace(of_attribute).is_some(),
+                        Which::Description => {
+                            self.found.description.replace(of_attribute).is_some()
+                        }
                         Which::Subject => self.found.subject.replace(of_attribute).is_some(),
                         Which::Note => {
                             // The element's text begins behind its `<`.
-                            let before = attribute.value.as_ptr() as usize - element.as_ptr() as usize;
+                            let before =
+                                attribute.value.as_ptr() as usize - element.as_ptr() as usize;
                             let at = start + 1 + before;
                             let span = at..at + attribute.value.len();
-                            self.found.note.replace((span, value()?.into_owned())).is_some()
+                            self.found
+                                .note
+                                .replace((span, value()?.into_owned()))
+                                .is_some()
                         }
                     };
                     if is_twice || names.contains(&found) {
