@@ -40,7 +40,12 @@ fn main() -> Result<()> {
     });
     let pixels: Vec<Arc<Pixels>> = pixels.collect::<Result<_>>()?;
     let n_rows = files.len();
-    println!("{n_rows} pictures, answers of up to {MAX_TOKENS} tokens");
+    let n_threads = threads::default_count().get() as f64;
+    let decoding = decoding(&assistant, &files)?;
+    println!(
+        "{n_rows} pictures, answers of up to {MAX_TOKENS} tokens; decoding one takes {:.1} ms of a thread",
+        decoding * 1e3
+    );
     for together in counts {
         let mut best = [f64::INFINITY; 2];
         for _ in 0..ROUNDS {
@@ -48,9 +53,13 @@ fn main() -> Result<()> {
             best[1] = best[1].min(by_program(model.as_deref(), &files, together));
         }
         let [engine, program] = best.map(|seconds| n_rows as f64 / seconds);
+        // Where all threads compute or decode.
+        let both = n_threads / (n_threads / engine + decoding);
         println!(
-            "{together:>2} together: engine {engine:.2} rows/s, owl2 batch {program:.2} rows/s, ratio {:.3}",
-            program / engine
+            "{together:>2} together: engine {engine:.2} rows/s, with decoding at most {both:.2}, owl2 batch \
+             {program:.2}; ratio {:.3}, with decoding {:.3}",
+            program / engine,
+            program / both
         );
     }
     Ok(())
@@ -75,6 +84,15 @@ fn pictures(folder: &Path) -> Vec<PathBuf> {
     paths.sort();
     assert!(!paths.is_empty(), "{} has no pictures", folder.display());
     paths
+}
+
+/// Seconds that a thread takes to decode a picture.
+fn decoding(assistant: &Assistant, files: &[PathBuf]) -> Result<f64> {
+    let start = Instant::now();
+    for path in files {
+        assistant.pixels_beside(&Source::File(path.clone()), None, Default::default())?;
+    }
+    Ok(start.elapsed().as_secs_f64() / files.len() as f64)
 }
 
 /// Seconds for all rows, `together` at once.

@@ -25,7 +25,7 @@ use crate::sampler::Sampling;
 use crate::score::Scoring;
 use output::Output;
 use prepare::{Preparing, ReadingRows};
-use rows::{Row, Rows};
+use rows::Rows;
 pub(super) use sidecar::Format as SidecarFormat;
 use sidecar::Sidecars;
 use work::{Order, Work};
@@ -38,8 +38,9 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    fn has(self, row: &Row) -> bool {
-        row.share(self.n) == self.index
+    /// Whether a row with this hash belongs to it.
+    fn has(self, share_key: u64) -> bool {
+        share_key % self.n as u64 == self.index as u64
     }
 }
 
@@ -75,6 +76,8 @@ struct Defaults {
 }
 
 pub(super) fn run(args: &BatchArgs) -> Result<()> {
+    // What is done stays done; what is under way is done again by the next run.
+    let hold = Hold::new();
     let constraint = constraint(args)?;
     let rows = Rows::open(&args.input)?;
     let (mut output, done) = Output::open(&args.output, args.retry_errors)?;
@@ -88,8 +91,6 @@ pub(super) fn run(args: &BatchArgs) -> Result<()> {
         ..Scoring::new(rule)
     });
     let defaults = defaults(args, &assistant, constraint, &scoring);
-    // What is done stays done; what is under way is done again by the next run.
-    let hold = Hold::new();
     let preparing = Preparing {
         assistant: &assistant,
         defaults: &defaults,

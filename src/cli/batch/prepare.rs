@@ -12,9 +12,9 @@ use crate::image::Reading;
 use crate::request::{Assistant, Request, Source};
 use crate::score::Scoring;
 
-/// Threads that compute for each one that decodes: a photo of 12 megapixels takes a tenth of a second,
-/// as long as some 40 cores take to answer a question about it.
-const THREADS_PER_DECODER: usize = 8;
+/// Threads that decode at most. They rest while as many pictures wait as they may; small models need
+/// several to be kept busy, and each holds a whole picture.
+const MAX_DECODERS: usize = 4;
 
 /// A row whose pictures are decoded.
 pub struct Prepared {
@@ -63,13 +63,12 @@ impl ReadingRows {
         shard: Option<Shard>,
     ) -> Result<Option<(usize, Asking)>> {
         while !self.is_over && !interrupt::is_requested() {
-            self.n_read += 1;
-            let read = self.rows.next(self.n_read, defaults).transpose();
+            let read = self.rows.next(&mut self.n_read, defaults, shard);
             self.is_over = !matches!(read, Ok(Some(_)));
             let Some((row, request)) = read? else {
                 break;
             };
-            if shard.is_none_or(|shard| shard.has(&row)) && self.done.takes(row.key) {
+            if self.done.takes(row.key) {
                 self.n_taken += 1;
                 return Ok(Some((self.n_taken - 1, (row, request))));
             }
@@ -79,10 +78,10 @@ impl ReadingRows {
 }
 
 impl Preparing<'_> {
-    /// How many threads keep up with those that compute.
+    /// How many threads are to run it.
     pub fn n_decoders(&self) -> usize {
         let n_threads = self.assistant.model().compute().threads.count();
-        n_threads.div_ceil(THREADS_PER_DECODER).min(8)
+        n_threads.min(MAX_DECODERS)
     }
 
     /// Hands over rows until there are none, or nobody takes them.

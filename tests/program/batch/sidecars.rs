@@ -128,3 +128,28 @@ fn a_run_that_is_killed_leaves_whole_sidecars() {
         );
     }
 }
+
+/// A limit on the size of files fails a write in its middle, as a full disk does.
+#[test]
+fn a_full_disk_leaves_no_half_a_sidecar() {
+    let place = photos();
+    let args = "batch -i photos -o out.jsonl --prompt 'What is this?' --sidecar xmp";
+    let limited = format!("trap '' XFSZ; ulimit -f 1; exec \"$0\" {args}");
+    let output = Command::new("sh")
+        .current_dir(place.0.path())
+        .args(["-c", &limited, env!("CARGO_BIN_EXE_owl2")])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(1 | 5)), "{said}");
+    let names = || {
+        let entries = fs::read_dir(place.path("photos")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<BTreeSet<String>>()
+    };
+    assert_eq!(names(), PICTURES.map(str::to_owned).into());
+    let mut again: Vec<&str> = vec!["-i", "photos", "-o", "out.jsonl", "--sidecar", "xmp"];
+    again.extend(["--prompt", "What is this?", "--retry-errors"]);
+    place.run(&again, 0);
+    assert_eq!(names().len(), 6);
+}
