@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-#[cfg(feature = "serve")]
+#[cfg(all(feature = "cli", feature = "serve"))]
 use crate::error::Kind;
 use crate::error::{Error, Result};
 use crate::files;
@@ -106,7 +106,7 @@ pub(crate) fn write(
 ///
 /// # Errors
 /// [`Kind::Io`](crate::Kind::Io), also where something of that name is there already.
-#[cfg(feature = "serve")]
+#[cfg(all(feature = "cli", feature = "serve"))]
 pub(crate) fn write_new(target: &Path, bytes: &[u8]) -> Result<()> {
     let in_target = |e| Error::io("cannot write", target, e);
     #[allow(unused_mut)]
@@ -130,7 +130,7 @@ pub(crate) fn write_new(target: &Path, bytes: &[u8]) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::Io`](crate::Kind::Io), also where it has changed.
-#[cfg(feature = "serve")]
+#[cfg(all(feature = "cli", feature = "serve"))]
 pub(crate) fn replace(
     target: &Path,
     bytes: &[u8],
