@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
+#[cfg(all(feature = "cli", feature = "serve"))]
+use crate::error::Kind;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -26,14 +28,14 @@ const MIN_STALE_AGE: Duration = Duration::from_secs(60);
 /// A temporary file in the directory of `target`, so that it can take that name, which should come
 /// from [`files::place`]. It is removed unless it does, and locked until then.
 pub(crate) fn temporary_beside(target: &Path) -> Result<NamedTempFile> {
-    let directory = directory(target);
+    remove_stale(directory(target));
+    temporary_in(directory(target), tempfile::Builder::new())
+}
+
+fn temporary_in(directory: &Path, mut builder: tempfile::Builder) -> Result<NamedTempFile> {
     let failed = |e| Error::io("cannot create a file in this directory", directory, e);
-    remove_stale(directory);
-    let file = tempfile::Builder::new()
-        .prefix(PREFIX)
-        .suffix(SUFFIX)
-        .tempfile_in(directory)
-        .map_err(failed)?;
+    let builder = builder.prefix(PREFIX).suffix(SUFFIX);
+    let file = builder.tempfile_in(directory).map_err(failed)?;
     match file.as_file().lock() {
         // Without locks, others keep their hands off it for the time that a stale file must have.
         Err(e) if e.kind() != io::ErrorKind::Unsupported => Err(failed(e)),
@@ -42,7 +44,7 @@ pub(crate) fn temporary_beside(target: &Path) -> Result<NamedTempFile> {
 }
 
 /// The directory that a file is in.
-fn directory(path: &Path) -> &Path {
+pub(crate) fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -52,7 +54,7 @@ fn directory(path: &Path) -> &Path {
 /// Removes what killed processes left unfinished. A directory may be written to but not listed, a
 /// file belong to somebody else, or another process be quicker: then it stays or is gone already,
 /// which is no reason not to write.
-fn remove_stale(directory: &Path) {
+pub(crate) fn remove_stale(directory: &Path) {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     for entry in entries {
         let name = entry.file_name();
@@ -94,6 +96,59 @@ pub(crate) fn write(
         permissions.map_err(in_target)?;
     }
     file.as_file().sync_all().map_err(in_target)?;
+    file.persist(&place).map_err(|e| in_target(e.error))?;
+    sync_directory(&place);
+    Ok(())
+}
+
+/// Makes a new file of `bytes`, all of it or none, which is read by whom the process lets read its
+/// files. One of many in a directory, where [`remove_stale`] is called once.
+///
+/// # Errors
+/// [`Kind::Io`](crate::Kind::Io), also where something of that name is there already.
+#[cfg(all(feature = "cli", feature = "serve"))]
+pub(crate) fn write_new(target: &Path, bytes: &[u8]) -> Result<()> {
+    let in_target = |e| Error::io("cannot write", target, e);
+    #[allow(unused_mut)]
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = temporary_in(directory(target), builder)?;
+    file.write_all(bytes).map_err(in_target)?;
+    file.as_file().sync_all().map_err(in_target)?;
+    file.persist_noclobber(target)
+        .map_err(|e| in_target(e.error))?;
+    sync_directory(target);
+    Ok(())
+}
+
+/// Puts `bytes` in the place of a file that is there, unless it is not what it was: `is_unchanged` is
+/// asked at the last moment. Otherwise as [`write_new`].
+///
+/// # Errors
+/// [`Kind::Io`](crate::Kind::Io), also where it has changed.
+#[cfg(all(feature = "cli", feature = "serve"))]
+pub(crate) fn replace(
+    target: &Path,
+    bytes: &[u8],
+    is_unchanged: &mut dyn FnMut() -> Result<bool>,
+) -> Result<()> {
+    let in_target = |e| Error::io("cannot write", target, e);
+    let place = files::place(target)?;
+    let mut file = temporary_in(directory(&place), tempfile::Builder::new())?;
+    file.write_all(bytes).map_err(in_target)?;
+    let permissions = fs::metadata(&place).map_err(in_target)?.permissions();
+    file.as_file()
+        .set_permissions(permissions)
+        .map_err(in_target)?;
+    file.as_file().sync_all().map_err(in_target)?;
+    if !is_unchanged()? {
+        let message = "was changed by another program meanwhile, and left as that made it";
+        return Err(Error::new(Kind::Io, message).in_file(target));
+    }
     file.persist(&place).map_err(|e| in_target(e.error))?;
     sync_directory(&place);
     Ok(())

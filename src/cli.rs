@@ -35,7 +35,7 @@ use serde_json::Value;
 pub use args::Cli;
 
 use crate::capacity::human_bytes;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::harmless;
 use args::Command;
 
@@ -44,7 +44,12 @@ use args::Command;
 /// # Errors
 /// Whatever the command meets. A reader of standard output that goes away is no error.
 pub fn run(cli: Cli) -> Result<()> {
-    interrupt::catch_signals()?;
+    interrupt::catch_signals(match &cli.command {
+        // It goes on at whatever point it was stopped, also before its first row and after its last.
+        #[cfg(feature = "serve")]
+        Some(Command::Batch(_)) => Kind::Stopped,
+        _ => Kind::Interrupted,
+    })?;
     if cli.quiet {
         progress::be_quiet();
     }

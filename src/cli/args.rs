@@ -11,6 +11,8 @@ mod score;
 #[cfg(feature = "serve")]
 mod serve;
 mod swallowed;
+#[cfg(feature = "serve")]
+mod together;
 mod tools;
 
 use std::env;

@@ -13,13 +13,13 @@ static IS_HELD: AtomicBool = AtomicBool::new(false);
 /// Whether one was noted.
 static IS_REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on, an interrupt ends the process at once with the exit status of
-/// [`Kind::Interrupted`], unless a [`Hold`] is there to note the first.
+/// From now on, an interrupt ends the process at once with the exit status of `kind`, unless a [`Hold`]
+/// is there to note the first.
 ///
 /// # Errors
 /// [`Kind::Io`] where the system refuses.
-pub fn catch_signals() -> Result<()> {
-    ctrlc::set_handler(|| {
+pub fn catch_signals(kind: Kind) -> Result<()> {
+    ctrlc::set_handler(move || {
         let is_first = !IS_REQUESTED.swap(true, Ordering::Relaxed);
         if is_first && IS_HELD.load(Ordering::Relaxed) {
             return;
@@ -28,7 +28,7 @@ pub fn catch_signals() -> Result<()> {
             // Half a line of the answer may stand there.
             progress::say("\n");
         }
-        process::exit(Kind::Interrupted.exit_code().into());
+        process::exit(kind.exit_code().into());
     })
     .map_err(|e| Error::new(Kind::Io, format!("cannot catch signals: {e}")).caused_by(e))
 }

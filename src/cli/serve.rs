@@ -4,6 +4,7 @@ use std::env;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::capacity;
 use crate::cli::args::ServeArgs;
 use crate::cli::interrupt::Hold;
 use crate::cli::model_file::ModelFile;
@@ -11,9 +12,8 @@ use crate::cli::{progress, setup};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::gguf::Gguf;
-use crate::ops::Compute;
+use crate::request::Assistant;
 use crate::server::{self, Address, Keys, Limits, Settings};
-use crate::{capacity, request};
 
 /// Holds keys too, so that they need not be in a file; never in a flag, which others on the machine
 /// can read.
@@ -27,11 +27,9 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     settings.check()?;
     let gguf = model.open()?;
     settings.quantization = quantization(&gguf);
-    let compute = Compute::new(setup::n_threads(args.threads))?;
-    let mut assistant = request::Assistant::new(&gguf, compute).map_err(|e| model.blame(e))?;
-    if let Some(cache_type) = args.cache_type {
-        assistant.set_cache_type(cache_type)?;
-    }
+    let assistant = args
+        .running
+        .open(|compute| Assistant::new(&gguf, compute).map_err(|e| model.blame(e)))?;
     if let Some(line) = capacity::warning(assistant.model()) {
         progress::say(&format!("owl2: {line}\n"));
     }
@@ -89,7 +87,7 @@ fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {
             },
             ..Limits::default()
         },
-        context: args.ctx_size,
+        context: args.running.ctx_size,
         parallel: args.parallel,
         kv_memory: args
             .kv_memory

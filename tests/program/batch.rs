@@ -1,5 +1,9 @@
 //! `owl2 batch`: every row once, however often the program is stopped.
 
+mod order;
+mod schedulers;
+mod sidecars;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -174,6 +178,24 @@ fn a_run_that_is_killed_ends_as_one_that_was_not() {
 }
 
 #[test]
+fn an_output_that_lost_its_end_is_completed() {
+    let place = Place::new();
+    place.write_rows(2);
+    let args = ["-i", "rows.jsonl", "-o", "out.jsonl"];
+    place.run(&args, 0);
+    let whole = place.outcomes("out.jsonl");
+    let len = fs::metadata(place.path("out.jsonl")).unwrap().len();
+    for cut in [len - 1, len / 2, 1, 0] {
+        let file = fs::File::options()
+            .write(true)
+            .open(place.path("out.jsonl"));
+        file.unwrap().set_len(cut).unwrap();
+        place.run(&args, 0);
+        assert_eq!(place.outcomes("out.jsonl"), whole, "{cut} of {len} bytes");
+    }
+}
+
+#[test]
 fn a_run_that_is_asked_to_stop_says_that_it_can_go_on() {
     let place = Place::new();
     let n = place.write_rows(40);
@@ -208,6 +230,17 @@ fn shards_are_disjoint_and_together_all() {
         }
     }
     assert_eq!(all, place.outcomes("whole.jsonl"));
+    // Rows that come before do not move them.
+    let rows = fs::read_to_string(place.path("rows.jsonl")).unwrap();
+    let first = json!({"id": "first", "prompt": "What?", "max_tokens": 1});
+    fs::write(place.path("rows.jsonl"), format!("{first}\n{rows}")).unwrap();
+    let before = place.outcomes("out.0.jsonl");
+    place.run(
+        &["-i", "rows.jsonl", "-o", "out.0.jsonl", "--shard", "0/4"],
+        0,
+    );
+    let after = place.outcomes("out.0.jsonl");
+    assert!(before.is_subset(&after) && after.len() <= before.len() + 1);
     for wrong in ["4/4", "x", "1", "-1/2", "0/0"] {
         place.run(&["-i", "rows.jsonl", "-o", "o", "--shard", wrong], 2);
     }

@@ -1,14 +1,12 @@
 //! The flags of batches.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
 
-use crate::cli::batch::Shard;
+use super::together::{TogetherArgs, together};
+use crate::cli::batch::{Shard, SidecarFormat};
 use crate::image::Aspect;
-use crate::model::kv_cache::CacheType;
 use crate::score::{Rule, Task};
 
 const BATCH_NOTES: &str = "\
@@ -31,6 +29,7 @@ Exit status: 0 all rows are done, 1 some have failed, 75 stopped, to be gone on 
 Examples:
   owl2 batch -m model.gguf -i photos -o captions.jsonl --prompt \"Describe the image.\"
   owl2 batch -m model.gguf -i rows.jsonl -o out.3.jsonl --shard 3/16
+  owl2 batch -m model.gguf -i photos -o captions.jsonl --prompt \"Describe the image.\" --sidecar xmp
   owl2 batch -m one-align.gguf -i photos -o scores.jsonl --score q-align";
 
 /// Arguments of `owl2 batch`.
@@ -85,20 +84,21 @@ pub(in crate::cli) struct BatchArgs {
     #[arg(long)]
     pub hash: bool,
 
+    /// Write outcomes in the order of the rows, not as they are done
+    #[arg(long)]
+    pub ordered: bool,
+
+    /// Write each answer beside its picture too: PICTURE.xmp, or its name with .txt
+    ///
+    /// In .xmp the answer is the description (dc:description); the caption and keywords of a JSON
+    /// answer are description and keywords (dc:subject). What others wrote stays as it is.
+    #[arg(long, value_name = "FORMAT", conflicts_with = "score")]
+    pub sidecar: Option<SidecarFormat>,
+
     /// Rows that are computed together
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = RangedU64ValueParser::<usize>::new().range(1..=32))]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = together())]
     pub parallel: usize,
 
-    /// Room for prompt, pictures and answer of a row in positions [default: the trained context, or
-    /// less where memory is short]
-    #[arg(short, long, value_name = "N")]
-    pub ctx_size: Option<usize>,
-
-    /// How keys and values are kept: f32, f16 or q8_0 [default: f16, or f32 where the weights are]
-    #[arg(long, value_name = "TYPE")]
-    pub cache_type: Option<CacheType>,
-
-    /// Threads to compute with [default: one for each physical core]
-    #[arg(short, long, value_name = "N")]
-    pub threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub running: TogetherArgs,
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::model::kv_cache::CacheType;
+use super::together::{TogetherArgs, together};
 use crate::score::Rule;
 use crate::server::LogFormat;
 
@@ -85,7 +85,7 @@ pub(in crate::cli) struct ServeArgs {
     pub allow_raw: bool,
 
     /// Requests that are computed together
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=32))]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = together())]
     pub parallel: usize,
 
     /// Requests that may wait; more are told to try again later
@@ -125,18 +125,8 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub log: Log,
 
-    /// Room for prompt, pictures and answer of a request in positions [default: the trained
-    /// context, or less where memory is short]
-    #[arg(short, long, value_name = "N")]
-    pub ctx_size: Option<usize>,
-
-    /// How keys and values are kept: f32, f16 or q8_0 [default: f16, or f32 where the weights are]
-    #[arg(long, value_name = "TYPE")]
-    pub cache_type: Option<CacheType>,
-
-    /// Threads to compute with [default: one for each physical core]
-    #[arg(short, long, value_name = "N")]
-    pub threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub running: TogetherArgs,
 }
 
 /// How requests are logged.

@@ -15,19 +15,24 @@ const SYNC: Duration = Duration::from_secs(1);
 /// A line that no row of ours is as long as.
 const MAX_LINE_BYTES: usize = 64 << 20;
 
-/// The file, and which rows stand in it.
+/// The file.
 #[derive(Debug)]
 pub struct Output {
     file: File,
     path: PathBuf,
-    /// Keys of rows that need not be done.
-    done: HashSet<u64>,
-    /// Rows that failed in earlier runs and were not done since.
+    synced: Instant,
+    is_synced: bool,
+}
+
+/// Which rows need not be done.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Their keys.
+    keys: HashSet<u64>,
+    /// Those that failed in earlier runs and were not done since.
     failed: HashSet<u64>,
     /// How many of those the input still has.
     n_failed: usize,
-    synced: Instant,
-    is_synced: bool,
 }
 
 impl Output {
@@ -37,7 +42,7 @@ impl Output {
     /// # Errors
     /// [`Kind::Io`] where that fails or another run writes to it, [`Kind::Input`] where it holds
     /// something else.
-    pub fn open(path: &Path, retry_errors: bool) -> Result<Self> {
+    pub fn open(path: &Path, retry_errors: bool) -> Result<(Self, Done)> {
         let failed = |doing: &'static str| move |e| Error::io(doing, path, e);
         if let Ok(metadata) = std::fs::metadata(path)
             && !metadata.is_file()
@@ -59,17 +64,14 @@ impl Output {
         let mut output = Output {
             file,
             path: path.to_owned(),
-            done: HashSet::new(),
-            failed: HashSet::new(),
-            n_failed: 0,
             synced: Instant::now(),
             is_synced: true,
         };
-        output.read(retry_errors)?;
-        Ok(output)
+        let done = output.read(retry_errors)?;
+        Ok((output, done))
     }
 
-    fn read(&mut self, retry_errors: bool) -> Result<()> {
+    fn read(&mut self, retry_errors: bool) -> Result<Done> {
         let failed = |doing: &str| {
             let path = self.path.clone();
             let doing = doing.to_owned();
@@ -112,26 +114,15 @@ impl Output {
                 .set_len(whole_bytes)
                 .map_err(failed("cannot write"))?;
         }
-        if !retry_errors {
-            done.extend(&of_errors);
-            self.failed = of_errors;
+        if retry_errors {
+            of_errors.clear();
         }
-        self.done = done;
-        Ok(())
-    }
-
-    /// Whether a row is done; it counts as such from then on, so that the same row is done once.
-    pub fn takes(&mut self, key: u64) -> bool {
-        if self.done.insert(key) {
-            return true;
-        }
-        self.n_failed += usize::from(self.failed.remove(&key));
-        false
-    }
-
-    /// Rows of this run's input that failed in earlier runs and are not done again.
-    pub fn n_failed_before(&self) -> usize {
-        self.n_failed
+        done.extend(&of_errors);
+        Ok(Done {
+            keys: done,
+            failed: of_errors,
+            n_failed: 0,
+        })
     }
 
     /// Appends an outcome, all of it or, where the system fails in the middle, what the next run cuts
@@ -175,6 +166,23 @@ impl Output {
     }
 }
 
+impl Done {
+    /// Whether a row is still to be done; it counts as done from then on, so that the same row is done
+    /// once.
+    pub fn takes(&mut self, key: u64) -> bool {
+        if self.keys.insert(key) {
+            return true;
+        }
+        self.n_failed += usize::from(self.failed.remove(&key));
+        false
+    }
+
+    /// Rows of this run's input that failed in earlier runs and are not done again.
+    pub fn n_failed_before(&self) -> usize {
+        self.n_failed
+    }
+}
+
 /// The key of an outcome, and whether it is an error.
 fn key_of(line: &[u8]) -> Option<(u64, bool)> {
     let outcome: Value = serde_json::from_slice(line).ok()?;
@@ -192,7 +200,7 @@ mod tests {
     fn a_torn_line_is_cut_and_whole_ones_count() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.jsonl");
-        let mut output = Output::open(&path, false).unwrap();
+        let (mut output, _) = Output::open(&path, false).unwrap();
         assert!(
             Output::open(&path, false)
                 .unwrap_err()
@@ -210,17 +218,17 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         for torn in [&b"{"[..], b"{\"key\": \"cc\"}", b"\xff", b""] {
             std::fs::write(&path, [&whole, torn].concat()).unwrap();
-            let mut output = Output::open(&path, false).unwrap();
-            assert!(!output.takes(0xaa) && !output.takes(0xbb) && output.takes(0xcc));
-            assert!(!output.takes(0xcc), "twice in one run");
-            assert_eq!(output.n_failed_before(), 1);
-            assert!(!output.takes(0xbb), "counted once");
-            assert_eq!(output.n_failed_before(), 1);
+            let (output, mut done) = Output::open(&path, false).unwrap();
+            assert!(!done.takes(0xaa) && !done.takes(0xbb) && done.takes(0xcc));
+            assert!(!done.takes(0xcc), "twice in one run");
+            assert_eq!(done.n_failed_before(), 1);
+            assert!(!done.takes(0xbb), "counted once");
+            assert_eq!(done.n_failed_before(), 1);
             drop(output);
             assert_eq!(std::fs::read(&path).unwrap(), whole);
         }
-        let mut output = Output::open(&path, true).unwrap();
-        assert!(!output.takes(0xaa) && output.takes(0xbb));
+        let (output, mut done) = Output::open(&path, true).unwrap();
+        assert!(!done.takes(0xaa) && done.takes(0xbb));
         drop(output);
         std::fs::write(&path, "{\"image\": 3}\n").unwrap();
         let error = Output::open(&path, false).unwrap_err().to_string();

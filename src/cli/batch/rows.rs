@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Defaults;
+use super::{Defaults, Shard};
 use crate::cli::each::Pictures;
 use crate::cli::setup;
 use crate::error::{Error, Result};
@@ -33,10 +33,12 @@ pub struct Row {
     pub image: Value,
     /// Hash of all that the outcome depends on.
     pub key: u64,
-    share_key: u64,
-    /// What is asked, or why that cannot be.
-    pub request: Result<Request>,
+    /// The file that it is about, if that is one picture.
+    pub picture: Option<PathBuf>,
 }
+
+/// A row, and what it asks, or why that cannot be.
+pub type Asking = (Row, Result<Request>);
 
 /// The shape of a row, which is that of its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,56 +86,111 @@ impl Rows {
         })
     }
 
-    /// The next row, `number` being its own.
+    /// The next row of a shard, if there is one. `n_read` counts the rows, also those of others, of
+    /// which no picture is looked at.
     ///
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io) where the input cannot be read on.
-    pub fn next(&mut self, number: usize, defaults: &Defaults) -> Option<Result<Row>> {
+    pub fn next(
+        &mut self,
+        n_read: &mut usize,
+        defaults: &Defaults,
+        shard: Option<Shard>,
+    ) -> Result<Option<Asking>> {
+        while let Some(line) = self.read()? {
+            *n_read += 1;
+            let share_key = line.share_key();
+            if shard.is_none_or(|shard| shard.has(share_key)) {
+                return Ok(Some(Row::of_line(line, self.folder(), *n_read, defaults)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where relative paths begin.
+    fn folder(&self) -> &Path {
+        match self {
+            Rows::Lines { folder, .. } => folder,
+            Rows::Pictures { .. } => Path::new(""),
+        }
+    }
+
+    fn read(&mut self) -> Result<Option<Line>> {
         match self {
             Rows::Pictures { pictures, folder } => {
-                let picture = match pictures.next()? {
-                    Ok(picture) => picture,
-                    // A folder that cannot be listed is a failure like any other.
-                    Err(e) => {
-                        let place = e.to_string();
-                        return Some(Ok(Row::unreadable(number, place.as_bytes(), e)));
+                Ok(pictures.next().map(|picture| match picture {
+                    Ok(picture) => {
+                        let id = picture.strip_prefix(&*folder).unwrap_or(&picture);
+                        let (id, image) = (id.to_string_lossy(), picture.to_string_lossy());
+                        Line::Object(json!({"id": id, "image": image}))
                     }
-                };
-                let id = picture.strip_prefix(folder).unwrap_or(&picture);
-                let row = json!({"id": id.to_string_lossy(), "image": picture.to_string_lossy()});
-                Some(Ok(Row::of_value(row, Path::new(""), number, defaults)))
+                    // A folder that cannot be listed is a failure like any other.
+                    Err(e) => Line::Unreadable(e.to_string().into_bytes(), e),
+                }))
             }
-            Rows::Lines {
-                reader,
-                folder,
-                name,
-            } => loop {
+            Rows::Lines { reader, name, .. } => loop {
                 let mut line = Vec::new();
                 let mut bounded = reader.by_ref().take(MAX_LINE_BYTES);
-                match bounded.read_until(b'\n', &mut line) {
-                    Err(e) => return Some(Err(Error::io("cannot read", name, e))),
-                    Ok(0) => return None,
-                    Ok(_) if line.trim_ascii().is_empty() => continue,
-                    Ok(_) => {}
+                let cannot_read = |e| Error::io("cannot read", name, e);
+                match bounded.read_until(b'\n', &mut line).map_err(cannot_read)? {
+                    0 => return Ok(None),
+                    _ if line.trim_ascii().is_empty() => continue,
+                    _ => {}
                 }
                 if line.len() as u64 == MAX_LINE_BYTES && line.last() != Some(&b'\n') {
-                    if let Err(e) = skip_line(reader) {
-                        return Some(Err(Error::io("cannot read", name, e)));
-                    }
+                    skip_line(reader).map_err(cannot_read)?;
                     let error = Error::input(format!("has more than {MAX_LINE_BYTES} bytes"));
-                    return Some(Ok(Row::unreadable(number, &line[..64], error)));
+                    line.truncate(64);
+                    return Ok(Some(Line::Unreadable(line, error)));
                 }
-                return Some(Ok(match serde_json::from_slice::<Value>(&line) {
-                    Ok(row @ Value::Object(_)) => Row::of_value(row, folder, number, defaults),
-                    Ok(_) => Row::unreadable(number, &line, Error::input("is not a JSON object")),
+                return Ok(Some(match serde_json::from_slice::<Value>(&line) {
+                    Ok(row @ Value::Object(_)) => Line::Object(row),
+                    Ok(_) => Line::Unreadable(line, Error::input("is not a JSON object")),
                     Err(e) => {
                         let error = Error::input(format!("is not JSON: {e}"));
-                        Row::unreadable(number, &line, error)
+                        Line::Unreadable(line, error)
                     }
                 }));
             },
         }
     }
+}
+
+/// What a line of the input is.
+enum Line {
+    Object(Value),
+    /// What is there of one that is no row, and why it is none.
+    Unreadable(Vec<u8>, Error),
+}
+
+impl Line {
+    /// What tells the share that it belongs to: its id, or where it has none, what it says.
+    fn share_key(&self) -> u64 {
+        match self {
+            Line::Object(row) => match named(row) {
+                Some(id) => hash(&[id.to_string().as_bytes()]),
+                None => hash(&[row.to_string().as_bytes()]),
+            },
+            Line::Unreadable(line, _) => hash(&[line]),
+        }
+    }
+}
+
+/// The shape of a row.
+fn shape(row: &Value) -> Shape {
+    match row.get("body").is_some() || row.get("custom_id").is_some() {
+        true => Shape::OpenAi,
+        false => Shape::Own,
+    }
+}
+
+/// The id that a row has, if it has one.
+fn named(row: &Value) -> Option<&Value> {
+    let name = match shape(row) {
+        Shape::Own => "id",
+        Shape::OpenAi => "custom_id",
+    };
+    row.get(name).filter(|id| !id.is_null())
 }
 
 fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
@@ -152,60 +209,50 @@ fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
 }
 
 impl Row {
-    /// A line that is no row.
-    fn unreadable(number: usize, line: &[u8], error: Error) -> Self {
-        let share_key = hash(&[line]);
-        Row {
-            share_key,
-            id: Value::Null,
-            number,
-            shape: Shape::Own,
-            image: Value::Null,
-            key: hash(&[b"line", &number.to_le_bytes(), line]),
-            request: Err(error),
+    fn of_line(line: Line, folder: &Path, number: usize, defaults: &Defaults) -> Asking {
+        match line {
+            Line::Object(row) => Self::of_value(row, folder, number, defaults),
+            Line::Unreadable(line, error) => {
+                let row = Row {
+                    id: Value::Null,
+                    number,
+                    shape: Shape::Own,
+                    image: Value::Null,
+                    key: hash(&[b"line", &number.to_le_bytes(), &line]),
+                    picture: None,
+                };
+                (row, Err(error))
+            }
         }
     }
 
-    fn of_value(row: Value, folder: &Path, number: usize, defaults: &Defaults) -> Self {
-        let is_openai = row.get("body").is_some() || row.get("custom_id").is_some();
-        let (shape, name) = match is_openai {
-            true => (Shape::OpenAi, "custom_id"),
-            false => (Shape::Own, "id"),
-        };
-        let named = row.get(name).filter(|id| !id.is_null()).cloned();
+    fn of_value(row: Value, folder: &Path, number: usize, defaults: &Defaults) -> Asking {
+        let shape = shape(&row);
         let text = row.to_string();
-        // Where it has no name, what it says tells its share.
-        let share_key = match &named {
-            Some(id) => hash(&[id.to_string().as_bytes()]),
-            None => hash(&[text.as_bytes()]),
-        };
-        let id = named.unwrap_or_else(|| Value::from(number));
+        let id = named(&row).cloned().unwrap_or_else(|| Value::from(number));
         let image = row.get("image").cloned().unwrap_or_default();
         let request = match shape {
             Shape::Own => own_request(&row, folder, defaults),
             Shape::OpenAi => openai_request(&row, folder, defaults),
         };
         let pictures = request.as_ref().map(|request| request.pictures.as_slice());
-        let pictures = pictures
-            .unwrap_or_default()
-            .iter()
-            .map(|source| defaults.identity(source));
+        let pictures = pictures.unwrap_or_default();
+        let picture = match pictures {
+            [Source::File(path)] => Some(path.clone()),
+            _ => None,
+        };
+        let pictures = pictures.iter().map(|source| defaults.identity(source));
         let pictures: Vec<u8> = pictures.collect::<Vec<_>>().concat();
         let key = hash(&[&defaults.fingerprint, text.as_bytes(), &pictures]);
-        Row {
+        let row = Row {
             id,
             number,
             shape,
             image,
             key,
-            share_key,
-            request,
-        }
-    }
-
-    /// Which share of `n` it belongs to: by its id, or by its text where it has none.
-    pub fn share(&self, n: usize) -> usize {
-        (self.share_key % n as u64) as usize
+            picture,
+        };
+        (row, request)
     }
 }
 

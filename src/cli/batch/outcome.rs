@@ -1,0 +1,112 @@
+//! What is written about a row, in the shape of the row.
+
+use serde_json::{Value, json};
+
+use super::prepare::Prepared;
+use super::rows::{Row, Shape};
+use crate::error::{Error, Result};
+use crate::request::Answer;
+use crate::score::Score;
+use crate::server::openai;
+
+/// A row's failure.
+pub fn failed(row: &Row, error: &Error) -> Value {
+    match row.shape {
+        Shape::Own => json!({
+            "id": row.id,
+            "image": row.image,
+            "error": error_of(row, error),
+        }),
+        Shape::OpenAi => json!({
+            "id": format!("owl2-{:016x}", row.key),
+            "custom_id": row.id,
+            "response": {"status_code": 400, "request_id": null, "body": null},
+            "error": error_of(row, error),
+        }),
+    }
+}
+
+fn error_of(row: &Row, error: &Error) -> Value {
+    let message = format!("row {}: {error}", row.number);
+    let kind = format!("{:?}", error.kind()).to_lowercase();
+    match row.shape {
+        Shape::Own => json!({"kind": kind, "message": message}),
+        Shape::OpenAi => json!({"code": kind, "message": message}),
+    }
+}
+
+/// An answer, in the shape of its row. Where the sidecar could not be written, that is an error beside
+/// it.
+pub fn answered(
+    prepared: &Prepared,
+    answer: &Answer,
+    sidecar: Result<Option<String>>,
+    seconds: f64,
+) -> Value {
+    let row = &prepared.row;
+    let finish_reason = openai::finish_reason(answer.stop);
+    let mut outcome = match row.shape {
+        Shape::Own => json!({
+            "id": row.id,
+            "image": row.image,
+            "text": answer.text,
+            "finish_reason": finish_reason,
+            "fulfilled": answer.is_fulfilled,
+            "usage": openai::usage(answer),
+            "seconds": seconds,
+        }),
+        Shape::OpenAi => json!({
+            "id": format!("owl2-{:016x}", row.key),
+            "custom_id": row.id,
+            "response": {
+                "status_code": 200,
+                "request_id": format!("owl2-{:016x}", row.key),
+                "body": {
+                    "id": format!("chatcmpl-{:016x}", row.key),
+                    "object": "chat.completion",
+                    "model": "owl2",
+                    "choices": [{
+                        "index": 0,
+                        "message": {"role": "assistant", "content": answer.text, "refusal": null},
+                        "logprobs": null,
+                        "finish_reason": finish_reason,
+                    }],
+                    "usage": openai::usage(answer),
+                },
+            },
+            "error": null,
+        }),
+    };
+    let mut warnings = prepared.damage.clone();
+    match sidecar {
+        Ok(warning) => warnings.extend(warning),
+        Err(e) => outcome["error"] = error_of(row, &e),
+    }
+    with_warnings(outcome, warnings)
+}
+
+/// A rating.
+pub fn rated(prepared: &Prepared, score: &Score, seconds: f64) -> Value {
+    let row = &prepared.row;
+    let probabilities = score
+        .probabilities
+        .iter()
+        .map(|&(word, p)| (word.to_owned(), p.into()));
+    let outcome = json!({
+        "id": row.id,
+        "image": row.image,
+        "score": score.score,
+        "score_unit": score.unit,
+        "deviation": score.deviation,
+        "probabilities": probabilities.collect::<serde_json::Map<_, _>>(),
+        "seconds": seconds,
+    });
+    with_warnings(outcome, prepared.damage.clone())
+}
+
+fn with_warnings(mut outcome: Value, warnings: Vec<String>) -> Value {
+    if !warnings.is_empty() {
+        outcome["warnings"] = warnings.into();
+    }
+    outcome
+}
