@@ -284,7 +284,11 @@ impl Assistant {
     }
 
     /// How pictures become what the model sees.
-    fn preparation(&self, aspect: Option<Aspect>, reading: Reading) -> Result<Preparation<'_>> {
+    pub(super) fn preparation(
+        &self,
+        aspect: Option<Aspect>,
+        reading: Reading,
+    ) -> Result<Preparation<'_>> {
         Ok(Preparation {
             visual: self.visual()?,
             aspect,
