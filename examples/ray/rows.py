@@ -1,7 +1,7 @@
 """What the two programs have in common: which pictures are left, who computes them, and the Parquet files.
 
 Each row is a picture. A row that failed has an `error` and is tried again by the next run; one that is
-done is never computed again. `merged` gives one row a picture, whatever runs it took.
+done is not computed again. `merged` gives a row for each picture, however many runs it took.
 """
 
 import argparse
@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
@@ -62,33 +61,25 @@ class Worker:
 
 
 def merged(out):
-    """One row for each picture of the Parquet files in `out`: that of a success, where there is one."""
-    tables = []
+    """A row for each path in the Parquet files of `out`: that of a success, where there is one."""
+    rows = {}
     for file in sorted(Path(out).glob("*.parquet")):
         try:
-            tables.append(pq.read_table(file))
+            table = pq.read_table(file)
         except pa.ArrowInvalid:
             # A run was killed while it wrote this; its rows are computed again.
-            file.unlink()
-    if not tables:
-        return None
-    table = pa.concat_tables(tables, promote_options="permissive")
-    # Successes come first, and of each picture the first row stays.
-    order = pc.sort_indices(table, [("path", "ascending"), ("error", "ascending")], null_placement="at_start")
-    table = table.take(order)
-    paths = table["path"].to_pylist()
-    is_first = [i == 0 or path != paths[i - 1] for i, path in enumerate(paths)]
-    return table.filter(pa.array(is_first))
+            continue
+        for row in table.to_pylist():
+            if row["path"] not in rows or rows[row["path"]]["error"] is not None:
+                rows[row["path"]] = row
+    return rows
 
 
 def pending(folder, out):
     """The pictures of a folder, and of those in it, that are not done."""
     paths = (path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
     paths = {str(path.resolve()) for path in paths}
-    table = merged(out)
-    if table is not None:
-        paths -= set(table.filter(pc.is_null(table["error"]))["path"].to_pylist())
-    return sorted(paths)
+    return sorted(paths - {path for path, row in merged(out).items() if row["error"] is None})
 
 
 def run(worker, args, **options):
@@ -97,9 +88,9 @@ def run(worker, args, **options):
     paths = pending(args.folder, args.out)
     if paths:
         # A block is what is lost with a process, and what a Parquet file has: some batches.
-        n_blocks = -(-len(paths) // (4 * args.batch))
-        rows = ray.data.from_items([{"path": path} for path in paths])
-        rows = rows.repartition(max(n_blocks, args.workers)).map_batches(
+        n_blocks = max(-(-len(paths) // (4 * args.batch)), args.workers)
+        paths = [{"path": path} for path in paths]
+        rows = ray.data.from_items(paths, override_num_blocks=min(n_blocks, len(paths))).map_batches(
             worker,
             fn_constructor_kwargs={"model": args.model, "tries": args.tries, **options},
             batch_format="pyarrow",
@@ -107,8 +98,15 @@ def run(worker, args, **options):
             num_cpus=1,
             compute=ray.data.ActorPoolStrategy(size=args.workers),
         )
-        rows.write_parquet(str(args.out), mode="append")
-    table = merged(args.out)
-    n_failed = 0 if table is None else table.num_rows - table["error"].null_count
-    print(f"{len(paths)} computed, {n_failed} failed", file=sys.stderr)
+        # The workers may have all cores, and whatever wants one of its own would wait for ever.
+        rows.write_parquet(
+            str(args.out), mode="append", ray_remote_args={"num_cpus": 0}, concurrency=1
+        )
+    return report(len(paths), args.out)
+
+
+def report(n_computed, out):
+    """Says how it went. The exit status: 1 where some rows failed."""
+    n_failed = sum(row["error"] is not None for row in merged(out).values())
+    print(f"{n_computed} computed, {n_failed} failed", file=sys.stderr)
     return 1 if n_failed else 0

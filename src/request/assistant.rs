@@ -297,6 +297,7 @@ impl Assistant {
     }
 
     /// SHA-256 of what tells the model file from others.
+    #[cfg(all(feature = "cli", feature = "serve"))]
     pub(crate) fn file_fingerprint(&self) -> [u8; 32] {
         self.identity.fingerprint()
     }

@@ -34,6 +34,7 @@ pub struct Pixels {
 impl Pixels {
     /// The same picture, told apart from that of others who may ask about it: what was computed for
     /// one `group` is not used for another.
+    #[cfg(feature = "serve")]
     pub(crate) fn of_group(&self, group: usize) -> Self {
         Pixels {
             values: self.values.clone(),
