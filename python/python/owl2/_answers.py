@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Dict, Iterator, List, Optional
+
+from . import _owl2
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Stream(Iterator[str]):
     Leaving a ``with`` block, `close`, and the end of the object end the answer.
     """
 
-    def __init__(self, native: Any) -> None:
+    def __init__(self, native: _owl2.Stream) -> None:
         self._native = native
 
     def __iter__(self) -> Stream:

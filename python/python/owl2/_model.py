@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Union, overload
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Type, Union, cast, overload
 
 from . import _owl2
 from ._answers import Answer, Score, Stream, WordLogit
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     import numpy
 
+    # Lists and tuples: a string is one path. `Sequence` says so since elements may be of any kind.
     Subject = Union[Picture, Sequence[Picture]]
+    Subjects = Sequence[Subject]
 
 
 class Model:
@@ -89,7 +91,22 @@ class Model:
 
     @overload
     def ask(
-        self, prompt: str, images: Subject = (), *, stream: Literal[True], **settings: Any
+        self,
+        prompt: str,
+        images: Subject = (),
+        *,
+        stream: Literal[True],
+        system: Optional[str] = None,
+        temperature: float = 0.0,
+        top_k: Optional[int] = None,
+        top_p: Optional[float] = None,
+        seed: int = 0,
+        max_tokens: Optional[int] = None,
+        stop: Union[str, Sequence[str]] = (),
+        context: Optional[int] = None,
+        aspect: Optional[str] = None,
+        choices: Optional[Sequence[str]] = None,
+        schema: Union[str, Mapping[str, Any], None] = None,
     ) -> Stream: ...
 
     def ask(
@@ -154,14 +171,56 @@ class Model:
         return Answer(**self._native.ask(prompt, pictures, settings))
 
     @overload
-    def score(self, images: Sequence[Subject], **options: Any) -> List[Score]: ...
+    def score(  # type: ignore[overload-overlap]
+        self,
+        images: Picture,
+        *,
+        task: str = "quality",
+        rule: Optional[str] = None,
+        prompts: str = "hub",
+        boost: bool = False,
+        objective: str = "normal",
+        anchors: Optional[Sequence[Picture]] = None,
+        aspect: Optional[str] = None,
+        as_shown: bool = False,
+        errors: Literal["raise"] = "raise",
+    ) -> Score: ...
 
     @overload
-    def score(self, images: Picture, **options: Any) -> Score: ...
+    def score(
+        self,
+        images: Subjects,
+        *,
+        task: str = "quality",
+        rule: Optional[str] = None,
+        prompts: str = "hub",
+        boost: bool = False,
+        objective: str = "normal",
+        anchors: Optional[Sequence[Picture]] = None,
+        aspect: Optional[str] = None,
+        as_shown: bool = False,
+        errors: Literal["raise"] = "raise",
+    ) -> List[Score]: ...
+
+    @overload
+    def score(
+        self,
+        images: Subjects,
+        *,
+        task: str = "quality",
+        rule: Optional[str] = None,
+        prompts: str = "hub",
+        boost: bool = False,
+        objective: str = "normal",
+        anchors: Optional[Sequence[Picture]] = None,
+        aspect: Optional[str] = None,
+        as_shown: bool = False,
+        errors: Literal["return"],
+    ) -> List[Union[Score, Error]]: ...
 
     def score(
         self,
-        images: Union[Picture, Sequence[Subject]],
+        images: Union[Picture, Subjects],
         *,
         task: str = "quality",
         rule: Optional[str] = None,
@@ -198,14 +257,14 @@ class Model:
         if errors not in ("raise", "return"):
             raise ValueError(f"errors is {errors!r}, expected 'raise' or 'return'")
         is_one = not isinstance(images, (list, tuple))
-        subjects = [images] if is_one else images
+        subjects: Sequence[Any] = [images] if is_one else cast("Sequence[Any]", images)
         options = {
             "task": task,
             "rule": rule,
             "prompts": prompts,
             "boost": boost,
             "objective": objective,
-            "anchors": None if anchors is None else natives(anchors, as_shown),
+            "anchors": None if anchors is None else natives(list(anchors), as_shown),
             "aspect": aspect,
             "as_shown": as_shown,
         }
@@ -284,7 +343,7 @@ class Model:
         return self._native.detokenize(list(ids), special)
 
 
-def _reopened(of: type, path: Optional[str], threads: Optional[int]) -> Model:
+def _reopened(of: Type[Model], path: Optional[str], threads: Optional[int]) -> Model:
     return of(path, threads=threads)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Sequence, Tuple, Union
+from typing import TYPE_CHECKING, Any, List, Sequence, Tuple, Union, cast
 
 if TYPE_CHECKING:
     import numpy
@@ -45,11 +45,11 @@ def native(picture: Picture, as_shown: bool) -> Native:
     )
 
 
-def natives(pictures: Union[Picture, Sequence[Picture]], as_shown: bool) -> list[Native]:
-    """Several pictures, or one."""
+def natives(pictures: Union[Picture, Sequence[Picture]], as_shown: bool) -> List[Native]:
+    """The pictures of a list or tuple, or one."""
     if isinstance(pictures, (list, tuple)):
         return [native(picture, as_shown) for picture in pictures]
-    return [native(pictures, as_shown)]
+    return [native(cast("Picture", pictures), as_shown)]
 
 
 def _of_image(image: Any, as_shown: bool) -> Native:
