@@ -149,12 +149,12 @@ impl Model {
     }
 
     /// The ids of a text; control tokens count in it only where `special` says so.
-    fn tokenize(&self, text: &str, special: bool) -> Vec<u32> {
+    fn tokenize(&self, py: Python<'_>, text: &str, special: bool) -> Vec<u32> {
         let tokenizer = self.assistant.tokenizer();
-        match special {
+        py.detach(|| match special {
             true => tokenizer.encode_trusted(text),
             false => tokenizer.encode(text),
-        }
+        })
     }
 
     /// The text of ids.

@@ -15,12 +15,15 @@ use crate::work::{self, PATIENCE, Stop};
 enum Piece {
     Text(String),
     End(owl2::Result<owl2::Answer>),
+    /// Nothing, after the end.
+    None,
 }
 
 /// The pieces of an answer's text: an iterator, whose thread ends with it.
 #[pyclass(frozen)]
 pub struct Stream {
-    pieces: Mutex<Receiver<Piece>>,
+    /// None once the last piece came.
+    pieces: Mutex<Option<Receiver<Piece>>>,
     answer: Mutex<Option<owl2::Answer>>,
     stop: Stop,
 }
@@ -50,14 +53,23 @@ impl Stream {
             drop(sender.send(Piece::End(answer)));
         })?;
         Ok(Stream {
-            pieces: Mutex::new(pieces),
+            pieces: Mutex::new(Some(pieces)),
             answer: Mutex::new(None),
             stop,
         })
     }
 
-    fn answer_slot(&self) -> std::sync::MutexGuard<'_, Option<owl2::Answer>> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The next piece, if one comes before the interpreter should look for signals.
+    fn receive(&self) -> Result<Piece, RecvTimeoutError> {
+        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(receiver) = &*pieces else {
+            return Ok(Piece::None);
+        };
+        let received = receiver.recv_timeout(PATIENCE);
+        if let Ok(Piece::End(_)) | Err(RecvTimeoutError::Disconnected) = received {
+            *pieces = None;
+        }
+        received
     }
 }
 
@@ -70,19 +82,14 @@ impl Stream {
     /// The next piece of the text.
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<String>> {
         loop {
-            if self.answer_slot().is_some() {
-                return Ok(None);
-            }
-            let received = py.detach(|| {
-                let pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
-                pieces.recv_timeout(PATIENCE)
-            });
-            match received {
+            match py.detach(|| self.receive()) {
                 Ok(Piece::Text(text)) => return Ok(Some(text)),
                 Ok(Piece::End(answer)) => {
-                    *self.answer_slot() = Some(raised(py, answer)?);
+                    let answer = raised(py, answer)?;
+                    *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
                     return Ok(None);
                 }
+                Ok(Piece::None) => return Ok(None),
                 Err(RecvTimeoutError::Timeout) => {
                     py.check_signals().inspect_err(|_| self.stop.ask())?;
                 }
@@ -98,7 +105,8 @@ impl Stream {
 
     /// The whole answer, once the text has ended.
     fn answer(&self) -> Option<Answer> {
-        self.answer_slot().clone().map(Answer::from)
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        answer.clone().map(Answer::from)
     }
 }
 

@@ -103,6 +103,8 @@ def test_errors_of_a_stream_are_raised_while_it_is_read(model):
     stream = model.ask("Describe the image.", "missing.png", stream=True)
     with pytest.raises(FileNotFoundError):
         next(stream)
+    # As of any iterator, there is nothing after that.
+    assert list(stream) == [] and stream.answer is None
 
 
 def test_tokens(model):
