@@ -56,7 +56,8 @@ def kill_a_worker(process, name):
     """Kills one of a run's workers that is at work, and gives its process id."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        assert process.poll() is None, "it ended before a worker was killed"
+        if process.poll() is not None:
+            raise AssertionError("ended before a worker was killed:\n" + process.communicate()[1])
         for child in psutil.Process(process.pid).children(recursive=True):
             try:
                 # Some tenths of a second go by before it has its first picture.
