@@ -32,14 +32,24 @@ sys.path.insert(0, str(EXAMPLES))
 
 def start(program, *arguments):
     command = [sys.executable, EXAMPLES / program, *map(str, arguments)]
-    return subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    # A file, since a pipe that nobody reads would stop what says a lot.
+    log = tempfile.TemporaryFile("w+")
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=log)
+    process.log = log
+    return process
+
+
+def said(process):
+    """All that a program that has ended said."""
+    process.log.seek(0)
+    return process.log.read()
 
 
 def finish(process):
     """The exit status of a program and what it says at the end: how many were computed and failed."""
-    _, err = process.communicate(timeout=PATIENCE)
-    found = re.search(r"(\d+) computed, (\d+) failed\s*$", err)
-    assert found, err
+    process.wait(timeout=PATIENCE)
+    found = re.search(r"(\d+) computed, (\d+) failed\s*$", said(process))
+    assert found, said(process)
     return process.returncode, int(found[1]), int(found[2])
 
 
@@ -57,7 +67,7 @@ def kill_a_worker(process, name):
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise AssertionError("ended before a worker was killed:\n" + process.communicate()[1])
+            raise AssertionError("ended before a worker was killed:\n" + said(process))
         for child in psutil.Process(process.pid).children(recursive=True):
             try:
                 # Some tenths of a second go by before it has its first picture.
