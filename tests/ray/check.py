@@ -124,8 +124,8 @@ def check_server(work, program, captions, merged):
         [program, "serve", "--port", "0", "--log", "none"], stderr=subprocess.PIPE, text=True
     )
     try:
-        line = server.stderr.readline()
-        url = line.split("listening on ")[1].strip()
+        said_where = (line.split("listening on ")[1] for line in server.stderr if "listening" in line)
+        url = next(said_where).strip()
         arguments = [work / "pictures", out, "--url", url]
         assert finish(start("served.py", *arguments)) == (0, N_PICTURES, 0)
     finally:
