@@ -14,7 +14,7 @@ use crate::work::{self, PATIENCE, Stop};
 /// What comes from the thread that answers.
 enum Piece {
     Text(String),
-    End(owl2::Result<owl2::Answer>),
+    End(Box<owl2::Result<owl2::Answer>>),
     /// Nothing, after the end.
     None,
 }
@@ -50,7 +50,7 @@ impl Stream {
                 assistant.ask_with(question, &settings, &mut receive)
             });
             // Nobody listens any more to a stream that was dropped.
-            drop(sender.send(Piece::End(answer)));
+            drop(sender.send(Piece::End(Box::new(answer))));
         })?;
         Ok(Stream {
             pieces: Mutex::new(Some(pieces)),
@@ -85,7 +85,7 @@ impl Stream {
             match py.detach(|| self.receive()) {
                 Ok(Piece::Text(text)) => return Ok(Some(text)),
                 Ok(Piece::End(answer)) => {
-                    let answer = raised(py, answer)?;
+                    let answer = raised(py, *answer)?;
                     *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
                     return Ok(None);
                 }
