@@ -66,6 +66,7 @@ pub fn open_argument(path: &Path) -> Result<File> {
 
 /// The path in a `file://` address, where `%20` stands for a space. The host `localhost` may precede
 /// it. `None` for anything else.
+#[cfg(any(feature = "cli", feature = "serve"))]
 pub(crate) fn of_address(address: &str) -> Option<PathBuf> {
     let address = address.strip_prefix("file://")?;
     let address = address.strip_prefix("localhost").unwrap_or(address);

@@ -26,7 +26,7 @@ pub use assistant::Assistant;
 #[cfg(feature = "cli")]
 pub(crate) use assistant::check_context;
 pub(crate) use generation::{Generation, Need};
-pub use picture::{Pixels, Source};
+pub use picture::{Embedding, Pixels, Source};
 pub use question::{Question, Settings};
 pub(crate) use words::softmax;
 pub use words::{WordLogit, WordLogits, WordsRequest};

@@ -9,7 +9,7 @@
 //! the rest by the `image` crate. Some decoders panic on malformed files: [`decode`] is the one place that calls
 //! them, and catches that.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::panic::catch_unwind;
 use std::path::Path;
@@ -100,7 +100,7 @@ pub(crate) fn content(path: &Path) -> Result<Option<Content>> {
         return Ok(None);
     }
     let mut head = Vec::new();
-    File::open(path)
+    fs::File::open(path)
         .and_then(|file| file.take(sniff::HEAD as u64).read_to_end(&mut head))
         .map_err(failed)?;
     Ok(Some(sniff::content(&head)))

@@ -284,7 +284,11 @@ impl Assistant {
     }
 
     /// How pictures become what the model sees.
-    fn preparation(&self, aspect: Option<Aspect>, reading: Reading) -> Result<Preparation<'_>> {
+    pub(super) fn preparation(
+        &self,
+        aspect: Option<Aspect>,
+        reading: Reading,
+    ) -> Result<Preparation<'_>> {
         Ok(Preparation {
             visual: self.visual()?,
             aspect,
@@ -293,6 +297,7 @@ impl Assistant {
     }
 
     /// SHA-256 of what tells the model file from others.
+    #[cfg(all(feature = "cli", feature = "serve"))]
     pub(crate) fn file_fingerprint(&self) -> [u8; 32] {
         self.identity.fingerprint()
     }

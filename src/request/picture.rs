@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::Assistant;
+use crate::capacity;
 use crate::error::Result;
 use crate::image::{self, Aspect, Limits, Picture, Reading};
 use crate::model::visual_config::VisualConfig;
@@ -32,6 +34,7 @@ pub struct Pixels {
 impl Pixels {
     /// The same picture, told apart from that of others who may ask about it: what was computed for
     /// one `group` is not used for another.
+    #[cfg(feature = "serve")]
     pub(crate) fn of_group(&self, group: usize) -> Self {
         Pixels {
             values: self.values.clone(),
@@ -53,6 +56,43 @@ impl PartialEq for Pixels {
 }
 
 impl Eq for Pixels {}
+
+/// A picture as the decoder reads it, in place of the embeddings of tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedding {
+    /// `[n_rows, hidden_size]`: one row for each query of the abstractor, and the row that ends a
+    /// picture.
+    pub values: Arc<[f32]>,
+    /// Positions that a picture takes.
+    pub n_rows: usize,
+}
+
+impl Assistant {
+    /// What the decoder reads at the positions of a picture.
+    ///
+    /// # Errors
+    /// As [`Assistant::pixels`], and [`Kind::Capacity`](crate::Kind::Capacity) where the memory is
+    /// too small.
+    pub fn embed_image(
+        &self,
+        source: &Source,
+        aspect: Option<Aspect>,
+        reading: Reading,
+    ) -> Result<Embedding> {
+        self.compute(|_| {
+            self.identity.check_unchanged()?;
+            let mut timings = Timings::default();
+            let pixels = self
+                .preparation(aspect, reading)?
+                .pixels(source, &mut timings)?;
+            capacity::check_beside(self.model.picture_bytes())?;
+            Ok(Embedding {
+                values: self.encoded(&pixels, &mut timings)?,
+                n_rows: self.picture_rows(),
+            })
+        })
+    }
+}
 
 /// How pictures are made fit for the vision tower.
 #[derive(Clone, Copy, Debug)]

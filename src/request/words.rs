@@ -314,7 +314,7 @@ impl Assistant {
     }
 
     /// The decoder's inputs for a picture, unless it was encoded lately.
-    fn encoded(&self, pixels: &Pixels, timings: &mut Timings) -> Result<Arc<[f32]>> {
+    pub(super) fn encoded(&self, pixels: &Pixels, timings: &mut Timings) -> Result<Arc<[f32]>> {
         if let Some(rows) = self.pictures().get(pixels.key) {
             return Ok(rows);
         }

@@ -20,6 +20,7 @@ impl PictureKey {
     }
 
     /// The key of the same picture for one group of askers among several.
+    #[cfg(feature = "serve")]
     pub(crate) fn of_group(self, group: usize) -> Self {
         let mut hash = Sha256::new();
         hash.update(self.0);

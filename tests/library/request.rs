@@ -4,7 +4,7 @@ use crate::tiny;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use owl2::image::Reading;
+use owl2::image::{self, Aspect, Limits, Reading};
 use owl2::kernels::Isa;
 #[cfg(feature = "tiny")]
 use owl2::prompt::Message;
@@ -69,6 +69,29 @@ fn tells_of_pictures_prompt_and_text_in_order() {
     assert_eq!(answer.n_image, 2 * tiny::PICTURE_POSITIONS);
     assert_eq!(answer.ids.len(), 40);
     assert_eq!(answer.stop, StopReason::MaxTokens);
+}
+
+#[test]
+fn embeds_a_picture_as_the_model_encodes_it() {
+    let assistant = assistant();
+    let [wide, _] = pictures();
+    let picture = image::open(&wide, Reading::Shown, &Limits::default()).unwrap();
+    let visual = assistant.model().config().visual.clone().unwrap();
+    for (aspect, used) in [(None, visual.aspect), (Some(Aspect::Crop), Aspect::Crop)] {
+        let pixels = visual.preprocess.pixels(&picture, used).unwrap();
+        let wanted = assistant.model().encode_image(&pixels).unwrap();
+        let source = Source::File(wide.clone());
+        // The second time it is known already.
+        for _ in 0..2 {
+            let embedding = assistant.embed_image(&source, aspect, Reading::Shown);
+            let embedding = embedding.unwrap();
+            assert_eq!(embedding.n_rows, tiny::PICTURE_POSITIONS);
+            assert_eq!(embedding.values[..], wanted[..]);
+        }
+    }
+    let missing = Source::File("missing.png".into());
+    let error = assistant.embed_image(&missing, None, Reading::Shown);
+    assert_eq!(error.unwrap_err().kind(), owl2::Kind::Io);
 }
 
 #[test]
