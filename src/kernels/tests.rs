@@ -416,7 +416,7 @@ fn biases_and_what_was_there_are_added() {
 #[test]
 fn records_are_as_if_they_were_new() {
     let n_cols = 256;
-    for path in PATHS {
+    for path in paths(DType::H4) {
         for runs in Runs::all() {
             let layout = path.layout(runs, n_cols);
             for n_tokens in 1..layout.width {

@@ -7,7 +7,7 @@ use half::f16;
 
 use super::activation::silu_gate;
 use super::attention::{Attention, Heads, StoredHeads};
-use super::linear::{InputBuffer, Linear, Matrix};
+use super::linear::{InputBuffer, Linear, Matrix, Shared};
 use super::norm::{LayerNorm, RmsNorm};
 use super::patches::patches;
 use super::rope::Rotations;
@@ -268,7 +268,11 @@ fn projections_are_products_with_their_rows() {
                 let mut bytes = vec![0; n_rows * dtype.row_bytes(n_cols).unwrap()];
                 quant::quantize(dtype, &stored, &mut bytes);
                 let bytes = Bytes::from_slice(&bytes).into();
-                let weight = Matrix::new(bytes, dtype, n_rows, n_cols, rotation);
+                let shared = Shared {
+                    rotation,
+                    is_coarse: dtype.block_len() == 128,
+                };
+                let weight = Matrix::new(bytes, dtype, n_rows, n_cols, shared);
                 assert_eq!(weight.is_rotated(), is_rotated && !dtype.is_float());
                 let shape = (weight.n_rows(), weight.n_cols());
                 assert!(shape == (n_rows, n_cols) && weight.dtype() == dtype);
