@@ -48,12 +48,16 @@ use routes::Server;
 /// requests are taken, and those that were are finished, unless that takes longer than
 /// [`Settings::drain_timeout`].
 ///
-/// `is_ready` is called with the address, once requests are answered.
+/// `is_ready` is called with the address, once requests are answered, and says whether they shall be.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::Kind::Usage) where an address that others can reach has no key,
 /// [`Kind::Io`](crate::Kind::Io) where it cannot be listened at.
-pub fn run(assistant: Assistant, settings: Settings, is_ready: &mut dyn FnMut(&str)) -> Result<()> {
+pub fn run(
+    assistant: Assistant,
+    settings: Settings,
+    is_ready: &mut dyn FnMut(&str) -> bool,
+) -> Result<()> {
     settings.check()?;
     let runtime = connection::runtime()?;
     runtime.block_on(async {
@@ -61,8 +65,10 @@ pub fn run(assistant: Assistant, settings: Settings, is_ready: &mut dyn FnMut(&s
         let server = Arc::new(Server::new(assistant, settings, listener.name())?);
         let end = connection::asked_to_end()?;
         let worker = worker::start(server.clone())?;
-        is_ready(&listener.name());
-        connection::serve(listener, &server, end).await;
+        // An interrupt before this program listened for it is known to the caller alone.
+        if is_ready(&listener.name()) {
+            connection::serve(listener, &server, end).await;
+        }
         server.queue.close();
         // All clients have their answers, or are gone.
         if !server.queue.wait_until_idle(Duration::from_secs(5)).await {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::capacity;
 use crate::cli::args::ServeArgs;
-use crate::cli::interrupt::Hold;
+use crate::cli::interrupt::{self, Hold};
 use crate::cli::model_file::ModelFile;
 use crate::cli::{progress, setup};
 use crate::error::{Error, Result};
@@ -36,7 +36,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     // The first interrupt is the server's, which stops in its own time; a second one ends it.
     let _hold = Hold::new();
     server::run(assistant, settings, &mut |address| {
-        progress::say(&format!("owl2: listening on {address}\n"));
+        let goes_on = !interrupt::is_requested();
+        if goes_on {
+            progress::say(&format!("owl2: listening on {address}\n"));
+        }
+        goes_on
     })
 }
 

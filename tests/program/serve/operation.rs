@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -67,6 +67,29 @@ fn many_at_once_get_the_answers_that_each_gets_alone() {
         metrics.contains("owl2_responses_total{code=\"200\"} 20\n"),
         "{metrics}"
     );
+}
+
+/// A signal ends it at whatever moment of its start it comes.
+#[test]
+fn a_signal_while_it_starts_ends_it() {
+    for ms in (0..48).step_by(3) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_owl2"))
+            .args(["serve", "--port", "0", "--log", "none"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        thread::sleep(Duration::from_millis(ms));
+        let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+        nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+        let start = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            if start.elapsed() > Duration::from_secs(60) {
+                child.kill().unwrap();
+                panic!("a signal after {ms} ms did not end it");
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 #[test]
