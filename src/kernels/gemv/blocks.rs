@@ -115,6 +115,10 @@ fn dot_rows<I: Int8, F: Format, const R: usize, const T: usize>(
 type Scales<const R: usize, const T: usize> = [[[f32; EIGHT]; T]; R];
 
 /// Adds the products of some blocks, eight if they are `FULL`, else fewer.
+#[allow(
+    clippy::needless_range_loop,
+    reason = "constant bounds keep the sums in registers"
+)]
 #[inline(always)]
 fn add_blocks<I: Int8, F: Format, const R: usize, const T: usize, const FULL: bool>(
     isa: I,
