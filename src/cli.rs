@@ -17,7 +17,16 @@ mod interrupt;
 mod model_file;
 mod output;
 mod perplexity;
+#[cfg(unix)]
 mod piped;
+/// Elsewhere, `--image -` has to say that a picture is piped in.
+#[cfg(not(unix))]
+mod piped {
+    /// The picture on standard input, if one is there.
+    pub fn picture() -> crate::error::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+}
 mod progress;
 mod rows;
 mod score;

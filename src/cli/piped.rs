@@ -16,7 +16,6 @@ use crate::image::{self, Content, HEAD, Limits};
 /// # Errors
 /// [`Kind::Usage`](crate::Kind::Usage) where a pipe holds something else than a picture,
 /// [`Kind::Io`](crate::Kind::Io) where it cannot be read.
-#[cfg(unix)]
 pub fn picture() -> Result<Option<Vec<u8>>> {
     use std::io::Seek;
     use std::os::fd::AsFd;
@@ -44,14 +43,7 @@ pub fn picture() -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Elsewhere, `--image -` has to say it.
-#[cfg(not(unix))]
-pub fn picture() -> Result<Option<Vec<u8>>> {
-    Ok(None)
-}
-
 /// The picture that a pipe brings.
-#[cfg(unix)]
 fn piped(file: File) -> Result<Option<Vec<u8>>> {
     use std::sync::mpsc;
     use std::thread;

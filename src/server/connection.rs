@@ -1,11 +1,12 @@
 //! Sockets: who connects, how many at once, and how they are let go.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+#[cfg(unix)]
+use std::{fs, path::PathBuf};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -48,9 +49,11 @@ pub enum Listener {
 }
 
 /// The file of a UNIX socket, which goes with it.
+#[cfg(unix)]
 #[derive(Debug)]
 pub struct SocketFile(PathBuf);
 
+#[cfg(unix)]
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // Where somebody has taken it away already, there is nothing to be done.
