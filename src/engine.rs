@@ -129,7 +129,7 @@ impl<'a> Engine<'a> {
             } else if memory.sequence_bytes() > needed {
                 memory = Memory::new();
             } else {
-                *running.generation.memory() = memory;
+                self.keep(running.group, memory);
                 self.waiting = Some(running);
                 return Ok(());
             }
@@ -147,6 +147,9 @@ impl<'a> Engine<'a> {
                     self.kept.remove(0);
                 }
                 Err(e) if e.kind() == Kind::Capacity && !self.running.is_empty() => {
+                    // It has none until it is settled.
+                    let memory = std::mem::take(running.generation.memory());
+                    self.keep(running.group, memory);
                     self.waiting = Some(running);
                     return Ok(());
                 }
@@ -178,17 +181,13 @@ impl<'a> Engine<'a> {
 
     /// Gives the request that waits its memory, if there is some now.
     fn settle_waiting(&mut self) -> Vec<Ended> {
-        let Some(mut running) = self.waiting.take() else {
+        let Some(running) = self.waiting.take() else {
             return Vec::new();
         };
         if running.generation.need() == Need::Nothing {
             // It was cancelled, and is ended as the others are.
             self.running.push(running);
             return Vec::new();
-        }
-        let memory = std::mem::take(running.generation.memory());
-        if memory.sequence_bytes() > 0 {
-            self.keep(running.group, memory);
         }
         let id = running.id;
         match self.settle(running) {
@@ -270,6 +269,9 @@ impl<'a> Engine<'a> {
 
     /// Keeps what a request leaves for the next ones.
     fn keep(&mut self, group: Group, memory: Memory) {
+        if memory.sequence_bytes() == 0 {
+            return;
+        }
         self.kept.push((group, memory));
         if self.kept.len() > self.limits.kept {
             self.kept.remove(0);

@@ -79,7 +79,7 @@ pub fn dequantize(dtype: DType, bytes: &[u8], out: &mut [f32]) {
 ///
 /// Finite values whose block scale exceeds the range of an F16 get an infinite scale, as in ggml:
 /// above 65504 in magnitude for `F16`, about 5e5 for `Q4_0`, 8e6 for `Q8_0` and for a span of 6e7
-/// in `Q4_K`, 2e8 in `Q6_K`, 8e6 in `H8` and 4e6 in `H4`. Scales below its range become zero, and so do the values.
+/// in `Q4_K`, 2e8 in `Q6_K`, 8e6 in `H8` and 1e6 in `H4`. Scales below its range become zero, and so do the values.
 /// NaN and infinity keep their meaning in the float formats. Elsewhere the block that holds them
 /// comes back as arbitrary values, so callers reject them first.
 ///

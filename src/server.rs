@@ -48,7 +48,8 @@ use routes::Server;
 /// requests are taken, and those that were are finished, unless that takes longer than
 /// [`Settings::drain_timeout`].
 ///
-/// `is_ready` is called with the address, once requests are answered, and says whether they shall be.
+/// `is_ready` is called with the address, once requests are answered. `was_interrupted` tells of a signal
+/// that came before this function listened for it.
 ///
 /// # Errors
 /// [`Kind::Usage`](crate::Kind::Usage) where an address that others can reach has no key,
@@ -56,19 +57,18 @@ use routes::Server;
 pub fn run(
     assistant: Assistant,
     settings: Settings,
-    is_ready: &mut dyn FnMut(&str) -> bool,
+    is_ready: &mut dyn FnMut(&str),
+    was_interrupted: fn() -> bool,
 ) -> Result<()> {
     settings.check()?;
     let runtime = connection::runtime()?;
     runtime.block_on(async {
         let listener = Listener::bind(&settings.address).await?;
         let server = Arc::new(Server::new(assistant, settings, listener.name())?);
-        let end = connection::asked_to_end()?;
+        let end = connection::asked_to_end(was_interrupted)?;
         let worker = worker::start(server.clone())?;
-        // An interrupt before this program listened for it is known to the caller alone.
-        if is_ready(&listener.name()) {
-            connection::serve(listener, &server, end).await;
-        }
+        is_ready(&listener.name());
+        connection::serve(listener, &server, end).await;
         server.queue.close();
         // All clients have their answers, or are gone.
         if !server.queue.wait_until_idle(Duration::from_secs(5)).await {

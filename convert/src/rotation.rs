@@ -52,12 +52,24 @@ pub fn leave_out(plan: &mut Plan, source: &dyn TensorSource, mapped: &[Mapped]) 
         let errors = inputs.get(&layout::input_of(&tensor.spec.name));
         let is_worse = errors.is_some_and(|e| e.rotated > MOST_HARM * e.as_it_is);
         tensor.is_rotated &= !is_worse;
+        if !tensor.is_rotated {
+            tensor.dtype = without_rotation(tensor.dtype);
+        }
     }
     if !plan.tensors.iter().any(|tensor| tensor.is_rotated) {
         plan.rotation = None;
         plan.is_rotation_harmful = true;
     }
     Ok(())
+}
+
+/// The type of a tensor that is not rotated after all: one scale for 128 columns is for rotated ones.
+fn without_rotation(dtype: DType) -> DType {
+    match dtype {
+        DType::H4 => DType::Q4_0,
+        DType::H8 => DType::Q8_0,
+        dtype => dtype,
+    }
 }
 
 /// Whether the rounding of weights outweighs that of activations, which have 8 bits.

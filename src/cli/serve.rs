@@ -35,13 +35,8 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     }
     // The first interrupt is the server's, which stops in its own time; a second one ends it.
     let _hold = Hold::new();
-    server::run(assistant, settings, &mut |address| {
-        let goes_on = !interrupt::is_requested();
-        if goes_on {
-            progress::say(&format!("owl2: listening on {address}\n"));
-        }
-        goes_on
-    })
+    let mut is_ready = |address: &str| progress::say(&format!("owl2: listening on {address}\n"));
+    server::run(assistant, settings, &mut is_ready, interrupt::is_requested)
 }
 
 fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {

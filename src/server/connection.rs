@@ -217,23 +217,40 @@ async fn serve_client(
     let _ = connection.await;
 }
 
-/// Waits for SIGINT or SIGTERM, which count from the call on.
+/// Waits for a signal that asks to end, which counts from the call on, or for `was_interrupted` to know of
+/// one before.
 ///
 /// # Errors
 /// [`Kind::Io`] where the system does not tell of them.
 #[cfg(unix)]
-pub fn asked_to_end() -> Result<impl Future<Output = ()>> {
+pub fn asked_to_end(was_interrupted: fn() -> bool) -> Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let failed =
         |e: io::Error| Error::new(Kind::Io, format!("cannot catch signals: {e}")).caused_by(e);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+            () = interrupted_before(was_interrupted) => {}
         }
     })
+}
+
+/// Waits for the program's own handler to tell of a signal before the call. It may take its time, but not
+/// for ever: an idle server shall not wake up.
+#[cfg(unix)]
+async fn interrupted_before(was_interrupted: fn() -> bool) {
+    for _ in 0..50 {
+        if was_interrupted() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    std::future::pending().await
 }
 
 /// Waits for Ctrl-C.
@@ -241,7 +258,7 @@ pub fn asked_to_end() -> Result<impl Future<Output = ()>> {
 /// # Errors
 /// None.
 #[cfg(not(unix))]
-pub fn asked_to_end() -> Result<impl Future<Output = ()>> {
+pub fn asked_to_end(_: fn() -> bool) -> Result<impl Future<Output = ()>> {
     Ok(async {
         // Without a way to hear of it, the server ends with the process.
         let _ = tokio::signal::ctrl_c().await;

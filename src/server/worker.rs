@@ -141,7 +141,7 @@ impl<'a> Working<'a> {
         };
         let done = match answer {
             Ok(answer) => finished(&job, answer),
-            Err(e) => Progress::Failed(e.into()),
+            Err(e) => Progress::Failed(not_begun(e)),
         };
         self.end(&job, start, done);
     }
@@ -190,8 +190,8 @@ impl<'a> Working<'a> {
     }
 }
 
-/// Why a request did not begin. It fits the context, or it would not have been taken: what is lacking
-/// is memory, which others may give back.
+/// Why a request did not begin, or waited in vain. It fits the context, or it would not have been taken:
+/// what is lacking is memory, which others may give back.
 fn not_begun(error: Error) -> Refusal {
     match error.kind() {
         Kind::Capacity => Refusal {

@@ -104,7 +104,7 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, value_name = "S", default_value_t = 30)]
     pub drain_timeout: u64,
 
-    /// Memory in MiB of the positions of all requests that are computed together; one for which there is
+    /// Memory in MiB for the positions of all answers that are computed together; one for which there is
     /// none waits for others to end [default: what the machine has]
     #[arg(long, value_name = "MIB")]
     pub kv_memory: Option<NonZeroUsize>,
