@@ -15,7 +15,10 @@ ENDLESS = {
     "ask": 'model.ask("Hello " * 60_000, context=1 << 20, temperature=100.0)',
     "stream": 'list(model.ask("Hello " * 60_000, context=1 << 20, stream=True))',
 }
+# Jobs in the background of a shell ignore SIGINT, and so do their children.
 PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import owl2
 model = owl2.Model(threads=1)
 model.ask("Describe the image.", "assets/cat.png")
