@@ -99,14 +99,7 @@ fn decoding(assistant: &Assistant, files: &[PathBuf]) -> Result<f64> {
 
 /// Seconds for all rows, `together` at once.
 fn by_engine(assistant: &Assistant, pixels: &[Arc<Pixels>], together: usize) -> Result<f64> {
-    let limits = Limits {
-        together,
-        rows_beside_answers: 512,
-        blocks_beside_answers: usize::MAX,
-        blocks: usize::MAX,
-        ..Limits::default()
-    };
-    let mut engine = Engine::new(assistant, limits);
+    let mut engine = Engine::new(assistant, Limits::for_throughput(together));
     let mut rows = pixels.iter().map(|pixels| {
         let text = format!("<|image|>{QUESTION}");
         let turns = vec![Message::user(text), Message::assistant("")];

@@ -38,6 +38,20 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// `together` requests of whom nobody waits for the next word: pictures and prompts are computed in
+    /// as few steps as there can be.
+    pub fn for_throughput(together: usize) -> Self {
+        Limits {
+            together,
+            rows_beside_answers: 512,
+            blocks_beside_answers: usize::MAX,
+            blocks: usize::MAX,
+            ..Limits::default()
+        }
+    }
+}
+
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {

@@ -160,6 +160,24 @@ fn prefetch<I: Int8>(isa: I, from: *const u8, n_bytes: usize) {
     }
 }
 
+/// Signed bytes as an instruction set's weights.
+#[inline(always)]
+fn from_signed_bytes<I: Int8>(isa: I, integers: I::Pair) -> I::Pair {
+    match I::UNSIGNED_WEIGHTS {
+        true => isa.flip_signs(integers),
+        false => integers,
+    }
+}
+
+/// The weights of [`from_signed_bytes`] as unsigned ones with an offset of 128.
+#[inline(always)]
+fn to_unsigned_bytes<I: Int8>(isa: I, weights: I::Pair) -> I::Pair {
+    match I::UNSIGNED_WEIGHTS {
+        true => weights,
+        false => isa.flip_signs(weights),
+    }
+}
+
 /// The units of a pair; the last one stands twice where it has no second.
 #[inline(always)]
 fn units_of(pair: usize, n_units: usize) -> [usize; 2] {
@@ -213,10 +231,7 @@ unsafe impl Format for Q8_0 {
         let [first, second] = units_of(pair, n_units);
         // SAFETY: the row has these units: 2 bytes of scale, then 32 of integers.
         let integers = unsafe { isa.load_pair(row.add(first * 34 + 2), row.add(second * 34 + 2)) };
-        match I::UNSIGNED_WEIGHTS {
-            true => isa.flip_signs(integers),
-            false => integers,
-        }
+        from_signed_bytes(isa, integers)
     }
 
     #[inline(always)]
@@ -227,11 +242,7 @@ unsafe impl Format for Q8_0 {
         n_units: usize,
     ) -> I::Pair {
         // SAFETY: passed on.
-        let weights = unsafe { Self::pair(isa, row, pair, n_units) };
-        match I::UNSIGNED_WEIGHTS {
-            true => weights,
-            false => isa.flip_signs(weights),
-        }
+        unsafe { to_unsigned_bytes(isa, Self::pair(isa, row, pair, n_units)) }
     }
 
     #[inline(always)]
@@ -441,10 +452,7 @@ unsafe impl Format for H8 {
             let first = block_of::<H8>(row, pair).add(pair % 2 * 2 * UNIT);
             isa.load_pair(first, first.add(UNIT))
         };
-        match I::UNSIGNED_WEIGHTS {
-            true => isa.flip_signs(integers),
-            false => integers,
-        }
+        from_signed_bytes(isa, integers)
     }
 
     #[inline(always)]
@@ -455,11 +463,7 @@ unsafe impl Format for H8 {
         n_units: usize,
     ) -> I::Pair {
         // SAFETY: passed on.
-        let weights = unsafe { Self::pair(isa, row, pair, n_units) };
-        match I::UNSIGNED_WEIGHTS {
-            true => weights,
-            false => isa.flip_signs(weights),
-        }
+        unsafe { to_unsigned_bytes(isa, Self::pair(isa, row, pair, n_units)) }
     }
 
     #[inline(always)]

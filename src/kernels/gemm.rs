@@ -30,6 +30,7 @@ use crate::kernels::int8::{Int8, Int8Op, UNIT};
 use crate::kernels::matmul::WeightView;
 use crate::kernels::tiles::Tile;
 
+mod coarse;
 pub mod grouped;
 pub mod panel;
 pub mod regrouped;

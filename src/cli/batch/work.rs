@@ -159,15 +159,7 @@ impl<'a> Work<'a> {
 
 /// Answers rows, `together` at once.
 pub fn answer(assistant: &Assistant, together: usize, work: &mut Work) -> Result<()> {
-    let limits = Limits {
-        together,
-        // Nobody waits for the next word.
-        rows_beside_answers: 512,
-        blocks_beside_answers: usize::MAX,
-        blocks: usize::MAX,
-        ..Limits::default()
-    };
-    let mut engine = Engine::new(assistant, limits);
+    let mut engine = Engine::new(assistant, Limits::for_throughput(together));
     let mut running: BTreeMap<u64, (Prepared, Instant)> = BTreeMap::new();
     let mut id = 0;
     loop {

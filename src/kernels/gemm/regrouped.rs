@@ -13,10 +13,9 @@
 //! ratio. What comes of it for answers is measured in models/tiny/README.md.
 #![allow(unsafe_code)]
 
-use half::f16;
-
 use crate::kernels::activations::{COARSE_UNITS as BLOCK_UNITS, View};
 use crate::kernels::formats::{Format, Scales, prefetch_ahead};
+use crate::kernels::gemm::coarse;
 use crate::kernels::gemm::panel::{Panel, place};
 use crate::kernels::gemm::write_products;
 use crate::kernels::int8::{BLOCK, CHUNK_UNITS, Group, HALF, Int8, UNIT};
@@ -226,7 +225,7 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
     let weights = &mut weights[part(n_units * UNIT * I::BYTE_WEIGHT_BYTES)];
     let scales = &mut panel.scales[part(n_units.div_ceil(BLOCK_UNITS))];
     if F::IS_COARSE {
-        return unpack_coarse_row::<I, F, R>(isa, row, r, weights, scales);
+        return coarse::unpack_row::<I, F, R>(isa, row, r, weights, scales);
     }
     let in_full = n_units - n_units % CHUNK_UNITS;
     // SAFETY: there are such units in all three places, as the length of the row says.
@@ -248,46 +247,6 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
             let n_left = n_units - in_full;
             let regrouping = Regrouping::at::<F>(isa, row, in_full, n_left);
             regrouping.unpack::<F, R>(isa, row, r, in_full, n_left, weights, scales);
-        }
-    }
-}
-
-/// [`unpack_row`] of a coarse format, which has such scales, to row `r` of a tile's weights and scales.
-#[inline(always)]
-fn unpack_coarse_row<I: Int8, F: Format, const R: usize>(
-    isa: I,
-    row: &[u8],
-    r: usize,
-    weights: &mut [u8],
-    scales: &mut [f32],
-) {
-    const { assert!(!F::IS_COARSE || F::DTYPE.block_len() == BLOCK) };
-    let n_blocks = row.len() / F::DTYPE.block_bytes();
-    let block_bytes = R * BLOCK * I::BYTE_WEIGHT_BYTES;
-    assert!(r < R && weights.len() == n_blocks * block_bytes && scales.len() == n_blocks * R);
-    let half_at = |half: usize| {
-        let (unit, within) = (half * HALF / UNIT, half * HALF % UNIT);
-        (unit * UNIT * R + place::<I>(UNIT, R, r, within)) * I::BYTE_WEIGHT_BYTES
-    };
-    let apart = R * I::PANEL_COLUMNS * I::BYTE_WEIGHT_BYTES;
-    for block in 0..n_blocks {
-        prefetch_ahead::<I, F>(isa, row, block * BLOCK_UNITS);
-        let bytes = row[block * F::DTYPE.block_bytes()..]
-            .first_chunk()
-            .expect("a block");
-        scales[block * R + r] = f16::from_le_bytes(*bytes).to_f32();
-        let weights = weights[block * block_bytes..][..block_bytes].as_mut_ptr();
-        for pair in 0..BLOCK_UNITS / 2 {
-            // SAFETY: the row has the block, and the tile has room for all of its halves.
-            unsafe {
-                let pair_of_row = block * (BLOCK_UNITS / 2) + pair;
-                let integers = F::byte_pair(isa, row.as_ptr(), pair_of_row, usize::MAX);
-                let mut to = [weights; 4];
-                for (i, to) in to.iter_mut().enumerate() {
-                    *to = to.add(half_at(4 * pair + i));
-                }
-                isa.store_byte_weights(to, apart, integers);
-            }
         }
     }
 }
