@@ -8,7 +8,8 @@
 //!
 //! Whatever is computed beside it, a request gets the bits that it would get alone: a row's arithmetic
 //! depends on its role and on what stands before it (docs/numerics.md). So an answer does not depend
-//! on when others come or go.
+//! on when others come or go. Nor does it end because of others: an error or a panic in what is done
+//! for one request ends that one.
 
 mod schedule;
 
@@ -17,9 +18,10 @@ use std::time::{Duration, Instant};
 use crate::capacity::human_bytes;
 use crate::error::{Error, Kind, Result};
 use crate::ops::Role;
+use crate::panics::caught;
 use crate::request::{Answer, Assistant, Generation, Listener, Need, Request};
 use crate::reuse::{Memory, Position};
-use crate::session::Input;
+use crate::session::{Input, Part};
 use crate::workspace::Workspace;
 pub use schedule::{Limits, MAX_TOGETHER, Share, State, Step, schedule};
 
@@ -100,7 +102,7 @@ impl<'a> Engine<'a> {
         request: Request,
         listener: Box<Listener<'a>>,
     ) -> Result<()> {
-        let generation = self.assistant.begin(request, listener)?;
+        let generation = caught(|| self.assistant.begin(request, listener))?;
         let needed = generation.cache_bytes();
         if let Some(limit) = self.limits.cache_bytes.filter(|&limit| needed > limit) {
             return Err(Error::usage(format!(
@@ -137,7 +139,7 @@ impl<'a> Engine<'a> {
         loop {
             let settled = self
                 .assistant
-                .compute(|workspace| running.generation.settle(memory, workspace));
+                .compute(|workspace| caught(|| running.generation.settle(memory, workspace)));
             match settled {
                 Ok(()) => {
                     self.running.push(running);
@@ -154,7 +156,7 @@ impl<'a> Engine<'a> {
                     return Ok(());
                 }
                 Err(e) => {
-                    self.keep(running.group, running.generation.into_memory());
+                    self.keep_after(&e, running);
                     return Err(e);
                 }
             }
@@ -231,7 +233,7 @@ impl<'a> Engine<'a> {
                 Share::Nothing => {}
                 Share::Blocks { of, n } => {
                     let running = &mut self.running[of];
-                    if let Err(e) = running.generation.encode(n) {
+                    if let Err(e) = caught(|| running.generation.encode(n)) {
                         failed.push((running.id, e));
                     }
                 }
@@ -248,7 +250,7 @@ impl<'a> Engine<'a> {
         for (id, e) in failed {
             if let Some(index) = self.running.iter().position(|running| running.id == id) {
                 let running = self.running.remove(index);
-                self.keep(running.group, running.generation.into_memory());
+                self.keep_after(&e, running);
                 ended.push((id, Err(e)));
             }
         }
@@ -265,6 +267,13 @@ impl<'a> Engine<'a> {
             }
         }
         ended
+    }
+
+    /// Keeps what a request leaves that failed, unless it was left half done.
+    fn keep_after(&mut self, error: &Error, running: Running<'a>) {
+        if error.kind() != Kind::Bug {
+            self.keep(running.group, running.generation.into_memory());
+        }
     }
 
     /// Keeps what a request leaves for the next ones.
@@ -320,21 +329,22 @@ fn answer(
         .zip(&pending)
         .zip(&inputs)
         .map(|((running, (_, of)), inputs)| running.generation.answer_part(inputs, of.ids().len()));
-    let computed = parts
-        .collect::<Result<Vec<_>>>()
-        .and_then(|mut parts| workspace.compute(Role::Answer, &mut parts));
+    let parts = parts.collect::<Result<Vec<_>>>();
+    let computed = pass(workspace, Role::Answer, parts);
     let mut row = 0;
     for ((running, (_, of)), inputs) in answering.into_iter().zip(&pending).zip(&inputs) {
         let n = of.ids().len();
         let generation = &mut running.generation;
-        let taken = match &computed {
-            Ok(()) => generation.take_answer(workspace, row),
+        let (alone, row_of_it) = match &computed {
+            Ok(()) => (Ok(()), row),
             // One of them failed, and is found by computing each alone.
-            Err(_) => generation
-                .answer_part(inputs, n)
-                .and_then(|part| workspace.compute(Role::Answer, &mut [part]))
-                .and_then(|()| generation.take_answer(workspace, 0)),
+            Err(_) => {
+                generation.rewind();
+                let part = generation.answer_part(inputs, n).map(|part| vec![part]);
+                (pass(workspace, Role::Answer, part), 0)
+            }
         };
+        let taken = alone.and_then(|()| caught(|| generation.take_answer(workspace, row_of_it)));
         row += n;
         if let Err(e) = taken {
             failed.push((running.id, e));
@@ -366,15 +376,14 @@ fn read(
         .into_iter()
         .zip(&inputs)
         .map(|(target, inputs)| target.with(inputs));
-    let computed = parts
-        .collect::<Result<Vec<_>>>()
-        .and_then(|mut parts| workspace.compute(Role::Prompt, &mut parts));
+    let parts = parts.collect::<Result<Vec<_>>>();
+    let computed = pass(workspace, Role::Prompt, parts);
     let took = start.elapsed() / reading.len().max(1) as u32;
     drop(inputs);
     for (index, n, row) in reading {
         let Running { id, generation, .. } = &mut running[index];
         let taken = match &computed {
-            Ok(()) => generation.take_prompt(workspace, row, n, took),
+            Ok(()) => caught(|| generation.take_prompt(workspace, row, n, took)),
             // As for answers.
             Err(_) => read_alone(generation, workspace, n),
         };
@@ -386,10 +395,23 @@ fn read(
 
 fn read_alone(generation: &mut Generation, workspace: &mut Workspace, n: usize) -> Result<()> {
     let start = Instant::now();
+    generation.rewind();
     let (inputs, target) = generation.prompt_inputs(n);
-    let part = target.with(&inputs)?;
-    workspace.compute(Role::Prompt, &mut [part])?;
+    let part = target.with(&inputs).map(|part| vec![part]);
+    pass(workspace, Role::Prompt, part)?;
     drop(inputs);
     let took: Duration = start.elapsed();
-    generation.take_prompt(workspace, 0, n, took)
+    caught(|| generation.take_prompt(workspace, 0, n, took))
+}
+
+/// Computes parts together. After a panic the buffers are new ones, and the parts' sequences have to be
+/// brought back to what they held ([`Generation::rewind`]).
+fn pass(workspace: &mut Workspace, role: Role, parts: Result<Vec<Part>>) -> Result<()> {
+    let mut parts = parts?;
+    let computed = caught(|| workspace.compute(role, &mut parts));
+    if matches!(&computed, Err(e) if e.kind() == Kind::Bug) {
+        let model = workspace.model().clone();
+        *workspace = Workspace::new(&model);
+    }
+    computed
 }

@@ -395,6 +395,11 @@ impl<'a> Generation<'a> {
         self.memory.part(inputs, n)
     }
 
+    /// Forgets what a pass that failed may have left behind the positions that are held.
+    pub fn rewind(&mut self) {
+        self.memory.truncate(self.memory.held().len());
+    }
+
     /// Takes what came of it: `row` is the first of its logits.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 
 use super::queue::{Progress, Ticket, Work};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, mistake};
 use super::routes::{Arrival, Server};
 use crate::request::{Pixels, Request, Source};
 use crate::score::{Scoring, Subject};
@@ -34,12 +34,7 @@ pub async fn prepare<Q: Send + 'static>(
             let _ = sender.send(work(&server));
         }
     });
-    done.await.unwrap_or_else(|_| {
-        Err(Refusal::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "a mistake in this program ended the request, please report it",
-        ))
-    })
+    done.await.unwrap_or_else(|_| Err(mistake()))
 }
 
 /// Decodes the pictures of a request and checks the rest of it.

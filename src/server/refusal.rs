@@ -1,9 +1,13 @@
 //! What a request is refused with, or fails with.
 
+use std::io::Write;
+
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
+use super::time;
 use crate::error::{Error, Kind};
+use crate::panics;
 
 /// A failure, as clients are told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +80,21 @@ pub fn took_too_long() -> Refusal {
     Refusal::new(
         StatusCode::GATEWAY_TIMEOUT,
         "the answer took longer than the server's --request-timeout",
+    )
+}
+
+/// A request that a panic ended. The log has its place alone: its message may repeat a prompt.
+pub fn mistake() -> Refusal {
+    let place = panics::last_place().unwrap_or_default();
+    // Where nobody reads the log, there is nobody to tell about it.
+    let _ = writeln!(
+        std::io::stderr(),
+        "{} a mistake in this program ended a request, please report it: {place}",
+        time::now()
+    );
+    Refusal::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "a mistake in this program ended the request, please report it",
     )
 }
 

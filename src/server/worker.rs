@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -10,10 +9,11 @@ use std::time::Instant;
 use hyper::StatusCode;
 
 use super::queue::{Job, Progress, Work};
-use super::refusal::{Refusal, took_too_long};
+use super::refusal::{Refusal, mistake, took_too_long};
 use super::routes::Server;
 use crate::engine::{Ended, Engine, Limits};
 use crate::error::{Error, Kind, Result};
+use crate::panics;
 use crate::request::{Answer, Event, Request, StopReason};
 use crate::score::{Score, Scorer, Scoring, Subject};
 
@@ -84,21 +84,16 @@ impl<'a> Working<'a> {
         if let Some(refusal) = ended(&job) {
             return self.end(&job, start, Progress::Failed(refusal));
         }
-        let taken = panic::catch_unwind(AssertUnwindSafe(|| match &job.work {
+        match &job.work {
             Work::Answer(request) => match self.begin(&job, request) {
-                Ok(()) => None,
-                Err(e) => Some(Progress::Failed(not_begun(e))),
+                Ok(()) => {
+                    self.jobs.insert(id, (job, start));
+                }
+                Err(e) => self.end(&job, start, Progress::Failed(failed(e))),
             },
-            Work::Score { subjects, scoring } => Some(self.score(&job, subjects, scoring)),
-        }));
-        match taken {
-            Ok(None) => {
-                self.jobs.insert(id, (job, start));
-            }
-            Ok(Some(done)) => self.end(&job, start, done),
-            Err(_) => {
-                self.end(&job, start, mistake());
-                self.begin_anew();
+            Work::Score { subjects, scoring } => {
+                let done = self.score(&job, subjects, scoring);
+                self.end(&job, start, done);
             }
         }
     }
@@ -129,7 +124,8 @@ impl<'a> Working<'a> {
                 self.engine.cancel(*id);
             }
         }
-        match panic::catch_unwind(AssertUnwindSafe(|| self.engine.step())) {
+        // A panic in what is done for one request has become its error; this is one of the engine's own.
+        match panics::caught(|| Ok(self.engine.step())) {
             Ok(all) => all.into_iter().for_each(|ended| self.answered(ended)),
             Err(_) => self.begin_anew(),
         }
@@ -141,7 +137,7 @@ impl<'a> Working<'a> {
         };
         let done = match answer {
             Ok(answer) => finished(&job, answer),
-            Err(e) => Progress::Failed(not_begun(e)),
+            Err(e) => Progress::Failed(failed(e)),
         };
         self.end(&job, start, done);
     }
@@ -153,9 +149,13 @@ impl<'a> Working<'a> {
             if let Some(refusal) = ended(job) {
                 return Progress::Failed(refusal);
             }
-            match self.score_one(subject, scoring) {
+            match panics::caught(|| self.score_one(subject, scoring)) {
                 Ok(score) => scores.push(score),
-                Err(e) => return Progress::Failed(e.into()),
+                Err(e) => {
+                    // What it keeps of one picture for the next may be half done.
+                    self.scorer = None;
+                    return Progress::Failed(failed(e));
+                }
             }
             if !self.engine.is_empty() {
                 self.step();
@@ -185,15 +185,16 @@ impl<'a> Working<'a> {
         self.engine = Engine::new(&self.server.assistant, limits(self.server));
         self.scorer = None;
         for (job, start) in std::mem::take(&mut self.jobs).into_values() {
-            self.end(&job, start, mistake());
+            self.end(&job, start, Progress::Failed(mistake()));
         }
     }
 }
 
-/// Why a request did not begin, or waited in vain. It fits the context, or it would not have been taken:
-/// what is lacking is memory, which others may give back.
-fn not_begun(error: Error) -> Refusal {
+/// Why a request failed. It fits the context, or it would not have been taken: where memory is lacking,
+/// others may give it back.
+fn failed(error: Error) -> Refusal {
     match error.kind() {
+        Kind::Bug => mistake(),
         Kind::Capacity => Refusal {
             retry_after_s: Some(30),
             ..Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
@@ -210,13 +211,6 @@ fn limits(server: &Server) -> Limits {
         cache_bytes: server.settings.kv_memory,
         ..Limits::default()
     }
-}
-
-fn mistake() -> Progress {
-    Progress::Failed(Refusal::new(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "a mistake in this program ended the request, please report it",
-    ))
 }
 
 fn finished(job: &Job, answer: Answer) -> Progress {

@@ -237,6 +237,67 @@ fn what_fails_fails_alone() {
     assert_eq!(outcome(ended[0].1.as_ref().unwrap()), outcome(&wanted));
 }
 
+/// A panic in what is done for one request ends that one, wherever it comes; the answers beside it are
+/// those that they would be alone, and the next ones too.
+#[test]
+fn a_panic_ends_its_request_alone() {
+    let assistant = assistant(Isa::detect().unwrap());
+    let requests = requests();
+    let alone: Vec<Outcome> = requests
+        .iter()
+        .map(|request| {
+            let answer = assistant.answer(request, &mut |_| ControlFlow::Continue(()));
+            outcome(&answer.unwrap())
+        })
+        .collect();
+    let mut random = Random(5);
+    let limits = Limits {
+        together: 6,
+        rows_beside_answers: 9,
+        ..Limits::default()
+    };
+    let mut engine = Engine::new(&assistant, limits);
+    let mut n_panicked = 0;
+    let mut running = BTreeMap::new();
+    for id in 0..40 {
+        let index = below(&mut random, requests.len());
+        // Of the events of every other request, one panics: while it begins, reads or answers.
+        let mut left = below(&mut random, 12);
+        let panics = id % 2 == 1;
+        let listener = move |_: Event| {
+            if panics {
+                left = left.checked_sub(1).expect("a listener's mistake");
+            }
+            ControlFlow::Continue(())
+        };
+        let begun = engine.begin(id, 0, requests[index].clone(), Box::new(listener));
+        match begun {
+            Ok(()) => {
+                running.insert(id, (index, panics));
+            }
+            Err(e) => {
+                assert!(panics && e.kind() == owl2::Kind::Bug, "{e}");
+                n_panicked += 1;
+            }
+        }
+        while !engine.has_room() || (id == 39 && !engine.is_empty()) {
+            for (id, answer) in engine.step() {
+                let (index, panics) = running.remove(&id).unwrap();
+                match answer {
+                    Ok(answer) => assert_eq!(outcome(&answer), alone[index]),
+                    Err(e) => {
+                        assert!(panics && e.kind() == owl2::Kind::Bug, "{e}");
+                        assert!(e.to_string().contains("a listener's mistake"), "{e}");
+                        n_panicked += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(running.is_empty());
+    assert!((8..=20).contains(&n_panicked), "{n_panicked}");
+}
+
 /// A request for which there is no memory waits, in its turn, and may be cancelled; one for which there
 /// can be none is refused.
 #[test]
