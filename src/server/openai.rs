@@ -307,7 +307,9 @@ impl Frames for OpenAi {
         let more = json!({"timings": timings(answer)});
         let mut bytes = self.delta(json!({}), Some(finish_reason(answer.stop)), more);
         if self.wants_usage {
-            bytes.extend(self.chunk(json!([]), json!({"usage": usage(answer)})));
+            // Some clients of llama.cpp look for the timings here.
+            let last = json!({"usage": usage(answer), "timings": timings(answer)});
+            bytes.extend(self.chunk(json!([]), last));
         }
         bytes.extend(b"data: [DONE]\n\n");
         bytes

@@ -93,7 +93,8 @@ fn from_file(address: &str, path: &str, root: Option<&Path>) -> Read<Source> {
     // What is not there and what may not be seen look alike.
     let outside = || Refusal::field(path, "is no file below the media root");
     let file = files::of_address(address).ok_or_else(outside)?;
-    let (root, file) = (canonical(root), canonical(&file));
+    // One that is not absolute lies in the root, never where the server was started.
+    let (root, file) = (canonical(root), canonical(&root.join(file)));
     match (root, file) {
         (Some(root), Some(file)) if file.starts_with(&root) && file.is_file() => {
             Ok(Source::File(file))
@@ -171,6 +172,9 @@ mod tests {
             from_address(&address, "url", Some(&root))
         };
         assert!(matches!(open("in.png"), Ok(Source::File(_))));
+        let relative = |address: &str| from_address(address, "url", Some(&root)).is_ok();
+        assert!(relative("file://in.png") && relative("file://./in.png"));
+        assert!(!relative("file://Cargo.toml") && !relative("file://../out.png"));
         for name in ["../out.png", "missing.png", "", ".", "%2e%2e/out.png"] {
             let message = open(name).unwrap_err().message;
             assert_eq!(message, "url: is no file below the media root", "{name}");

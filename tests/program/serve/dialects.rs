@@ -73,6 +73,8 @@ fn openai_answers_are_those_of_the_command_line() {
         .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str())
         .collect();
     assert_eq!(text, wanted);
+    let usage = chunks.iter().find(|chunk| chunk["usage"].is_object());
+    assert!(usage.unwrap()["timings"]["predicted_n"].is_u64());
     assert!(chunks.iter().all(|chunk| chunk["id"] == chunks[0]["id"]));
     let last = &chunks[chunks.len() - 1];
     assert_eq!(last["choices"], json!([]));
