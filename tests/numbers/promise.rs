@@ -147,8 +147,9 @@ fn seed(otherwise: u64) -> u64 {
 }
 
 /// Compares schedules on one thread and on three with what is computed plainly, for files of all formats
-/// that `is_wanted` takes, and with two types of cache each. Under emulation it is one type, another
-/// for the next format: attention knows nothing of how weights are stored.
+/// that `is_wanted` takes, and with two types of cache each. Under emulation, which is slow, it is one
+/// type, another for the next format, since attention knows nothing of how weights are stored; and
+/// the schedules on three threads alone.
 fn check(is_rotated: bool, is_wanted: impl Fn(DType) -> bool) {
     let seed = seed(11);
     let mut random = Random(seed);
@@ -161,7 +162,8 @@ fn check(is_rotated: bool, is_wanted: impl Fn(DType) -> bool) {
             for cache_type in cache_types.into_iter().cycle().skip(i).take(n_types) {
                 let request = Request::random(&models[0], &mut random);
                 let wanted = request.plainly(&models[0], cache_type);
-                for model in &models {
+                let n_skipped = usize::from(machine::is_emulated());
+                for model in models.iter().skip(n_skipped) {
                     let got = request.at_random(model, cache_type, &mut random);
                     for (i, (got, wanted)) in got.iter().zip(&wanted).enumerate() {
                         assert!(
@@ -196,7 +198,8 @@ fn the_same_request_has_the_same_bits_with_rotated_weights() {
 fn requests_at_once_have_the_bits_of_each_alone() {
     let seed = seed(12);
     let mut random = Random(seed);
-    for (dtype, is_rotated) in [(DType::Q8_0, false), (DType::Q4_K, true)] {
+    let formats = [(DType::Q8_0, false), (DType::Q4_K, true)];
+    for (dtype, is_rotated) in fewer_if_emulated(&formats) {
         let model = model(dtype, is_rotated, 2, Isa::detect().unwrap());
         let requests: Vec<_> = (0..6)
             .map(|_| Request::random(&model, &mut random))
@@ -217,6 +220,17 @@ fn requests_at_once_have_the_bits_of_each_alone() {
             }
         });
     }
+}
+
+/// What does not differ by format need not be seen in several where it takes long: other tests have all
+/// formats there, too.
+fn fewer_if_emulated(formats: &[(DType, bool)]) -> impl Iterator<Item = (DType, bool)> + use<> {
+    let n = if machine::is_emulated() {
+        1
+    } else {
+        formats.len()
+    };
+    formats[..n].to_vec().into_iter()
 }
 
 /// A picture's rows do not depend on the threads that compute them.
@@ -419,11 +433,12 @@ fn requests_in_one_pass_have_the_bits_of_each_alone() {
 #[test]
 fn many_requests_together_have_the_bits_of_each_alone() {
     let mut random = Random(14);
-    for (dtype, is_rotated) in [
+    let formats = [
         (DType::Q4_0, false),
         (DType::Q4_K, true),
         (DType::F16, false),
-    ] {
+    ];
+    for (dtype, is_rotated) in fewer_if_emulated(&formats) {
         let model = model(dtype, is_rotated, 2, Isa::detect().unwrap());
         let requests: Vec<_> = (0..32)
             .map(|_| Request::random(&model, &mut random))
