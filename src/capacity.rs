@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gguf::DType;
 use crate::model::Model;
 use crate::model::layout::{self, Part, TensorKind};
-use crate::session::Session;
+use crate::session::{Sequence, Session};
 use crate::sysctl;
 use crate::workspace::Workspace;
 
@@ -98,17 +98,28 @@ fn default_context_on(root: &Path, model: &Model) -> usize {
     const STEP: usize = 256;
 
     let trained = model.config().decoder.max_position_embeddings;
-    let beside_model = |free: u64| free.saturating_sub(model.file_bytes()).max(free / 4);
-    let limits = [physical(root).map(beside_model), address_space(root)];
-    let Some(room) = limits.into_iter().flatten().min() else {
+    let Some(room) = room_on(root, model) else {
         return trained;
     };
-    let room = room.saturating_sub(model.picture_bytes());
     if Session::bytes(model, trained) <= room {
         return trained;
     }
     let fits = longest_context(model, trained, room) / STEP * STEP;
     fits.max(STEP).min(trained)
+}
+
+/// Bytes of memory for positions beside the model and its buffers for a picture, as things are now;
+/// `None` where nobody tells. There is always room for one request of the default context.
+pub(crate) fn room(model: &Model) -> Option<u64> {
+    let least = || Sequence::bytes(model, default_context(model));
+    room_on(Path::new("/"), model).map(|room| room.max(least()))
+}
+
+fn room_on(root: &Path, model: &Model) -> Option<u64> {
+    let beside_model = |free: u64| free.saturating_sub(model.file_bytes()).max(free / 4);
+    let limits = [physical(root).map(beside_model), address_space(root)];
+    let room = limits.into_iter().flatten().min()?;
+    Some(room.saturating_sub(model.picture_bytes()))
 }
 
 /// What to say of a context that [`default_context`] made shorter than the model was trained with.

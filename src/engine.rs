@@ -15,7 +15,7 @@ mod schedule;
 
 use std::time::{Duration, Instant};
 
-use crate::capacity::human_bytes;
+use crate::capacity::{self, human_bytes};
 use crate::error::{Error, Kind, Result};
 use crate::ops::Role;
 use crate::panics::caught;
@@ -64,13 +64,22 @@ pub type Ended = (Id, Result<Answer>);
 impl<'a> Engine<'a> {
     /// One that has nothing to do yet.
     pub fn new(assistant: &'a Assistant, limits: Limits) -> Self {
+        let room = || capacity::room(assistant.model());
         Engine {
             assistant,
-            limits,
+            limits: Limits {
+                cache_bytes: limits.cache_bytes.or_else(room),
+                ..limits
+            },
             running: Vec::new(),
             waiting: None,
             kept: Vec::new(),
         }
+    }
+
+    /// What it computes together, and how large its caches may be.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Requests that are on their way.

@@ -18,7 +18,8 @@ pub struct Limits {
     pub blocks: usize,
     /// Ended requests whose positions are kept for those that begin like them.
     pub kept: usize,
-    /// Bytes of the caches of all requests, kept ones too; `None` is what the machine has.
+    /// Bytes of the caches of all requests, kept ones too, used or not; `None` is what the machine has when
+    /// the engine is made.
     pub cache_bytes: Option<u64>,
 }
 

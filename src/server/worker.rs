@@ -182,7 +182,7 @@ impl<'a> Working<'a> {
 
     /// After a mistake: what was being computed may be half done, so all of it ends.
     fn begin_anew(&mut self) {
-        self.engine = Engine::new(&self.server.assistant, limits(self.server));
+        self.engine = Engine::new(&self.server.assistant, self.engine.limits());
         self.scorer = None;
         for (job, start) in std::mem::take(&mut self.jobs).into_values() {
             self.end(&job, start, Progress::Failed(mistake()));

@@ -105,7 +105,7 @@ pub(in crate::cli) struct ServeArgs {
     pub drain_timeout: u64,
 
     /// Memory in MiB for the positions of all answers that are computed together; one for which there is
-    /// none waits for others to end [default: what the machine has]
+    /// none waits for others to end [default: what the machine has at the start]
     #[arg(long, value_name = "MIB")]
     pub kv_memory: Option<NonZeroUsize>,
 
