@@ -1,14 +1,13 @@
-//! Many requests at once: their answers' next tokens share a pass over the weights, and a piece of a
-//! prompt or some blocks of a picture are computed between two of them.
+//! Many requests at once. The next tokens of all answers share a pass over the weights; between two
+//! such passes, a piece of a prompt or some blocks of a picture are computed.
 //!
 //! ```text
 //!   step: answers -> one row each, in one pass -> a token each
 //!         then the oldest of the others -> some positions of its prompt, or blocks of its picture
 //! ```
 //!
-//! Whatever is computed beside it, a request gets the bits that it would get alone: a row's arithmetic
-//! depends on its role and on what stands before it (docs/numerics.md). So an answer does not depend
-//! on when others come or go.
+//! A request gets the same bits as when it runs alone: the arithmetic of a row depends only on its role
+//! and on the positions before it (docs/numerics.md). So an answer does not depend on other requests.
 
 mod schedule;
 
@@ -16,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use crate::capacity::human_bytes;
 use crate::error::{Error, Kind, Result};
-use crate::ops::Role;
+use crate::ops::RowRole;
 use crate::request::{Answer, Assistant, Generation, Listener, Need, Request};
-use crate::reuse::{Memory, Position};
+use crate::reuse::{Position, PromptCache};
 use crate::session::Input;
 use crate::workspace::Workspace;
-pub use schedule::{Limits, MAX_TOGETHER, Share, State, Step, schedule};
+pub use schedule::{MAX_TOGETHER, Share, State, Step, StepLimits, schedule};
 
 /// What a request that has ended is known by.
 pub type Id = u64;
@@ -33,13 +32,13 @@ pub type Group = usize;
 #[derive(Debug)]
 pub struct Engine<'a> {
     assistant: &'a Assistant,
-    limits: Limits,
+    limits: StepLimits,
     /// In the order in which they came.
     running: Vec<Running<'a>>,
     /// One that has begun, but for whose positions there is no memory until another ends.
     waiting: Option<Running<'a>>,
     /// What ended requests left, the last one at the end, and whose they were.
-    kept: Vec<(Group, Memory)>,
+    kept: Vec<(Group, PromptCache)>,
 }
 
 struct Running<'a> {
@@ -61,7 +60,7 @@ pub type Ended = (Id, Result<Answer>);
 
 impl<'a> Engine<'a> {
     /// One that has nothing to do yet.
-    pub fn new(assistant: &'a Assistant, limits: Limits) -> Self {
+    pub fn new(assistant: &'a Assistant, limits: StepLimits) -> Self {
         Engine {
             assistant,
             limits,
@@ -92,7 +91,7 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     /// As [`Assistant::answer`], before it begins; [`Kind::Usage`] also where its cache is larger than
-    /// [`Limits::cache_bytes`].
+    /// [`StepLimits::cache_bytes`].
     pub fn begin(
         &mut self,
         id: Id,
@@ -127,7 +126,7 @@ impl<'a> Engine<'a> {
             if !self.kept.is_empty() {
                 self.kept.remove(0);
             } else if memory.sequence_bytes() > needed {
-                memory = Memory::new();
+                memory = PromptCache::new();
             } else {
                 self.keep(running.group, memory);
                 self.waiting = Some(running);
@@ -197,7 +196,7 @@ impl<'a> Engine<'a> {
     }
 
     /// What is kept that has the most in common with a prompt.
-    fn memory_for(&mut self, group: Group, positions: &[Position]) -> Memory {
+    fn memory_for(&mut self, group: Group, positions: &[Position]) -> PromptCache {
         let of_group = self
             .kept
             .iter()
@@ -206,7 +205,7 @@ impl<'a> Engine<'a> {
         let best = of_group.max_by_key(|(_, (_, memory))| memory.n_common(positions));
         match best.map(|(index, _)| index) {
             Some(index) => self.kept.remove(index).1,
-            None => Memory::new(),
+            None => PromptCache::new(),
         }
     }
 
@@ -268,7 +267,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Keeps what a request leaves for the next ones.
-    fn keep(&mut self, group: Group, memory: Memory) {
+    fn keep(&mut self, group: Group, memory: PromptCache) {
         if memory.sequence_bytes() == 0 {
             return;
         }
@@ -322,7 +321,7 @@ fn answer(
         .map(|((running, (_, of)), inputs)| running.generation.answer_part(inputs, of.ids().len()));
     let computed = parts
         .collect::<Result<Vec<_>>>()
-        .and_then(|mut parts| workspace.compute(Role::Answer, &mut parts));
+        .and_then(|mut parts| workspace.compute(RowRole::Answer, &mut parts));
     let mut row = 0;
     for ((running, (_, of)), inputs) in answering.into_iter().zip(&pending).zip(&inputs) {
         let n = of.ids().len();
@@ -332,7 +331,7 @@ fn answer(
             // One of them failed, and is found by computing each alone.
             Err(_) => generation
                 .answer_part(inputs, n)
-                .and_then(|part| workspace.compute(Role::Answer, &mut [part]))
+                .and_then(|part| workspace.compute(RowRole::Answer, &mut [part]))
                 .and_then(|()| generation.take_answer(workspace, 0)),
         };
         row += n;
@@ -368,7 +367,7 @@ fn read(
         .map(|(target, inputs)| target.with(inputs));
     let computed = parts
         .collect::<Result<Vec<_>>>()
-        .and_then(|mut parts| workspace.compute(Role::Prompt, &mut parts));
+        .and_then(|mut parts| workspace.compute(RowRole::Prompt, &mut parts));
     let took = start.elapsed() / reading.len().max(1) as u32;
     drop(inputs);
     for (index, n, row) in reading {
@@ -388,7 +387,7 @@ fn read_alone(generation: &mut Generation, workspace: &mut Workspace, n: usize) 
     let start = Instant::now();
     let (inputs, target) = generation.prompt_inputs(n);
     let part = target.with(&inputs)?;
-    workspace.compute(Role::Prompt, &mut [part])?;
+    workspace.compute(RowRole::Prompt, &mut [part])?;
     drop(inputs);
     let took: Duration = start.elapsed();
     generation.take_prompt(workspace, 0, n, took)

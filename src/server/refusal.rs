@@ -1,4 +1,4 @@
-//! What a request is refused with, or fails with.
+//! The errors of requests: refused, or failed.
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
