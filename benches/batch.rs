@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-use owl2::engine::{Engine, Limits};
+use owl2::engine::{Engine, StepLimits};
 use owl2::ops::Compute;
 use owl2::prompt::Message;
 use owl2::request::{Pixels, Prompt, Request, Source};
@@ -99,7 +99,7 @@ fn decoding(assistant: &Assistant, files: &[PathBuf]) -> Result<f64> {
 
 /// Seconds for all rows, `together` at once.
 fn by_engine(assistant: &Assistant, pixels: &[Arc<Pixels>], together: usize) -> Result<f64> {
-    let mut engine = Engine::new(assistant, Limits::for_throughput(together));
+    let mut engine = Engine::new(assistant, StepLimits::for_throughput(together));
     let mut rows = pixels.iter().map(|pixels| {
         let text = format!("<|image|>{QUESTION}");
         let turns = vec![Message::user(text), Message::assistant("")];

@@ -8,7 +8,7 @@ use divan::{Bencher, black_box};
 use owl2::gguf::{Bytes, DType};
 use owl2::ops::attention::{Attention, Heads};
 use owl2::ops::linear::{InputBuffer, Linear, Matrix, Shared};
-use owl2::ops::{Compute, Role};
+use owl2::ops::{Compute, RowRole};
 use owl2::quant;
 use owl2::threads;
 
@@ -38,7 +38,7 @@ fn main() {
 }
 
 /// Shapes that are multiplied, as `DTYPE rows x tokens`, with rotated columns and without.
-fn shapes(role: Role, tokens: &'static [usize]) -> impl Iterator<Item = Shape> {
+fn shapes(role: RowRole, tokens: &'static [usize]) -> impl Iterator<Item = Shape> {
     DTYPES.into_iter().flat_map(move |dtype| {
         ROWS.into_iter().flat_map(move |n_rows| {
             tokens.iter().flat_map(move |&n_tokens| {
@@ -59,7 +59,7 @@ struct Shape {
     dtype: DType,
     n_rows: usize,
     n_tokens: usize,
-    role: Role,
+    role: RowRole,
     is_rotated: bool,
 }
 
@@ -84,14 +84,14 @@ impl std::fmt::Display for Shape {
 }
 
 /// Items are multiply-accumulates. The batch is quantized beforehand.
-#[divan::bench(args = shapes(Role::Prompt, &TOKENS), sample_count = 5, sample_size = 1, max_time = 1)]
+#[divan::bench(args = shapes(RowRole::Prompt, &TOKENS), sample_count = 5, sample_size = 1, max_time = 1)]
 fn gemm(bencher: Bencher, shape: Shape) {
     let n_macs = shape.n_rows * WIDTH * shape.n_tokens;
     multiply(bencher.counter(ItemsCount::new(n_macs)), shape);
 }
 
 /// Bytes are those of the weights.
-#[divan::bench(args = shapes(Role::Answer, &[1, 4, 8, 16]), sample_count = 20, sample_size = 1)]
+#[divan::bench(args = shapes(RowRole::Answer, &[1, 4, 8, 16]), sample_count = 20, sample_size = 1)]
 fn gemv(bencher: Bencher, shape: Shape) {
     let n_bytes = weight(shape).1;
     multiply(bencher.counter(BytesCount::new(n_bytes)), shape);
@@ -119,9 +119,9 @@ fn quantize_activations(bencher: Bencher, (n_tokens, is_rotated): (usize, bool))
     let compute = compute();
     let x = values(n_tokens * WIDTH);
     let role = if n_tokens == 1 {
-        Role::Answer
+        RowRole::Answer
     } else {
-        Role::Prompt
+        RowRole::Prompt
     };
     let reader = Linear {
         weight: weight(Shape {
@@ -213,8 +213,8 @@ fn attention(bencher: Bencher, shape: Attending) {
         n_keys: shape.n_keys,
         causal_start: shape.is_causal.then_some(first),
         role: match shape.n_queries {
-            1 => Role::Answer,
-            _ => Role::Prompt,
+            1 => RowRole::Answer,
+            _ => RowRole::Prompt,
         },
         in_integers: true,
     };

@@ -15,7 +15,7 @@ use owl2::session::{Input, Session};
 use owl2::{Result, threads};
 use owl2_convert::pack;
 use owl2_convert::progress::Progress;
-use owl2_convert::random::Shape;
+use owl2_convert::random::RandomShape;
 use owl2_convert::recipe::{Quant, Recipe};
 use tempfile::NamedTempFile;
 
@@ -37,7 +37,7 @@ fn open() -> Result<Gguf> {
     if let Some(path) = std::env::var_os(MODEL_VARIABLE) {
         return Gguf::open(Path::new(&path));
     }
-    let input = Shape::Tiny.input(1);
+    let input = RandomShape::Tiny.input(1);
     let mapped = input.map()?.tensors;
     let recipe = Recipe {
         quant: Quant::Q4_K,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use owl2::gguf::{Bytes, DType};
 use owl2::ops::attention::{Attention, Heads};
 use owl2::ops::linear::{InputBuffer, Linear, Matrix, Shared};
-use owl2::ops::{Compute, Role};
+use owl2::ops::{Compute, RowRole};
 use owl2::quant::{self, Rotation};
 
 const USAGE: &str = "usage: one_product product|plain|attention FORMAT ROWS COLUMNS TOKENS TIMES";
@@ -76,9 +76,9 @@ fn product(
     let x = values(n_tokens * n_cols);
     let mut buffer = InputBuffer::default();
     let role = if n_tokens == 1 {
-        Role::Answer
+        RowRole::Answer
     } else {
-        Role::Prompt
+        RowRole::Prompt
     };
     let mut y = vec![0.0; n_tokens * n_rows];
     for _ in 0..times {
@@ -100,7 +100,7 @@ fn attention(compute: &Compute, n_heads: usize, head_dim: usize, n: usize, times
         values: columns.into(),
         n_keys: n,
         causal_start: None,
-        role: Role::Prompt,
+        role: RowRole::Prompt,
         in_integers: true,
     };
     let mut out = vec![0.0; n * width];

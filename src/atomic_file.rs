@@ -1,8 +1,8 @@
-//! Files that are there whole or not at all: written under another name first, then renamed.
+//! Files that are replaced as a whole: written under another name first, then renamed.
 //!
-//! A process that is killed outright cannot remove its unfinished file; the next one that writes
-//! into the same directory does. What a link points to is replaced, not the link, and what is no
-//! ordinary file is not replaced at all.
+//! A process that is killed cannot remove its unfinished file; the next one that writes into the same
+//! directory removes it. If the target is a link, the file that it points to is replaced. Anything
+//! that is not an ordinary file is refused.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};

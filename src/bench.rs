@@ -1,17 +1,16 @@
-//! Measures the stages of a model and, in between, what the machine can do.
+//! Measures the stages of a model, and what the machine can do.
 //!
-//! Weights and prompts do not matter for speed, so prompts are random tokens and the picture is
-//! synthetic. Every stage runs once to warm up. A machine's memory may change its speed from one
-//! minute to the next; that is why its limits are measured again before each repeat.
+//! Speed does not depend on weights and prompts, so prompts are random tokens and the picture is
+//! synthetic. Every stage runs once to warm up. The memory of a machine may change its speed from one
+//! minute to the next, so the limits are measured again before each repeat.
 
 mod limits;
-mod work;
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use crate::board::{Machine, Work};
+use crate::board::{DecoderWork, Machine, PictureWork, Work};
 #[cfg(feature = "cli")]
 use crate::capacity;
 use crate::error::{Error, Result};
@@ -21,10 +20,9 @@ use crate::model::Model;
 use crate::model::visual_config::VisualConfig;
 #[cfg(feature = "cli")]
 use crate::ops::Compute;
-use crate::ops::Role;
-use crate::session::{Input, Part, Sequence, Session};
+use crate::ops::RowRole;
+use crate::session::{Input, Sequence, SequencePart, Session};
 use crate::workspace::Workspace;
-pub(crate) use work::{DecoderWork, PictureWork};
 
 /// Positions of a question about one picture: the picture's 65, the template, and a sentence.
 const QUESTION_POSITIONS: usize = 100;
@@ -34,7 +32,7 @@ const PICTURE_HEIGHT: usize = 768;
 
 /// What to measure.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct BenchPlan {
     /// Tokens of each prompt that is measured; a prompt of 0 is left out.
     pub prefill: Vec<usize>,
     /// Tokens to generate; with 0, generation is left out.
@@ -51,15 +49,15 @@ pub struct Plan {
 
 /// Measurements of one figure, at least one.
 #[derive(Clone, Debug)]
-pub struct Samples {
+pub struct Measurements {
     ascending: Vec<f64>,
 }
 
-impl Samples {
+impl Measurements {
     fn new(mut values: Vec<f64>) -> Self {
         assert!(!values.is_empty());
         values.sort_by(f64::total_cmp);
-        Samples { ascending: values }
+        Measurements { ascending: values }
     }
 
     /// The middle one, or the mean of the two in the middle.
@@ -82,13 +80,13 @@ impl Samples {
     fn rates(&self, amount: f64) -> Self {
         // The clock may not resolve what a toy model takes.
         let rate = |seconds: &f64| amount / seconds.max(1e-9);
-        Samples::new(self.ascending.iter().map(rate).collect())
+        Measurements::new(self.ascending.iter().map(rate).collect())
     }
 }
 
 /// What came out.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct BenchReport {
     /// What there is to a picture.
     pub picture: Option<PictureReport>,
     /// Prompts, in the order of the plan.
@@ -96,9 +94,9 @@ pub struct Report {
     /// The tokens after them.
     pub generate: Option<GenerateReport>,
     /// Bytes a second that the machine reads of the model file, from the page cache.
-    pub bandwidth: Samples,
+    pub bandwidth: Measurements,
     /// 8-bit multiply-accumulates a second that the machine's multipliers do.
-    pub int8: Samples,
+    pub int8: Measurements,
     /// The most memory the process ever held, with the part of the file that was read. Known on
     /// Linux only.
     pub peak_rss_bytes: Option<u64>,
@@ -106,7 +104,7 @@ pub struct Report {
     pub work: Work,
 }
 
-impl Report {
+impl BenchReport {
     /// The limits that were measured.
     pub fn machine(&self) -> Machine {
         Machine {
@@ -120,22 +118,22 @@ impl Report {
 #[derive(Clone, Debug)]
 pub struct PictureReport {
     /// From RGB to the vision tower's input.
-    pub preprocess: Samples,
+    pub preprocess: Measurements,
     /// The vision transformer.
-    pub vit: Samples,
+    pub vit: Measurements,
     /// The abstractor and the projection to the decoder's width.
-    pub abstractor: Samples,
+    pub abstractor: Measurements,
     /// All three.
-    pub encode: Samples,
+    pub encode: Measurements,
     /// From RGB to the first token of the answer to a question of [`Self::question_positions`].
     /// Opening the model and decoding the picture file are not in it.
-    pub first_token: Samples,
+    pub first_token: Measurements,
     /// Positions of the question, the picture's among them.
     pub question_positions: usize,
     /// Of the vision transformer, a second.
-    pub vit_macs: Samples,
+    pub vit_macs: Measurements,
     /// Of the abstractor, a second.
-    pub abstractor_macs: Samples,
+    pub abstractor_macs: Measurements,
 }
 
 /// How fast prompts are read.
@@ -144,18 +142,18 @@ pub struct PrefillReport {
     /// Tokens of the prompt.
     pub n_tokens: usize,
     /// Tokens a second.
-    pub tokens: Samples,
+    pub tokens: Measurements,
     /// Multiply-accumulates a second.
-    pub macs: Samples,
+    pub macs: Measurements,
 }
 
 /// How fast tokens are generated.
 #[derive(Clone, Debug)]
 pub struct GenerateReport {
     /// Tokens a second, of all sequences together.
-    pub tokens: Samples,
+    pub tokens: Measurements,
     /// Bytes of weights, keys and values a second.
-    pub bytes: Samples,
+    pub bytes: Measurements,
     /// Bytes of weights, keys and values that a token needs, on the average; sequences share those of
     /// the weights.
     pub bytes_per_token: f64,
@@ -165,7 +163,7 @@ pub struct GenerateReport {
 ///
 /// # Errors
 /// [`Kind::Input`](crate::Kind::Input) where a picture is wanted of a model without image branch.
-pub fn run(gguf: &Gguf, model: &Model, plan: &Plan) -> Result<Report> {
+pub fn run(gguf: &Gguf, model: &Model, plan: &BenchPlan) -> Result<BenchReport> {
     // As a request runs.
     let threads = &model.compute().threads;
     threads.enter(|| measure(gguf, model, plan))
@@ -198,7 +196,7 @@ pub(crate) fn machine(compute: &Compute) -> Result<Machine> {
     }))
 }
 
-fn measure(gguf: &Gguf, model: &Model, plan: &Plan) -> Result<Report> {
+fn measure(gguf: &Gguf, model: &Model, plan: &BenchPlan) -> Result<BenchReport> {
     let mut bench = Bench {
         model,
         file: gguf.bytes(),
@@ -221,12 +219,12 @@ fn measure(gguf: &Gguf, model: &Model, plan: &Plan) -> Result<Report> {
         0 => None,
         n => Some(bench.generate(plan.depth, n, plan.parallel.get(), &work)?),
     };
-    Ok(Report {
+    Ok(BenchReport {
         picture,
         prefill,
         generate,
-        bandwidth: Samples::new(bench.bandwidth),
-        int8: Samples::new(bench.int8),
+        bandwidth: Measurements::new(bench.bandwidth),
+        int8: Measurements::new(bench.int8),
         peak_rss_bytes: peak_rss_bytes(),
         work: Work::new(gguf, model),
     })
@@ -267,9 +265,9 @@ impl Bench<'_> {
         })?;
         let picture = synthetic_picture()?;
         let stages = self.repeat(|| encode(model, visual, &picture).map(|(_, seconds)| seconds))?;
-        let stage = |i: usize| Samples::new(stages.iter().map(|seconds| seconds[i]).collect());
+        let stage = |i: usize| Measurements::new(stages.iter().map(|seconds| seconds[i]).collect());
         let (vit, abstractor) = (stage(1), stage(2));
-        let whole = Samples::new(stages.iter().map(|seconds| seconds.iter().sum()).collect());
+        let whole = Measurements::new(stages.iter().map(|seconds| seconds.iter().sum()).collect());
 
         let n_picture = visual.abstractor.n_positions();
         // The beginning-of-text token and the template come before the picture.
@@ -297,7 +295,7 @@ impl Bench<'_> {
             vit,
             abstractor,
             encode: whole,
-            first_token: Samples::new(first_token),
+            first_token: Measurements::new(first_token),
             question_positions: n_picture + n_text,
         })
     }
@@ -305,7 +303,7 @@ impl Bench<'_> {
     fn prefill(&mut self, n: usize, work: &DecoderWork) -> Result<PrefillReport> {
         let ids = random_ids(n, self.model.config().decoder.vocab_size);
         let mut session = Session::new(self.model, n);
-        let seconds = Samples::new(self.repeat(|| {
+        let seconds = Measurements::new(self.repeat(|| {
             session.truncate(0);
             let start = Instant::now();
             session.extend(&[Input::Tokens(&ids)])?;
@@ -333,12 +331,12 @@ impl Bench<'_> {
             .collect();
         if depth > 0 {
             let before = [Input::Tokens(&ids[..depth])];
-            let mut parts: Vec<Part> = (sequences.iter_mut())
-                .map(|sequence| Part::new(sequence, &before, 0))
+            let mut parts: Vec<SequencePart> = (sequences.iter_mut())
+                .map(|sequence| SequencePart::new(sequence, &before, 0))
                 .collect();
-            workspace.compute(Role::Prompt, &mut parts)?;
+            workspace.compute(RowRole::Prompt, &mut parts)?;
         }
-        let seconds = Samples::new(self.repeat(|| {
+        let seconds = Measurements::new(self.repeat(|| {
             for sequence in &mut sequences {
                 sequence.truncate(depth);
             }
@@ -348,10 +346,10 @@ impl Bench<'_> {
                     .iter()
                     .map(|id| [Input::Tokens(std::slice::from_ref(id))])
                     .collect();
-                let mut parts: Vec<Part> = (sequences.iter_mut().zip(&next))
-                    .map(|(sequence, next)| Part::new(sequence, next, 1))
+                let mut parts: Vec<SequencePart> = (sequences.iter_mut().zip(&next))
+                    .map(|(sequence, next)| SequencePart::new(sequence, next, 1))
                     .collect();
-                workspace.compute(Role::Answer, &mut parts)?;
+                workspace.compute(RowRole::Answer, &mut parts)?;
                 for row in 0..n_sequences {
                     black_box(likeliest(workspace.logits(row)));
                 }
@@ -425,9 +423,9 @@ mod tests {
 
     #[test]
     fn samples_are_summed_up() {
-        let odd = Samples::new(vec![3.0, 1.0, 2.0]);
+        let odd = Measurements::new(vec![3.0, 1.0, 2.0]);
         assert_eq!((odd.min(), odd.median(), odd.max()), (1.0, 2.0, 3.0));
-        let even = Samples::new(vec![4.0, 1.0, 2.0, 8.0]);
+        let even = Measurements::new(vec![4.0, 1.0, 2.0, 8.0]);
         assert_eq!(even.median(), 3.0);
         let rates = even.rates(8.0);
         assert_eq!((rates.min(), rates.median(), rates.max()), (1.0, 3.0, 8.0));

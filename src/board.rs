@@ -1,21 +1,23 @@
-//! What a machine would take for a model: a model of the time, not a measurement.
+//! Estimates the time that a machine would need for a model. It is a model of the time, not a measurement.
 //!
-//! Pictures and prompts are held up by the multiplications of 8-bit integers, generation by reading
-//! the weights. So a stage takes its work over the machine's limit for it, and over the share of
-//! that limit that this program reaches where both were measured. `owl2 bench` prints what the same
-//! formula says of the machine that it runs on beside what it measures.
+//! Multiplications of 8-bit integers limit pictures and prompts; reading the weights limits
+//! generation. The time of a stage is its work, divided by the machine's limit and by the share of
+//! that limit that this program reached where both were measured. `owl2 bench` prints this estimate
+//! for its own machine beside the measured times.
 //!
 //! # Limits
-//! The limits of a [`Board`] are published ones, which no board exceeds and few reach: expect less
-//! of the memory above all. Weights that are floats are not modelled.
+//! The limits of a [`Board`] are published ones. No board exceeds them and few reach them, above all
+//! for memory. Weights that are floats are not modelled.
+
+mod work;
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::bench::{DecoderWork, PictureWork};
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
 use crate::model::Model;
+pub(crate) use work::{DecoderWork, PictureWork};
 
 /// Share of the multiplications that matrix products reach, with all that goes with them: what
 /// `owl2 bench` measures of prompts on x86-64, and what static analysis gives for the loops on ARM.

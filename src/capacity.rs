@@ -1,7 +1,8 @@
-//! How much memory there is, and whether a context fits it: asked before work starts, because an
-//! allocation that fails in the middle of it would end the process.
+//! How much memory there is, and whether a context fits. This is checked before work starts, because
+//! a failing allocation would end the process.
 //!
-//! Linux tells what is available, what a control group allows, and the limit of the address space; macOS what is available. Elsewhere only the allocator is asked.
+//! Linux reports the available memory, the limit of the control group and that of the address space;
+//! macOS reports the available memory. On other systems only the allocator can refuse.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::gguf::DType;
 use crate::model::Model;
-use crate::model::layout::{self, Part, TensorKind};
+use crate::model::layout::{self, Component, TensorKind};
 use crate::session::{Sequence, Session};
 use crate::sysctl;
 use crate::workspace::Workspace;
@@ -172,7 +173,7 @@ fn bytes_as(model: &Model, dtype: DType) -> u64 {
         let n_values: f64 = tensor.shape.iter().map(|&n| n as f64).product();
         let dtype = match (tensor.kind, tensor.part) {
             (TensorKind::Float, _) => DType::F32,
-            (TensorKind::Matrix, Part::Vit | Part::Abstractor) => DType::Q8_0,
+            (TensorKind::Matrix, Component::Vit | Component::Abstractor) => DType::Q8_0,
             (TensorKind::Matrix, _) => dtype,
         };
         n_values * dtype.bits_per_weight()
@@ -220,7 +221,7 @@ fn available(root: &Path) -> Option<u64> {
 /// How much memory the system has, and what limits a process, in bytes. What it does not tell, or
 /// does not limit, is `None`.
 #[cfg(feature = "cli")]
-pub(crate) struct Memory {
+pub(crate) struct MemoryLimits {
     /// All of it.
     pub total: Option<u64>,
     /// Free, or holding what can be read again.
@@ -235,10 +236,10 @@ pub(crate) struct Memory {
 
 /// The memory of the system below `root`.
 #[cfg(feature = "cli")]
-pub(crate) fn memory_below(root: &Path) -> Memory {
+pub(crate) fn memory_below(root: &Path) -> MemoryLimits {
     let meminfo = fs::read_to_string(root.join("proc/meminfo")).ok();
     let of_linux = |name: &str| Some(1024 * field(meminfo.as_deref()?, name)?);
-    Memory {
+    MemoryLimits {
         total: of_linux("MemTotal:").or_else(|| sysctl::number("hw.memsize")),
         available: of_linux("MemAvailable:").or_else(free_on_macos),
         control_group: control_groups(root),
@@ -289,6 +290,9 @@ fn control_groups(root: &Path) -> Option<u64> {
     groups.lines().filter_map(of_line).min()
 }
 
+/// More bytes than any machine has.
+const NO_LIMIT: u64 = 1 << 62;
+
 /// How a version of control groups tells of memory.
 struct ControlGroups {
     mounted: &'static str,
@@ -319,7 +323,9 @@ impl ControlGroups {
         let stat = read("memory.stat")?;
         let [inactive, active] = self.cached.map(|name| field(&stat, name));
         let used = number(self.used)?.saturating_sub(inactive? + active?);
-        Some(number(self.limit)?.saturating_sub(used))
+        // Version 1 writes the largest number of whole pages where there is no limit.
+        let limit = number(self.limit).filter(|&limit| limit < NO_LIMIT)?;
+        Some(limit.saturating_sub(used))
     }
 }
 
@@ -418,6 +424,9 @@ mod tests {
         write("sys/fs/cgroup/memory/memory.usage_in_bytes", "90000\n");
         write("sys/fs/cgroup/memory/memory.stat", stat);
         assert_eq!(available(root.path()), Some(60_000));
+
+        write("proc/self/cgroup", "4:memory:/\n");
+        assert_eq!(control_groups(root.path()), None);
     }
 
     #[cfg(feature = "tiny")]

@@ -1,8 +1,7 @@
-//! A conversation about pictures: turns, the pictures attached to them, and what of all that fits
-//! the context.
+//! A conversation about pictures: its turns, their pictures, and which of them fit the context.
 //!
-//! Everything is asked through one [`Memory`], so a turn computes its own positions only. When the
-//! context fills, the oldest turns are left out of what the model reads, those with pictures last.
+//! All turns share one [`PromptCache`], so a turn computes only its own positions. When the context is
+//! full, the oldest turns are dropped from the prompt, those with pictures last.
 
 mod file;
 
@@ -15,7 +14,7 @@ use crate::request::{
     Answer, Assistant, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason,
     UNLIMITED,
 };
-use crate::reuse::Memory;
+use crate::reuse::PromptCache;
 
 /// A picture of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +50,7 @@ pub struct Turn {
 pub struct Conversation<'m> {
     assistant: &'m Assistant,
     /// What earlier turns computed.
-    pub memory: Memory,
+    pub memory: PromptCache,
     /// How to answer; its prompt and pictures count for nothing.
     pub settings: Request,
     /// What the model is told before the first turn; as in [`Prompt::Turns`].
@@ -67,7 +66,7 @@ pub struct Conversation<'m> {
 
 impl<'m> Conversation<'m> {
     /// A conversation without turns, which answers as `settings` says.
-    pub fn new(assistant: &'m Assistant, memory: Memory, settings: Request) -> Self {
+    pub fn new(assistant: &'m Assistant, memory: PromptCache, settings: Request) -> Self {
         Conversation {
             assistant,
             memory,
@@ -85,7 +84,7 @@ impl<'m> Conversation<'m> {
     /// # Errors
     /// As [`Assistant::context`].
     pub fn begin(assistant: &'m Assistant) -> Result<Self> {
-        let memory = Memory::with_room(assistant.context(None)?).reusing_answers();
+        let memory = PromptCache::with_room(assistant.context(None)?).reusing_answers();
         let settings = Request::new(Prompt::turns(Vec::new()));
         Ok(Self::new(assistant, memory, settings))
     }

@@ -1,7 +1,7 @@
-//! Videos as pictures: which frames are looked at, and those of animated pictures.
+//! Videos as lists of pictures: which frames are used, and the frames of animated pictures.
 //!
-//! The frames of a clip stand at one slot of a prompt, their rows one behind the other, as Q-Align
-//! takes videos; that is the same as a slot for each, with nothing between.
+//! All frames of a clip stand in one picture slot of the prompt, one after another, as in Q-Align.
+//! This equals one slot per frame with nothing between the slots.
 
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};

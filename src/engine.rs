@@ -1,15 +1,14 @@
-//! Many requests at once: their answers' next tokens share a pass over the weights, and a piece of a
-//! prompt or some blocks of a picture are computed between two of them.
+//! Many requests at once. The next tokens of all answers share a pass over the weights; between two
+//! such passes, a piece of a prompt or some blocks of a picture are computed.
 //!
 //! ```text
 //!   step: answers -> one row each, in one pass -> a token each
 //!         then the oldest of the others -> some positions of its prompt, or blocks of its picture
 //! ```
 //!
-//! Whatever is computed beside it, a request gets the bits that it would get alone: a row's arithmetic
-//! depends on its role and on what stands before it (docs/numerics.md). So an answer does not depend
-//! on when others come or go. Nor does it end because of others: an error or a panic in what is done
-//! for one request ends that one.
+//! A request gets the same bits as when it runs alone: the arithmetic of a row depends only on its role
+//! and on the positions before it (docs/numerics.md). So an answer does not depend on other requests.
+//! Nor does a request end because of others: an error or a panic in what is done for one ends that one.
 
 mod schedule;
 
@@ -17,13 +16,13 @@ use std::time::{Duration, Instant};
 
 use crate::capacity::{self, human_bytes};
 use crate::error::{Error, Kind, Result};
-use crate::ops::Role;
+use crate::ops::RowRole;
 use crate::panics::caught;
 use crate::request::{Answer, Assistant, Generation, Listener, Need, Request};
-use crate::reuse::{Memory, Position};
-use crate::session::{Input, Part};
+use crate::reuse::{Position, PromptCache};
+use crate::session::{Input, SequencePart};
 use crate::workspace::Workspace;
-pub use schedule::{Limits, MAX_TOGETHER, Share, State, Step, schedule};
+pub use schedule::{MAX_TOGETHER, Share, State, Step, StepLimits, schedule};
 
 /// What a request that has ended is known by.
 pub type Id = u64;
@@ -35,13 +34,13 @@ pub type Group = usize;
 #[derive(Debug)]
 pub struct Engine<'a> {
     assistant: &'a Assistant,
-    limits: Limits,
+    limits: StepLimits,
     /// In the order in which they came.
     running: Vec<Running<'a>>,
     /// One that has begun, but for whose positions there is no memory until another ends.
     waiting: Option<Running<'a>>,
     /// What ended requests left, the last one at the end, and whose they were.
-    kept: Vec<(Group, Memory)>,
+    kept: Vec<(Group, PromptCache)>,
 }
 
 struct Running<'a> {
@@ -63,11 +62,11 @@ pub type Ended = (Id, Result<Answer>);
 
 impl<'a> Engine<'a> {
     /// One that has nothing to do yet.
-    pub fn new(assistant: &'a Assistant, limits: Limits) -> Self {
+    pub fn new(assistant: &'a Assistant, limits: StepLimits) -> Self {
         let room = || capacity::room(assistant.model());
         Engine {
             assistant,
-            limits: Limits {
+            limits: StepLimits {
                 cache_bytes: limits.cache_bytes.or_else(room),
                 ..limits
             },
@@ -78,7 +77,7 @@ impl<'a> Engine<'a> {
     }
 
     /// What it computes together, and how large its caches may be.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> StepLimits {
         self.limits
     }
 
@@ -103,7 +102,7 @@ impl<'a> Engine<'a> {
     ///
     /// # Errors
     /// As [`Assistant::answer`], before it begins; [`Kind::Usage`] also where its cache is larger than
-    /// [`Limits::cache_bytes`].
+    /// [`StepLimits::cache_bytes`].
     pub fn begin(
         &mut self,
         id: Id,
@@ -138,7 +137,7 @@ impl<'a> Engine<'a> {
             if !self.kept.is_empty() {
                 self.kept.remove(0);
             } else if memory.sequence_bytes() > needed {
-                memory = Memory::new();
+                memory = PromptCache::new();
             } else {
                 self.keep(running.group, memory);
                 self.waiting = Some(running);
@@ -208,7 +207,7 @@ impl<'a> Engine<'a> {
     }
 
     /// What is kept that has the most in common with a prompt.
-    fn memory_for(&mut self, group: Group, positions: &[Position]) -> Memory {
+    fn memory_for(&mut self, group: Group, positions: &[Position]) -> PromptCache {
         let of_group = self
             .kept
             .iter()
@@ -217,7 +216,7 @@ impl<'a> Engine<'a> {
         let best = of_group.max_by_key(|(_, (_, memory))| memory.n_common(positions));
         match best.map(|(index, _)| index) {
             Some(index) => self.kept.remove(index).1,
-            None => Memory::new(),
+            None => PromptCache::new(),
         }
     }
 
@@ -286,7 +285,7 @@ impl<'a> Engine<'a> {
     }
 
     /// Keeps what a request leaves for the next ones.
-    fn keep(&mut self, group: Group, memory: Memory) {
+    fn keep(&mut self, group: Group, memory: PromptCache) {
         if memory.sequence_bytes() == 0 {
             return;
         }
@@ -339,7 +338,7 @@ fn answer(
         .zip(&inputs)
         .map(|((running, (_, of)), inputs)| running.generation.answer_part(inputs, of.ids().len()));
     let parts = parts.collect::<Result<Vec<_>>>();
-    let computed = pass(workspace, Role::Answer, parts);
+    let computed = pass(workspace, RowRole::Answer, parts);
     let mut row = 0;
     for ((running, (_, of)), inputs) in answering.into_iter().zip(&pending).zip(&inputs) {
         let n = of.ids().len();
@@ -350,7 +349,7 @@ fn answer(
             Err(_) => {
                 generation.rewind();
                 let part = generation.answer_part(inputs, n).map(|part| vec![part]);
-                (pass(workspace, Role::Answer, part), 0)
+                (pass(workspace, RowRole::Answer, part), 0)
             }
         };
         let taken = alone.and_then(|()| caught(|| generation.take_answer(workspace, row_of_it)));
@@ -386,7 +385,7 @@ fn read(
         .zip(&inputs)
         .map(|(target, inputs)| target.with(inputs));
     let parts = parts.collect::<Result<Vec<_>>>();
-    let computed = pass(workspace, Role::Prompt, parts);
+    let computed = pass(workspace, RowRole::Prompt, parts);
     let took = start.elapsed() / reading.len().max(1) as u32;
     drop(inputs);
     for (index, n, row) in reading {
@@ -407,7 +406,7 @@ fn read_alone(generation: &mut Generation, workspace: &mut Workspace, n: usize) 
     generation.rewind();
     let (inputs, target) = generation.prompt_inputs(n);
     let part = target.with(&inputs).map(|part| vec![part]);
-    pass(workspace, Role::Prompt, part)?;
+    pass(workspace, RowRole::Prompt, part)?;
     drop(inputs);
     let took: Duration = start.elapsed();
     caught(|| generation.take_prompt(workspace, 0, n, took))
@@ -415,7 +414,7 @@ fn read_alone(generation: &mut Generation, workspace: &mut Workspace, n: usize) 
 
 /// Computes parts together. After a panic the buffers are new ones, and the parts' sequences have to be
 /// brought back to what they held ([`Generation::rewind`]).
-fn pass(workspace: &mut Workspace, role: Role, parts: Result<Vec<Part>>) -> Result<()> {
+fn pass(workspace: &mut Workspace, role: RowRole, parts: Result<Vec<SequencePart>>) -> Result<()> {
     let mut parts = parts?;
     let computed = caught(|| workspace.compute(role, &mut parts));
     if matches!(&computed, Err(e) if e.kind() == Kind::Bug) {

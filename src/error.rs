@@ -1,7 +1,7 @@
-//! The one error type: what kind of failure, in which file, tensor, key or parameter, and what to do.
+//! The one error type: the kind of failure, the file, tensor, key or parameter, and what to do.
 //!
-//! Parameters have the names of fields, such as `temperature`. Who shows an error spells them in its
-//! own way: [`Error::spelled`] with [`flag`] for a command line.
+//! Parameters have the names of fields, such as `temperature`. A front end can rename them:
+//! [`Error::spelled`] with [`flag`] gives the names of a command line.
 
 use std::fmt;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! Questions with known answers, asked one by one: how many come out right, and how many as
-//! another implementation of the model answered them.
+//! Asks questions with known answers, and counts how many answers are right, or equal those of another
+//! implementation of the model.
 //!
-//! Answers are greedy, pictures are squashed and taken as they are stored: the reference's defaults,
-//! so that a file it made can be held against this implementation.
+//! The settings are the reference's defaults, so that results can be compared: answers are greedy,
+//! pictures are squashed, and their orientation is ignored.
 
 mod asking;
 pub mod benchmark;
@@ -16,8 +16,8 @@ pub mod table;
 
 use std::path::Path;
 
-pub use questions::{Question, read};
-pub use report::{Answer, Difference, Divergence, Report, Tally, WorstLogit};
+pub use questions::{EvalQuestion, read};
+pub use report::{Difference, Divergence, EvalReport, GreedyAnswer, Tally, WorstLogit};
 
 use asking::Asking;
 
@@ -52,7 +52,11 @@ impl Evaluation<'_> {
     /// The first picture that cannot be used, [`Kind::Capacity`](crate::Kind::Capacity) for a
     /// prompt longer than the model's context, and [`Kind::Usage`](crate::Kind::Usage) for a
     /// reference that reads other prompts than the model.
-    pub fn run(&self, questions: &[Question], mut answered: impl FnMut(&Report)) -> Result<Report> {
+    pub fn run(
+        &self,
+        questions: &[EvalQuestion],
+        mut answered: impl FnMut(&EvalReport),
+    ) -> Result<EvalReport> {
         let prompts = questions
             .iter()
             .map(|question| prompt(self.assistant, question));
@@ -63,7 +67,7 @@ impl Evaluation<'_> {
         let asking = |of| Asking::new(of, &prompts, self.image_root, self.max_tokens);
         let mut model = asking(self.assistant);
         let mut reference = self.reference.map(asking);
-        let mut report = Report::default();
+        let mut report = EvalReport::default();
         for (index, (question, prompt)) in questions.iter().zip(&prompts).enumerate() {
             compare_prompt(&mut report, index, question, prompt);
             let picture = question.image.as_deref();
@@ -97,7 +101,7 @@ impl Evaluation<'_> {
         Ok(report)
     }
 }
-fn prompt(assistant: &Assistant, question: &Question) -> Result<Vec<Segment>> {
+fn prompt(assistant: &Assistant, question: &EvalQuestion) -> Result<Vec<Segment>> {
     let text = place_images(&question.question, usize::from(question.image.is_some()))?;
     let messages = vec![Message::user(text), Message::assistant("")];
     let (segments, _) = assistant.segments(&Prompt::turns(messages));
@@ -108,7 +112,7 @@ fn prompt(assistant: &Assistant, question: &Question) -> Result<Vec<Segment>> {
 fn check_reference(
     reference: &Assistant,
     assistant: &Assistant,
-    questions: &[Question],
+    questions: &[EvalQuestion],
     prompts: &[Vec<Segment>],
 ) -> Result<()> {
     let [theirs, ours] = [reference, assistant].map(|a| a.model().config());
@@ -133,7 +137,12 @@ fn on_threads<R: Send>(assistant: &Assistant, work: impl FnOnce() -> R + Send) -
     assistant.model().compute().threads.enter(work)
 }
 
-fn compare_prompt(report: &mut Report, index: usize, question: &Question, prompt: &[Segment]) {
+fn compare_prompt(
+    report: &mut EvalReport,
+    index: usize,
+    question: &EvalQuestion,
+    prompt: &[Segment],
+) {
     let Some(given) = &question.prompt_ids else {
         return;
     };
@@ -150,7 +159,12 @@ fn compare_prompt(report: &mut Report, index: usize, question: &Question, prompt
     }
 }
 
-fn compare_answer(report: &mut Report, index: usize, question: &Question, answer: Answer) {
+fn compare_answer(
+    report: &mut EvalReport,
+    index: usize,
+    question: &EvalQuestion,
+    answer: GreedyAnswer,
+) {
     if let Some(right) = &question.answer {
         let kind = question.kind.as_deref().unwrap_or(NO_KIND);
         let tally = report.exact.entry(kind.to_owned()).or_default();
@@ -196,16 +210,16 @@ mod tests {
 
     #[test]
     fn answers_are_compared_with_all_that_is_given() {
-        let question: Question = serde_json::from_str(
+        let question: EvalQuestion = serde_json::from_str(
             r#"{"question": "?", "answer": "a cat", "type": "naming", "output_ids": [5, 7, 2], "model_answer": "a dog"}"#,
         )
         .unwrap();
-        let answer = Answer {
+        let answer = GreedyAnswer {
             ids: vec![5, 6, 2],
             gaps: vec![1.0, 0.25, 1.0],
             text: "a cat".into(),
         };
-        let mut report = Report::default();
+        let mut report = EvalReport::default();
         compare_answer(&mut report, 3, &question, answer);
         assert_eq!(report.exact["naming"], Tally { n_right: 1, n: 1 });
         assert_eq!(report.output_ids, Tally { n_right: 0, n: 1 });

@@ -1,8 +1,8 @@
-//! Files from anywhere, opened without waiting and read without growing beyond a bound.
+//! Reads files from untrusted places without blocking and without reading more than a bound.
 //!
-//! A name may stand for a pipe that nobody writes to, a device without end, or one that does
-//! something when it is opened. [`open`] takes ordinary files alone; [`open_argument`] also takes
-//! what a shell hands over as a descriptor, as `<(command)` does.
+//! A name may be a pipe without a writer, an endless device, or a device that acts when it is opened.
+//! [`open`] accepts only ordinary files. [`open_argument`] also accepts descriptors from a shell, as in
+//! `<(command)`.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};

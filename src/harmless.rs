@@ -1,7 +1,7 @@
-//! Foreign text made fit to be shown.
+//! Makes foreign text safe to show.
 //!
-//! Names, values and answers may hold control sequences, which command the terminal that they reach:
-//! they set its title, clear it, or hide what was said before. They may also be very long.
+//! Names, values and answers may contain control sequences. On a terminal these can set the title,
+//! clear the screen, or hide earlier output. Foreign text may also be very long.
 
 use std::borrow::Cow;
 

@@ -30,7 +30,7 @@ pub use decode::{Limits, Reading, decode, open};
 pub(crate) use decode::{content, read_file};
 pub use preprocess::Preprocess;
 #[cfg(feature = "cli")]
-pub(crate) use sniff::{Content, FORMATS, HEAD, content as content_of};
+pub(crate) use sniff::{FORMATS, FileContent, HEAD, content as content_of};
 
 use crate::error::{Error, Result};
 use resize::{Axis, resize};

@@ -3,8 +3,8 @@
 //! Kernels neither allocate nor start threads; they work on the piece of the output that they are
 //! given. The instruction set is a value, [`Isa`], chosen once and passed down.
 //!
-//! This is the one room, beside [`crate::gguf::map`], where `unsafe` is allowed. Nothing but [`Isa`]
-//! leaves the crate: what unsafe code relies on is in reach of nobody else.
+//! `unsafe` is allowed only here and in [`crate::gguf::map`]. Only [`Isa`] leaves the crate, so no other
+//! crate can break what unsafe code relies on.
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod aarch64;

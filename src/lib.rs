@@ -123,6 +123,11 @@
 //!
 //! Modules that are not listed here are internal: they may change in any release.
 
+/// The programs of the page on the library compile and run.
+#[cfg(all(doctest, feature = "tiny"))]
+#[doc = include_str!("../docs/library.md")]
+struct LibraryPage;
+
 #[cfg(target_endian = "big")]
 compile_error!("model files are little-endian, and their weights are used where they lie");
 
@@ -157,6 +162,8 @@ pub mod harmless;
 pub mod image;
 #[doc(hidden)]
 pub mod kernels;
+#[doc(hidden)]
+pub mod manual;
 #[doc(hidden)]
 pub mod model;
 #[doc(hidden)]

@@ -2,6 +2,7 @@
 
 mod abstractor;
 pub mod adaptive;
+mod checks;
 pub mod config;
 pub(crate) mod decoder;
 pub mod kv_cache;

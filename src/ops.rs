@@ -19,12 +19,12 @@ use pulp::{Simd, WithSimd};
 use crate::error::Result;
 use crate::gguf::TensorBytes;
 use crate::kernels::Isa;
-use crate::kernels::attention::Scratch;
+use crate::kernels::attention::AttentionScratch;
 use crate::kernels::gemm::panel::Panel;
 use crate::kernels::tiles::{Tile, Tiles};
 use crate::threads::{PerWorker, Threads};
 
-pub use crate::kernels::role::Role;
+pub use crate::kernels::role::RowRole;
 
 /// What operations run on: the threads and the instruction set.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Compute {
     /// Weights that a worker has unpacked; they grow to a constant size once.
     panels: PerWorker<Panel>,
     /// Buffers of an attention; they grow to a constant size once.
-    scratches: PerWorker<Scratch>,
+    scratches: PerWorker<AttentionScratch>,
 }
 
 impl Compute {

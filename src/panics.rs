@@ -1,12 +1,10 @@
-//! What the programs do about a panic, and where memory runs out.
+//! Handles panics and failing allocations of the programs.
 //!
-//! Decoders of pictures and the engine of grammars panic on some inputs; that is caught where they
-//! are called, and becomes an error. Neither a person nor a script should meet the text that a panic
-//! prints: [`catch`] keeps it, and prints nothing where the panic was caught in time.
+//! Picture decoders and the grammar engine panic on some inputs. These panics are caught at the call
+//! and become errors. [`catch`] also suppresses the panic message, unless the panic ends the program.
 //!
-//! An allocation that the system refuses, or a stack that is too small, cannot be caught: the
-//! standard library says so on standard error and aborts. [`catch`] gives that the exit status of
-//! [`Kind::Capacity`] in place of a signal.
+//! A refused allocation or a stack overflow cannot be caught: the standard library prints a line and
+//! aborts. [`catch`] turns that into the exit status of [`Kind::Capacity`] instead of a signal.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::AtomicBool;

@@ -12,7 +12,7 @@ pub(crate) mod statistics;
 use std::fmt;
 use std::str::FromStr;
 
-pub use statistics::{Comparison, Statistics};
+pub use statistics::{ReferenceComparison, Statistics};
 
 use crate::error::{Error, Result};
 use crate::kernels::float::all_finite;
@@ -108,7 +108,7 @@ impl<'m> Measurement<'m> {
                 // Nothing comes after the last id of the window.
                 let next = &window[(i * batch + 1).min(window.len())..];
                 let next = &next[..ids.len().min(next.len())];
-                let piece = Piece { ids, next };
+                let piece = WindowPiece { ids, next };
                 self.piece(
                     &piece,
                     &mut model,
@@ -137,7 +137,7 @@ impl<'m> Measurement<'m> {
     /// Computes positions that fit together, and counts their predictions.
     fn piece(
         &self,
-        piece: &Piece,
+        piece: &WindowPiece,
         model: &mut Session,
         mut reference: Option<&mut Session>,
         statistics: &mut Statistics,
@@ -187,7 +187,7 @@ impl<'m> Measurement<'m> {
 }
 
 /// Positions of a window that are computed together.
-struct Piece<'a> {
+struct WindowPiece<'a> {
     ids: &'a [u32],
     /// What comes after each, but for the end of the window.
     next: &'a [u32],

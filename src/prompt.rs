@@ -1,12 +1,12 @@
-//! Turns of a conversation and picture slots to the tokens that the model reads.
+//! Turns the messages of a conversation into tokens and picture slots.
 //!
 //! ```text
 //!   messages -> Template::parts -> text, </s>, picture slots -> tokenize -> token runs and pictures
 //! ```
 //!
-//! A person's text can place pictures by the marker [`IMAGE_MARKER`], but no control token: those
-//! come from the template alone. [`tokenize_raw`] is the other way, for whole prompts that a
-//! program wrote; there every special spelling counts, as in the reference.
+//! User text can place pictures with the marker [`IMAGE_MARKER`], but it cannot contain control tokens:
+//! only the template inserts those. [`tokenize_raw`] is for whole prompts that a program wrote. It
+//! recognizes every control token by its spelling, like the reference.
 
 mod template;
 

@@ -1,7 +1,7 @@
 //! What the bytes of a tensor mean: every format both ways, exactly in ggml's layout but for two of our
 //! own, [`h4`] and H8.
 //!
-//! A format is a [`Block`]: a struct without padding or alignment, so that mapped bytes can be
+//! A format is a [`QuantBlock`]: a struct without padding or alignment, so that mapped bytes can be
 //! seen as blocks in place, with the two directions between bytes and `f32`. These are the
 //! specification; [`crate::kernels`] multiplies with the same blocks without expanding them.
 //!
@@ -38,7 +38,7 @@ pub use q8_0::BlockQ8_0;
 pub use rotation::Rotation;
 
 /// `LEN` values that are stored together.
-pub trait Block<const LEN: usize>: Pod {
+pub trait QuantBlock<const LEN: usize>: Pod {
     /// Writes the blocks that stand for `values`, of which there are as many.
     fn quantize<S: Simd>(simd: S, values: &[[f32; LEN]], out: &mut [Self]);
 
@@ -167,7 +167,7 @@ impl WithSimd for Quantize<'_, '_> {
 }
 
 #[inline(always)]
-fn dequantize_blocks<B: Block<LEN>, const LEN: usize>(bytes: &[u8], out: &mut [f32]) {
+fn dequantize_blocks<B: QuantBlock<LEN>, const LEN: usize>(bytes: &[u8], out: &mut [f32]) {
     let blocks: &[B] = bytemuck::cast_slice(bytes);
     let (chunks, rest) = out.as_chunks_mut::<LEN>();
     assert!(rest.is_empty() && blocks.len() == chunks.len());
@@ -179,7 +179,7 @@ fn dequantize_blocks<B: Block<LEN>, const LEN: usize>(bytes: &[u8], out: &mut [f
 }
 
 #[inline(always)]
-fn quantize_blocks<S: Simd, B: Block<LEN>, const LEN: usize>(
+fn quantize_blocks<S: Simd, B: QuantBlock<LEN>, const LEN: usize>(
     simd: S,
     values: &[f32],
     out: &mut [u8],

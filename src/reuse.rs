@@ -1,14 +1,14 @@
-//! What one request leaves to the next: computed positions, and encoded pictures.
+//! Reuse between requests: computed positions (prefix cache), and encoded pictures.
 //!
-//! A [`Memory`] holds a sequence and what stands at each of its positions. The next prompt is
-//! compared with that from the beginning on, and only what follows the common part is computed:
-//! keys and values depend on nothing but the positions up to theirs and on their [`Role`]. So
-//! positions that were computed as a prompt's are those of a fresh run, bit by bit. Those of an answer
-//! are rounded otherwise; they are reused only where [`Memory::reusing_answers`] says so. Pictures are
-//! told apart by a hash
-//! of their pixels ([`PictureKey`]), under which [`PictureCache`] also keeps what the vision tower
-//! made of them. [`Memory::save`] and [`Memory::restore`] carry a memory from one process to the
-//! next.
+//! A [`PromptCache`] holds a sequence and the content of each of its positions. The next prompt is
+//! compared with them from the start, and only the part after the common prefix is computed. This is
+//! exact: keys and values depend only on the positions up to theirs and on their [`RowRole`]. Positions
+//! that were computed as part of a prompt equal those of a fresh run, bit by bit. Positions of an answer are
+//! rounded differently, and are reused only with [`PromptCache::reusing_answers`].
+//!
+//! A picture is identified by a hash of its pixels ([`PictureKey`]). [`PictureCache`] keeps encoded
+//! pictures by that key. [`PromptCache::save`] and [`PromptCache::restore`] move a cache from one process
+//! to the next.
 
 mod pictures;
 mod state;
@@ -20,8 +20,8 @@ use crate::capacity;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::config::RopeScalingKind;
-use crate::ops::Role;
-use crate::session::{Input, Part, Sequence};
+use crate::ops::RowRole;
+use crate::session::{Input, Sequence, SequencePart};
 use crate::workspace::Workspace;
 
 /// What stands at a position of a sequence.
@@ -40,19 +40,19 @@ pub enum Position {
 
 /// A position that was computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct CachedPosition {
     /// What stands there.
     pub position: Position,
     /// What it was computed as.
-    pub role: Role,
+    pub role: RowRole,
 }
 
 /// A sequence that outlives the request it was computed for.
 #[derive(Debug, Default)]
-pub struct Memory {
+pub struct PromptCache {
     sequence: Option<Sequence>,
     /// What stands at the sequence's positions; as many.
-    held: Vec<Held>,
+    held: Vec<CachedPosition>,
     /// Whether positions of answers serve later prompts.
     reuses_answers: bool,
     /// The longest that the sequence has been since its first position was computed.
@@ -63,17 +63,17 @@ pub struct Memory {
     row: usize,
 }
 
-impl Memory {
+impl PromptCache {
     /// Nothing yet. Sequences are made for the request that needs one.
     pub fn new() -> Self {
-        Memory::default()
+        PromptCache::default()
     }
 
     /// Nothing yet, and sequences with room for `room` positions at least: a conversation grows.
     pub fn with_room(room: usize) -> Self {
-        Memory {
+        PromptCache {
             room,
-            ..Memory::default()
+            ..PromptCache::default()
         }
     }
 
@@ -81,14 +81,14 @@ impl Memory {
     /// That saves computing each answer twice. What follows is then rounded otherwise than in a fresh
     /// run of the same prompt, and may differ from its answer.
     pub fn reusing_answers(self) -> Self {
-        Memory {
+        PromptCache {
             reuses_answers: true,
             ..self
         }
     }
 
     /// What stands at the positions computed so far.
-    pub fn held(&self) -> &[Held] {
+    pub fn held(&self) -> &[CachedPosition] {
         &self.held
     }
 
@@ -108,7 +108,7 @@ impl Memory {
         self.reserve_beside(workspace, n_positions, 0)
     }
 
-    /// [`Memory::reserve`], where `beside` bytes are needed for the model's work on pictures.
+    /// [`PromptCache::reserve`], where `beside` bytes are needed for the model's work on pictures.
     pub(crate) fn reserve_beside(
         &mut self,
         workspace: &mut Workspace,
@@ -150,7 +150,7 @@ impl Memory {
         })
     }
 
-    /// What [`Memory::keep`] gives for `wanted` after [`Memory::reserve`] for `n_positions`.
+    /// What [`PromptCache::keep`] gives for `wanted` after [`PromptCache::reserve`] for `n_positions`.
     pub(crate) fn n_kept(&self, model: &Model, n_positions: usize, wanted: &[Position]) -> usize {
         match self.has_room(model, n_positions) {
             true => self.n_common(wanted),
@@ -161,8 +161,8 @@ impl Memory {
     /// How many of the first positions of `wanted` need not be computed. At least one position of
     /// `wanted` is always left to be computed: without it there were no logits.
     pub(crate) fn n_common(&self, wanted: &[Position]) -> usize {
-        let is_wanted = |(held, wanted): &(&Held, &Position)| {
-            held.position == **wanted && (self.reuses_answers || held.role == Role::Prompt)
+        let is_wanted = |(held, wanted): &(&CachedPosition, &Position)| {
+            held.position == **wanted && (self.reuses_answers || held.role == RowRole::Prompt)
         };
         let common = self.held.iter().zip(wanted);
         let n_common = common.take_while(is_wanted).count();
@@ -197,7 +197,7 @@ impl Memory {
     ///
     /// # Panics
     /// Where `other` has not as many, or there is not room for as many.
-    pub(crate) fn take_over(&mut self, other: &Memory, len: usize) {
+    pub(crate) fn take_over(&mut self, other: &PromptCache, len: usize) {
         let held = &other.held[..len];
         if let (Some(sequence), Some(other)) = (&mut self.sequence, &other.sequence) {
             sequence.copy_prefix(other, len);
@@ -234,14 +234,14 @@ impl Memory {
         let n_before = self.held.len();
         let mut parts = [self.part(inputs, 1)?];
         let mut go_on = |n_done| go_on(n_before + n_done);
-        let is_whole = workspace.compute_while(Role::Prompt, &mut parts, &mut (), &mut go_on)?;
-        self.hold(Role::Prompt, positions.iter().copied());
+        let is_whole = workspace.compute_while(RowRole::Prompt, &mut parts, &mut (), &mut go_on)?;
+        self.hold(RowRole::Prompt, positions.iter().copied());
         self.row = 0;
         Ok(is_whole)
     }
 
     /// The part of a pass that computes `inputs` behind what is held, with the logits after the last
-    /// `n_logits` of them. [`Memory::hold`] has to say then what they were.
+    /// `n_logits` of them. [`PromptCache::hold`] has to say then what they were.
     ///
     /// # Errors
     /// Where nothing was reserved.
@@ -249,17 +249,17 @@ impl Memory {
         &'a mut self,
         inputs: &'a [Input<'a>],
         n_logits: usize,
-    ) -> Result<Part<'a>> {
+    ) -> Result<SequencePart<'a>> {
         let sequence = self.sequence.as_mut().ok_or_else(no_sequence)?;
-        Ok(Part::new(sequence, inputs, n_logits))
+        Ok(SequencePart::new(sequence, inputs, n_logits))
     }
 
     /// Notes what stands at the positions behind what is held: `positions`, or as many of them as were
     /// computed.
-    pub(crate) fn hold(&mut self, role: Role, positions: impl IntoIterator<Item = Position>) {
+    pub(crate) fn hold(&mut self, role: RowRole, positions: impl IntoIterator<Item = Position>) {
         let new = positions.into_iter();
         self.held
-            .extend(new.map(|position| Held { position, role }));
+            .extend(new.map(|position| CachedPosition { position, role }));
         self.longest = self.longest.max(self.held.len());
         self.held
             .truncate(self.sequence.as_ref().map_or(0, Sequence::len));
@@ -268,21 +268,21 @@ impl Memory {
     /// Computes one generated token.
     ///
     /// # Errors
-    /// As [`Memory::extend`].
+    /// As [`PromptCache::extend`].
     pub fn step(&mut self, workspace: &mut Workspace, id: u32) -> Result<()> {
         self.look_ahead(workspace, &[id])
     }
 
     /// Computes one generated token and what a draft says will follow it. The logits after the first
-    /// are current then, see [`Memory::next_logits`].
+    /// are current then, see [`PromptCache::next_logits`].
     ///
     /// # Errors
-    /// As [`Memory::extend`].
+    /// As [`PromptCache::extend`].
     pub fn look_ahead(&mut self, workspace: &mut Workspace, ids: &[u32]) -> Result<()> {
         let inputs = [Input::Tokens(ids)];
         let mut parts = [self.part(&inputs, ids.len())?];
-        workspace.compute(Role::Answer, &mut parts)?;
-        self.hold(Role::Answer, ids.iter().copied().map(Position::Token));
+        workspace.compute(RowRole::Answer, &mut parts)?;
+        self.hold(RowRole::Answer, ids.iter().copied().map(Position::Token));
         self.row = 0;
         Ok(())
     }

@@ -144,7 +144,7 @@ impl Sampler {
     /// A sampler for logits of `vocab_size` tokens.
     ///
     /// # Errors
-    /// [`Kind::Usage`](crate::Kind::Usage), naming the flag, for a value out of range.
+    /// [`Kind::Usage`](crate::Kind::Usage), naming the field, for a value out of range.
     pub fn new(sampling: Sampling, vocab_size: usize) -> Result<Self> {
         sampling.check()?;
         Ok(Sampler {
@@ -396,6 +396,24 @@ mod tests {
     }
 
     #[test]
+    fn temperatures_that_divide_to_infinity_are_greedy() {
+        let is_greedy = |temperature| {
+            let sampling = Sampling {
+                temperature,
+                ..open()
+            };
+            sampling.is_greedy()
+        };
+        assert!(is_greedy(0.0) && is_greedy(MAX_GREEDY_TEMPERATURE));
+        assert!(!is_greedy(0.0011));
+    }
+
+    #[test]
+    fn ruled_out_tokens_are_no_candidates() {
+        assert_eq!(kept(open(), &[f32::NEG_INFINITY, 0.0, 1.0]), [1, 2]);
+    }
+
+    #[test]
     fn top_k_keeps_ties() {
         let sampling = |top_k| Sampling { top_k, ..open() };
         let logits = [1.0, 4.0, 2.0, 3.0, 2.0];
@@ -464,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_flag_that_is_out_of_range() {
+    fn names_the_field_that_is_out_of_range() {
         let refused = |sampling: Sampling, flag: &str| {
             let error = Sampler::new(sampling, 1).expect_err(flag);
             assert!(error.to_string().starts_with(flag), "{error}");
@@ -499,6 +517,13 @@ mod tests {
                 "repeat_penalty",
             );
         }
+        refused(
+            Sampling {
+                repeat_penalty: 0.0,
+                ..open()
+            },
+            "repeat_penalty",
+        );
     }
 
     proptest! {

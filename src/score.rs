@@ -1,18 +1,18 @@
 //! Scores of pictures by the mPLUG-Owl2 models that were trained to rate them.
 //!
-//! Such a model is asked a fixed question, and says its rating by how likely it finds a few words
-//! at the end of the prompt: one pass over the prompt, no new token. [`Rule`] says which words, and
-//! what is made of their logits; [`Scoring`] adds what is rated and how the question is put.
+//! Such a model gets a fixed question. The score is made of the probabilities of a few words at the end
+//! of the prompt, in one pass and without a new token. [`Rule`] has the words and the formula;
+//! [`Scoring`] adds what to rate and the form of the question.
 //!
 //! ```no_run
 //! use owl2::Assistant;
 //! use owl2::request::Source;
-//! use owl2::score::{Rule, Scoring, Subject};
+//! use owl2::score::{Rule, ScoreSubject, Scoring};
 //!
 //! # fn main() -> owl2::Result<()> {
 //! let assistant = Assistant::open("one-align.gguf")?;
 //! let scoring = Scoring::new(Rule::QAlign);
-//! let photo = Subject::Picture(Source::File("photo.jpg".into()));
+//! let photo = ScoreSubject::Picture(Source::File("photo.jpg".into()));
 //! println!("{:.3}", assistant.score(&photo, &scoring)?.score);
 //! # Ok(())
 //! # }
@@ -32,7 +32,7 @@ use crate::request::{Assistant, Source};
 
 /// What is rated.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum ScoreSubject {
     /// A picture.
     Picture(Source),
     /// The frames of a video, at least one.
@@ -101,7 +101,7 @@ impl Assistant {
     ///
     /// # Errors
     /// As [`Scorer::new`] and [`Scorer::score`].
-    pub fn score(&self, subject: &Subject, scoring: &Scoring) -> Result<Score> {
+    pub fn score(&self, subject: &ScoreSubject, scoring: &Scoring) -> Result<Score> {
         Scorer::new(self, scoring.clone())?.score(subject)
     }
 }

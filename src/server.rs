@@ -34,7 +34,7 @@ mod status;
 mod time;
 mod worker;
 
-pub use settings::{Address, Keys, Limits, LogFormat, Settings};
+pub use settings::{Address, ApiKeys, LogFormat, RequestLimits, ServerSettings};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +46,7 @@ use routes::Server;
 
 /// Answers requests until `stop` is told to, or the process gets SIGINT or SIGTERM. Then no new
 /// requests are taken, and those that were are finished, unless that takes longer than
-/// [`Settings::drain_timeout`].
+/// [`ServerSettings::drain_timeout`].
 ///
 /// `is_ready` is called with the address, once requests are answered. `was_interrupted` tells of a signal
 /// that came before this function listened for it.
@@ -56,7 +56,7 @@ use routes::Server;
 /// [`Kind::Io`](crate::Kind::Io) where it cannot be listened at.
 pub fn run(
     assistant: Assistant,
-    settings: Settings,
+    settings: ServerSettings,
     is_ready: &mut dyn FnMut(&str),
     was_interrupted: fn() -> bool,
 ) -> Result<()> {

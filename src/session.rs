@@ -1,8 +1,6 @@
-//! One sequence in progress with buffers of its own: what has been computed, and the logits of what
-//! comes next.
+//! A single sequence with its own buffers: a [`Sequence`] and a [`Workspace`].
 //!
-//! It is a [`Sequence`] and a [`Workspace`] for whoever has one sequence of a model at a time. Others
-//! share a workspace.
+//! Programs with several sequences of a model share a workspace instead.
 
 use std::ops::Range;
 
@@ -10,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model::kv_cache::CacheType;
 use crate::model::observer::Observer;
-pub use crate::model::sequence::{Input, Part, Sequence};
-use crate::ops::Role;
+pub use crate::model::sequence::{Input, Sequence, SequencePart};
+use crate::ops::RowRole;
 use crate::workspace::{MAX_ROWS, Workspace};
 
 /// The most positions whose logits are computed at a time where they are computed after others.
@@ -89,7 +87,7 @@ impl Session {
     pub fn look_ahead(&mut self, ids: &[u32]) -> Result<()> {
         self.check_together(ids)?;
         let inputs = [Input::Tokens(ids)];
-        self.compute(Role::Answer, &inputs, ids.len().max(1), &mut ())
+        self.compute(RowRole::Answer, &inputs, ids.len().max(1), &mut ())
     }
 
     /// Positions that are computed together.
@@ -105,7 +103,7 @@ impl Session {
     pub fn extend_together(&mut self, ids: &[u32]) -> Result<()> {
         self.check_together(ids)?;
         let inputs = [Input::Tokens(ids)];
-        let mut part = Part::new(&mut self.sequence, &inputs, 0);
+        let mut part = SequencePart::new(&mut self.sequence, &inputs, 0);
         self.workspace.compute_all(&mut part)
     }
 
@@ -140,7 +138,7 @@ impl Session {
     /// As [`Session::extend`].
     pub fn step(&mut self, id: u32) -> Result<()> {
         let inputs = [Input::Tokens(&[id])];
-        self.compute(Role::Answer, &inputs, 1, &mut ())
+        self.compute(RowRole::Answer, &inputs, 1, &mut ())
     }
 
     /// Appends `inputs`, a prompt or a part of it, and computes the logits of what comes next. Where
@@ -164,18 +162,18 @@ impl Session {
         inputs: &[Input],
         observer: &mut O,
     ) -> Result<()> {
-        self.compute(Role::Prompt, inputs, 1, observer)
+        self.compute(RowRole::Prompt, inputs, 1, observer)
     }
 
     /// Appends `inputs` and computes the logits after each of the last `n_rows` positions.
     fn compute<O: Observer>(
         &mut self,
-        role: Role,
+        role: RowRole,
         inputs: &[Input],
         n_rows: usize,
         observer: &mut O,
     ) -> Result<()> {
-        let mut part = [Part::new(&mut self.sequence, inputs, n_rows)];
+        let mut part = [SequencePart::new(&mut self.sequence, inputs, n_rows)];
         self.workspace
             .compute_while(role, &mut part, observer, &mut |_| true)?;
         (self.row, self.n_rows) = (0, n_rows);

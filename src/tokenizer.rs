@@ -1,9 +1,9 @@
 //! Text to token ids and back, exactly as SentencePiece and transformers' `LlamaTokenizer` do it.
 //!
-//! Text is of two kinds. *Trusted* text is written by a program: `<s>`, `</s>`, `<unk>` and the
-//! vocabulary's other control tokens count wherever they are spelled. *Plain* text comes from
-//! people: whatever it says, no control token can come out of it. Tokens that a fine-tune added
-//! which are no control tokens, such as `<loc>`, are found in both.
+//! There are two kinds of text. *Trusted* text is written by a program: `<s>`, `</s>`, `<unk>` and the
+//! other control tokens of the vocabulary are recognized in it. *Plain* text comes from people: no
+//! control token is recognized in it. Tokens that a fine-tune added and that are not control tokens,
+//! such as `<loc>`, are recognized in both.
 //!
 //! ```text
 //!   spans: text, control token, ...   adjacent text is one run
@@ -12,10 +12,10 @@
 //!         -> merge::Merger: pieces by score, bytes for what has no piece
 //! ```
 //!
-//! Text after a control token is encoded as transformers 4.31 does, which the reference uses; text
-//! after an added token as later ones do, since 4.31 makes `<unk>` of some.
+//! Text after a control token is encoded as in transformers 4.31, which the reference uses. Text after
+//! an added token is encoded as in later versions, because 4.31 turns some of it into `<unk>`.
 //!
-//! Pieces that a vocabulary marks as unused are never made, not even on the way to others.
+//! Pieces that the vocabulary marks as unused are never made, not even as a step to other pieces.
 
 mod decode;
 mod merge;

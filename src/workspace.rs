@@ -1,12 +1,12 @@
-//! Where sequences are computed: buffers that all sequences of a model use by turns, and passes that
-//! take parts of several of them together.
+//! Computes sequences: buffers that all sequences of a model share, and passes over parts of several
+//! sequences together.
 //!
 //! ```text
 //!   parts -> rows, up to a batch -> every block -> rows that are wanted -> logits
 //! ```
 //!
-//! The weights are read once a pass, for all of its rows. A part gets the bits that it would get alone,
-//! whatever stands beside it and wherever the passes are cut (docs/numerics.md).
+//! A pass reads the weights once for all of its rows. Each part gets the same bits as when it is
+//! computed alone, however passes are composed (docs/numerics.md).
 
 use std::ops::Range;
 
@@ -14,11 +14,11 @@ use crate::capacity;
 use crate::error::{Error, Result};
 use crate::kernels::float::all_finite;
 use crate::model::Model;
-use crate::model::decoder::{Decoder, Scratch};
+use crate::model::decoder::{Decoder, DecoderScratch};
 use crate::model::observer::{FirstNotFinite, Observer};
 use crate::model::pass::Pass;
-use crate::model::sequence::{Input, Part};
-use crate::ops::Role;
+use crate::model::sequence::{Input, SequencePart};
+use crate::ops::RowRole;
 
 /// The most rows of a pass. More would only cost memory: the weights are read once a pass, and at this
 /// size reading them no longer shows.
@@ -29,7 +29,7 @@ pub const MAX_ROWS: usize = 512;
 #[derive(Debug)]
 pub struct Workspace {
     model: Model,
-    scratch: Scratch,
+    scratch: DecoderScratch,
     /// Rows that `scratch` has room for.
     batch: usize,
     pass: Pass,
@@ -42,7 +42,7 @@ impl Workspace {
     pub fn new(model: &Model) -> Self {
         Workspace {
             model: model.clone(),
-            scratch: Scratch::new(model.decoder(), 0),
+            scratch: DecoderScratch::new(model.decoder(), 0),
             batch: 0,
             pass: Pass::default(),
             logits: Vec::new(),
@@ -62,7 +62,7 @@ impl Workspace {
     pub fn bytes(model: &Model, n_positions: usize) -> u64 {
         let config = &model.config().decoder;
         let logits = (config.vocab_size * size_of::<f32>()) as u64;
-        Scratch::bytes(config, n_positions.clamp(1, MAX_ROWS)) + logits
+        DecoderScratch::bytes(config, n_positions.clamp(1, MAX_ROWS)) + logits
     }
 
     /// Bytes that its buffers take.
@@ -88,8 +88,8 @@ impl Workspace {
         let n_rows = n_rows.clamp(1, MAX_ROWS);
         if n_rows > self.batch {
             // The old buffers first, so that there are never both.
-            self.scratch = Scratch::new(self.model.decoder(), 0);
-            self.scratch = Scratch::new(self.model.decoder(), n_rows);
+            self.scratch = DecoderScratch::new(self.model.decoder(), 0);
+            self.scratch = DecoderScratch::new(self.model.decoder(), n_rows);
             self.pass.reserve(n_rows);
             self.batch = n_rows;
         }
@@ -139,7 +139,7 @@ impl Workspace {
     /// rows of another width than the decoder's, a part with nothing to compute, or a sequence of
     /// another model, [`Kind::Model`](crate::Kind::Model) where logits are not finite, with the stage
     /// that was the first. The sequences are as they were then, those of the other parts too.
-    pub fn compute(&mut self, role: Role, parts: &mut [Part]) -> Result<()> {
+    pub fn compute(&mut self, role: RowRole, parts: &mut [SequencePart]) -> Result<()> {
         self.compute_while(role, parts, &mut (), &mut |_| true)
             .map(drop)
     }
@@ -152,8 +152,8 @@ impl Workspace {
     /// As [`Workspace::compute`].
     pub fn compute_while<O: Observer>(
         &mut self,
-        role: Role,
-        parts: &mut [Part],
+        role: RowRole,
+        parts: &mut [SequencePart],
         observer: &mut O,
         go_on: &mut dyn FnMut(usize) -> bool,
     ) -> Result<bool> {
@@ -162,8 +162,8 @@ impl Workspace {
             for part in &*parts {
                 part.check(&model)?;
             }
-            let n_logits = parts.iter().map(Part::n_logits).sum();
-            self.grow(parts.iter().map(Part::n_new).sum(), n_logits)?;
+            let n_logits = parts.iter().map(SequencePart::n_logits).sum();
+            self.grow(parts.iter().map(SequencePart::n_new).sum(), n_logits)?;
             if !self.passes(&model, role, parts, observer, go_on) {
                 return Ok(false);
             }
@@ -178,12 +178,12 @@ impl Workspace {
     fn passes<O: Observer>(
         &mut self,
         model: &Model,
-        role: Role,
-        parts: &mut [Part],
+        role: RowRole,
+        parts: &mut [SequencePart],
         observer: &mut O,
         go_on: &mut dyn FnMut(usize) -> bool,
     ) -> bool {
-        let n_rows: usize = parts.iter().map(Part::n_new).sum();
+        let n_rows: usize = parts.iter().map(SequencePart::n_new).sum();
         // Passes of equal length, since a short one at the end would take longer than its share.
         let n_passes = n_rows.div_ceil(self.batch).max(1);
         let n_together = n_rows.div_ceil(n_passes);
@@ -207,8 +207,8 @@ impl Workspace {
     fn pass<O: Observer>(
         &mut self,
         model: &Model,
-        role: Role,
-        parts: &mut [Part],
+        role: RowRole,
+        parts: &mut [SequencePart],
         n_together: usize,
         observer: &mut O,
     ) {
@@ -282,7 +282,7 @@ impl Workspace {
     }
 
     /// Makes the sequences what they were; the error for the first part whose logits are not finite.
-    fn undo(&mut self, model: &Model, role: Role, parts: &mut [Part]) -> Error {
+    fn undo(&mut self, model: &Model, role: RowRole, parts: &mut [SequencePart]) -> Error {
         for part in &mut *parts {
             part.undo();
         }
@@ -330,7 +330,7 @@ impl Workspace {
     ///
     /// # Panics
     /// For more rows than are computed together.
-    pub(crate) fn compute_all(&mut self, part: &mut Part) -> Result<()> {
+    pub(crate) fn compute_all(&mut self, part: &mut SequencePart) -> Result<()> {
         let model = self.model.clone();
         model.compute().threads.enter(|| {
             part.check(&model)?;
@@ -343,7 +343,7 @@ impl Workspace {
             self.pass.end(n);
             model.decoder().forward(
                 model.compute(),
-                Role::Prompt,
+                RowRole::Prompt,
                 &self.pass,
                 std::slice::from_mut(part),
                 &mut self.scratch,

@@ -12,9 +12,9 @@ use std::sync::Mutex;
 
 use owl2::kernels::Isa;
 use owl2::model::Model;
-use owl2::ops::Role;
+use owl2::ops::RowRole;
 use owl2::sampler::{Sampler, Sampling};
-use owl2::session::{Input, Part, Sequence, Session};
+use owl2::session::{Input, Sequence, SequencePart, Session};
 use owl2::workspace::Workspace;
 use stats_alloc::{Region, StatsAlloc};
 
@@ -61,14 +61,14 @@ fn generating_tokens_of_several_sequences_allocates_nothing() {
             let inputs = [Input::Tokens(ids)];
             let mut parts = sequences
                 .each_mut()
-                .map(|sequence| Part::new(sequence, &inputs, 1));
+                .map(|sequence| SequencePart::new(sequence, &inputs, 1));
             workspace.compute(role, &mut parts).unwrap();
         };
         let change = model.compute().threads.enter(|| {
-            step(Role::Prompt, &[1, 7, 9]);
-            (0..8).for_each(|id| step(Role::Answer, &[id]));
+            step(RowRole::Prompt, &[1, 7, 9]);
+            (0..8).for_each(|id| step(RowRole::Answer, &[id]));
             let region = Region::new(&ALLOCATOR);
-            (0..64).for_each(|id| step(Role::Answer, &[id]));
+            (0..64).for_each(|id| step(RowRole::Answer, &[id]));
             region.change()
         });
         assert_eq!(

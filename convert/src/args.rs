@@ -1,4 +1,4 @@
-//! What can be said on the command line of `owl2-convert`.
+//! The command line of `owl2-convert`.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use clap::Parser;
 
 use owl2::gguf::DType;
 
-use crate::random::Shape;
+use crate::random::RandomShape;
 use crate::recipe::{Quant, TensorType};
 use crate::score_rule::ScoreRule;
 
@@ -95,7 +95,7 @@ pub struct Args {
 
     /// Use random weights of this shape instead of a checkpoint, for benchmarks
     #[arg(long, value_name = "SHAPE")]
-    pub random: Option<Shape>,
+    pub random: Option<RandomShape>,
 
     /// Seed of the random weights
     // clap drops a requirement that conflicts with a given argument, so both are said.

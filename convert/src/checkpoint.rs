@@ -28,7 +28,7 @@ use owl2::{Error, Result};
 pub(crate) use index::open_file;
 pub(crate) use names::{unwrapped, without_wrappers};
 pub(crate) use recognise::check_file;
-pub(crate) use shard::Shard;
+pub(crate) use shard::ShardFile;
 pub(crate) use stored::{Stored, row_major};
 
 use crate::lora::{self, Adapter, Delta};

@@ -1,9 +1,10 @@
-//! What is made of the definition of the command line: completions and the manual page.
+//! Completions and the manual page, generated from the definition of the command line.
 
 use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::args::Args;
+use owl2::manual;
 
 /// A completion script for a shell.
 pub fn completions(shell: Shell) -> Vec<u8> {
@@ -19,5 +20,6 @@ pub fn completions(shell: Shell) -> Vec<u8> {
 pub fn manual() -> std::io::Result<Vec<u8>> {
     let mut page = Vec::new();
     clap_mangen::Man::new(Args::command()).render(&mut page)?;
-    Ok(page)
+    let usage = Args::command().render_usage().to_string();
+    Ok(manual::with_usage(&String::from_utf8_lossy(&page), &usage).into_bytes())
 }

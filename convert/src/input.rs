@@ -25,7 +25,7 @@ pub enum Naming {
 }
 
 /// Everything a file is made from.
-pub struct Input {
+pub struct ConversionInput {
     /// The weights.
     pub tensors: Box<dyn TensorSource>,
     /// What they are called.
@@ -40,7 +40,7 @@ pub struct Input {
     pub extra: Extra,
 }
 
-impl Input {
+impl ConversionInput {
     /// Opens a GGUF file of floats.
     ///
     /// # Errors
@@ -63,9 +63,9 @@ impl Input {
     }
 }
 
-impl From<Checkpoint> for Input {
+impl From<Checkpoint> for ConversionInput {
     fn from(checkpoint: Checkpoint) -> Self {
-        Input {
+        ConversionInput {
             naming: Naming::Checkpoint,
             config: checkpoint.config().clone(),
             metadata: metadata(checkpoint.vocabulary(), checkpoint.sampling()),

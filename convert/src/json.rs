@@ -43,7 +43,7 @@ impl Object {
                 prefix: String::new(),
                 values,
             }),
-            Ok(_) => Err(Error::model("holds no JSON object").in_file(path)),
+            Ok(_) => Err(Error::model("is not a JSON object").in_file(path)),
             Err(e) => Err(Error::model(format!("is not valid JSON: {e}"))
                 .in_file(path)
                 .caused_by(e)),

@@ -37,9 +37,9 @@ use owl2::{Error, Result, harmless, threads};
 
 use args::Args;
 use checkpoint::{Checkpoint, check_file};
-use input::Input;
+use input::ConversionInput;
 use mapping::Extra;
-use plan::Plan;
+use plan::ConversionPlan;
 use progress::{Progress, say};
 use recipe::Recipe;
 
@@ -114,9 +114,9 @@ fn left_out_notice(names: &[String]) -> Option<String> {
 }
 
 /// Opens what the command line says to start from, if it does.
-fn open(args: &Args) -> Result<Option<Input>> {
+fn open(args: &Args) -> Result<Option<ConversionInput>> {
     let input = open_input(args)?;
-    Ok(input.map(|input| Input {
+    Ok(input.map(|input| ConversionInput {
         extra: match args.ignore_extra {
             true => Extra::Ignore,
             false => Extra::Refuse,
@@ -125,7 +125,7 @@ fn open(args: &Args) -> Result<Option<Input>> {
     }))
 }
 
-fn open_input(args: &Args) -> Result<Option<Input>> {
+fn open_input(args: &Args) -> Result<Option<ConversionInput>> {
     if let Some(shape) = args.random {
         return Ok(Some(shape.input(args.seed)));
     }
@@ -140,7 +140,7 @@ fn open_input(args: &Args) -> Result<Option<Input>> {
             )
             .in_parameter("lora"));
         }
-        return Input::open_gguf(path).map(Some);
+        return ConversionInput::open_gguf(path).map(Some);
     }
     let mut checkpoint = Checkpoint::open(path)?;
     if let Some(adapter) = &args.lora {
@@ -173,7 +173,7 @@ fn cannot_print(error: io::Error) -> Error {
     Error::io("cannot write", Path::new("standard output"), error)
 }
 
-fn summary(output: &Path, n_bytes: u64, plan: &Plan, progress: &Progress) -> String {
+fn summary(output: &Path, n_bytes: u64, plan: &ConversionPlan, progress: &Progress) -> String {
     let seconds = progress.elapsed().as_secs_f64();
     format!(
         "{}: {}, {:.2} bits per weight, {seconds:.1} s, {:.0} MB/s",

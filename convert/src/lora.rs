@@ -1,8 +1,8 @@
-//! LoRA adapters as the reference's fine-tuning script leaves them: low-rank updates of the
-//! decoder's matrices, and beside them whole tensors that were trained too.
+//! LoRA adapters in the format of the reference's fine-tuning script: low-rank updates of the decoder's
+//! matrices, and whole tensors that were trained too.
 //!
-//! An update is never kept as a matrix, nor its factors in memory: for the rows that are asked for
-//! it is computed from the factors in their file, in f32.
+//! Neither an update nor its factors are held in memory as a whole. The rows of an update are computed
+//! from the factors in their file, in f32, when they are needed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -15,11 +15,11 @@ use owl2::quant::{self, Rotation};
 use owl2::{Error, Result};
 
 use crate::checkpoint::TensorSource;
-use crate::input::Input;
+use crate::input::ConversionInput;
 use crate::interrupt;
 use crate::mapping::Mapped;
 use crate::pipeline;
-use crate::plan::{Plan, Planned};
+use crate::plan::{ConversionPlan, Planned};
 use crate::progress::Progress;
 use crate::recipe::Quant;
 
@@ -34,7 +34,7 @@ const MAX_F16: f32 = 65504.0;
 
 /// A run of whole rows of one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
+pub(crate) struct TensorPiece {
     /// Number of the tensor.
     pub tensor: usize,
     /// First value.
@@ -44,13 +44,13 @@ pub(crate) struct Piece {
 }
 
 /// Cuts tensors of these shapes into pieces, in order.
-pub(crate) fn pieces<'a>(shapes: impl Iterator<Item = &'a [usize]>) -> Vec<Piece> {
+pub(crate) fn pieces<'a>(shapes: impl Iterator<Item = &'a [usize]>) -> Vec<TensorPiece> {
     let mut pieces = Vec::new();
     for (tensor, shape) in shapes.enumerate() {
         let n_values: usize = shape.iter().product();
         let row_len = row_len(shape).max(1);
         let step = (PIECE_VALUES / row_len).max(1) * row_len;
-        pieces.extend((0..n_values).step_by(step).map(|start| Piece {
+        pieces.extend((0..n_values).step_by(step).map(|start| TensorPiece {
             tensor,
             start,
             len: step.min(n_values - start),
@@ -70,7 +70,7 @@ pub(crate) fn row_len(shape: &[usize]) -> usize {
 }
 
 /// Everything but the tensors.
-pub fn metadata(input: &Input, quant: Quant, plan: &Plan) -> Metadata {
+pub fn metadata(input: &ConversionInput, quant: Quant, plan: &ConversionPlan) -> Metadata {
     let mut metadata = Metadata::default();
     input.config.write(&mut metadata, plan.rotation.as_ref());
     Rotation::write_exceptions(&mut metadata, plan.exceptions());
@@ -103,7 +103,7 @@ pub fn metadata(input: &Input, quant: Quant, plan: &Plan) -> Metadata {
 pub fn pack(
     source: &dyn TensorSource,
     mapped: &[Mapped],
-    plan: &Plan,
+    plan: &ConversionPlan,
     mut writer: Writer,
     n_threads: NonZeroUsize,
     progress: &mut Progress,
@@ -197,9 +197,9 @@ pub(crate) fn first_beyond(values: &[f32], limit: f32) -> Option<usize> {
 /// As [`Writer::create`].
 pub fn create(
     target: &Path,
-    input: &Input,
+    input: &ConversionInput,
     quant: Quant,
-    plan: &Plan,
+    plan: &ConversionPlan,
     force: bool,
 ) -> Result<Writer> {
     let metadata = metadata(input, quant, plan);

@@ -7,7 +7,7 @@ use indicatif::HumanBytes;
 
 use owl2::gguf::DType;
 use owl2::gguf::write::TensorDecl;
-use owl2::model::layout::{Part, TensorSpec};
+use owl2::model::layout::{Component, TensorSpec};
 use owl2::quant::Rotation;
 
 /// A tensor and its type.
@@ -25,7 +25,7 @@ pub struct Planned {
 
 /// Every tensor of the file to be, in order. Displayed, it is the table that the user sees.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
+pub struct ConversionPlan {
     /// The tensors.
     pub tensors: Vec<Planned>,
     /// How columns are rotated, if any are.
@@ -78,7 +78,7 @@ impl fmt::Display for Size {
     }
 }
 
-impl Plan {
+impl ConversionPlan {
     /// Size of the whole.
     pub fn size(&self) -> Size {
         let mut size = Size::default();
@@ -123,15 +123,15 @@ impl Plan {
     }
 }
 
-impl fmt::Display for Plan {
+impl fmt::Display for ConversionPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut parts = BTreeMap::<Part, Size>::new();
+        let mut parts = BTreeMap::<Component, Size>::new();
         for tensor in &self.tensors {
             parts.entry(tensor.spec.part).or_default().add(tensor);
         }
         writeln!(
             f,
-            "Part           Weights         Size  Bits per weight  Tensors"
+            "Component           Weights         Size  Bits per weight  Tensors"
         )?;
         for (part, size) in &parts {
             writeln!(f, "{:<11} {size}", part.name())?;
@@ -171,12 +171,12 @@ fn and_more(n: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::random::Shape;
+    use crate::random::RandomShape;
     use crate::recipe::{Quant, Recipe};
 
     #[test]
     fn the_table_says_where_rotation_was_left_out_altogether() {
-        let mut plan = Recipe::default().plan(&Shape::Tiny.config()).unwrap();
+        let mut plan = Recipe::default().plan(&RandomShape::Tiny.config()).unwrap();
         let said = "no columns are rotated";
         assert!(!plan.to_string().contains(said));
         plan.rotation = None;
@@ -190,7 +190,7 @@ mod tests {
             quant: Quant::Q8_0,
             ..Recipe::default()
         };
-        let plan = recipe.plan(&Shape::SevenB.config()).unwrap();
+        let plan = recipe.plan(&RandomShape::SevenB.config()).unwrap();
         let text = plan.to_string();
         // The public checkpoint is 16.4 GB at 16 bits.
         assert!((8.15e9..8.25e9).contains(&(plan.size().weights as f64)));

@@ -16,12 +16,12 @@ use owl2::model::visual_config::{AbstractorConfig, Activation, VisualConfig, Vit
 use owl2::sampler::Sampling;
 
 use crate::checkpoint::{ElementType, TensorMeta, TensorSource};
-use crate::input::{self, Input, Naming};
+use crate::input::{self, ConversionInput, Naming};
 use crate::mapping::{self, Extra};
 
 /// The shapes that `--random` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Shape {
+pub enum RandomShape {
     /// The released model: ViT-L/14 at 448 pixels, six abstractor layers, LLaMA-2 7B
     #[value(name = "7b")]
     SevenB,
@@ -80,12 +80,12 @@ const TINY: Sizes = Sizes {
     queries: 8,
 };
 
-impl Shape {
+impl RandomShape {
     /// The hyper-parameters of this shape; what is no size is the reference's default.
     pub fn config(self) -> Config {
         let sizes = match self {
-            Shape::SevenB => SEVEN_B,
-            Shape::Tiny => TINY,
+            RandomShape::SevenB => SEVEN_B,
+            RandomShape::Tiny => TINY,
         };
         Config {
             decoder: DecoderConfig {
@@ -141,13 +141,13 @@ impl Shape {
     }
 
     /// A model of this shape with weights that depend on `seed`.
-    pub fn input(self, seed: u64) -> Input {
+    pub fn input(self, seed: u64) -> ConversionInput {
         let config = self.config();
         let shape = match self {
-            Shape::SevenB => "7b",
-            Shape::Tiny => "tiny",
+            RandomShape::SevenB => "7b",
+            RandomShape::Tiny => "tiny",
         };
-        Input {
+        ConversionInput {
             tensors: Box::new(RandomTensors::new(&config, seed)),
             naming: Naming::Checkpoint,
             metadata: input::metadata(
@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn tensors_and_seeds_differ() {
         let read = |seed: u64, name: &str| {
-            let input = Shape::Tiny.input(seed);
+            let input = RandomShape::Tiny.input(seed);
             let mut out = vec![0.0; 8];
             input.tensors.read(name, 0, &mut out).unwrap();
             out

@@ -10,12 +10,12 @@ use wildmatch::WildMatch;
 use owl2::gguf::DType;
 use owl2::gguf::names::tensor;
 use owl2::model::config::Config;
-use owl2::model::layout::{self, Part, TensorKind, TensorSpec};
+use owl2::model::layout::{self, Component, TensorKind, TensorSpec};
 use owl2::quant::Rotation;
 use owl2::{Error, Result};
 
 use crate::mapping::in_stack;
-use crate::plan::{Plan, Planned};
+use crate::plan::{ConversionPlan, Planned};
 
 /// The recipes that `--quant` names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -171,7 +171,7 @@ impl Recipe {
     /// # Errors
     /// [`Kind::Usage`](owl2::Kind::Usage) for a glob that matches no matrix, and for types that are made for
     /// rotated columns without rotation.
-    pub fn plan(&self, config: &Config) -> Result<Plan> {
+    pub fn plan(&self, config: &Config) -> Result<ConversionPlan> {
         let specs = layout::tensors(config);
         for rule in &self.tensor_types {
             rule.check(&specs)?;
@@ -205,7 +205,7 @@ impl Recipe {
             .in_parameter("no_rotate"));
         }
         let is_rotated = |tensor: &Planned| tensor.is_rotated;
-        Ok(Plan {
+        Ok(ConversionPlan {
             rotation: tensors.iter().any(is_rotated).then(Rotation::default),
             is_rotation_harmful: false,
             tensors,
@@ -222,8 +222,8 @@ impl Recipe {
         }
         let base = self.quant.base();
         match spec.part {
-            Part::Vit | Part::Abstractor => self.vision.unwrap_or(base.vision),
-            Part::Decoder | Part::Embedding | Part::Output => {
+            Component::Vit | Component::Abstractor => self.vision.unwrap_or(base.vision),
+            Component::Decoder | Component::Embedding | Component::Output => {
                 base.exception(&spec.name, config).unwrap_or(base.decoder)
             }
         }
@@ -289,7 +289,7 @@ fn fitting(wanted: DType, row_len: usize) -> DType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Shape;
+    use crate::random::RandomShape;
 
     fn types(recipe: &Recipe, config: &Config) -> impl Fn(&str) -> DType + use<> {
         let plan = recipe.plan(config).unwrap();
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn q4_k_spends_more_where_it_counts() {
-        let dtype = types(&with(Quant::Q4_K, &[]), &Shape::SevenB.config());
+        let dtype = types(&with(Quant::Q4_K, &[]), &RandomShape::SevenB.config());
         assert_eq!(dtype("blk.5.attn_q.weight"), DType::Q4_K);
         assert_eq!(dtype("blk.0.attn_v.weight"), DType::Q6_K);
         assert_eq!(dtype("blk.0.attn_v_image.weight"), DType::Q6_K);
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn other_bases_are_uniform() {
-        let config = Shape::SevenB.config();
+        let config = RandomShape::SevenB.config();
         for (quant, decoder, vision, output) in [
             (Quant::F32, DType::F32, DType::F32, DType::F32),
             (Quant::F16, DType::F16, DType::F16, DType::F16),
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn only_files_with_blocks_are_rotated() {
-        let config = Shape::Tiny.config();
+        let config = RandomShape::Tiny.config();
         let is_rotated = |recipe: Recipe| recipe.plan(&config).unwrap().rotation.is_some();
         assert!(is_rotated(with(Quant::Q8_0, &[])));
         assert!(is_rotated(with(Quant::F32, &["blk.0.attn_q.weight=q8_0"])));
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_shared_embedding_is_treated_as_the_output() {
-        let mut config = Shape::SevenB.config();
+        let mut config = RandomShape::SevenB.config();
         config.decoder.tie_word_embeddings = true;
         let dtype = types(&with(Quant::Q4_K, &[]), &config);
         assert_eq!(dtype("token_embd.weight"), DType::Q6_K);
@@ -383,7 +383,7 @@ mod tests {
             Quant::F16,
             &["blk.*=q8_0", "blk.?.attn_q.weight=bf16", "blk.1.*_q.*=q4_k"],
         );
-        let dtype = types(&recipe, &Shape::SevenB.config());
+        let dtype = types(&recipe, &RandomShape::SevenB.config());
         assert_eq!(dtype("blk.3.attn_q.weight"), DType::BF16);
         assert_eq!(dtype("blk.10.attn_q.weight"), DType::Q8_0);
         assert_eq!(dtype("blk.1.attn_q.weight"), DType::Q4_K);
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn globs_without_effect_are_errors() {
-        let config = Shape::Tiny.config();
+        let config = RandomShape::Tiny.config();
         for (text, expected) in [
             ("blk.*.atn_q.weight=q8_0", "matches no tensor"),
             ("*norm.weight=f16", "those stay F32"),

@@ -1,8 +1,9 @@
-//! Which matrices are better not rotated.
+//! Finds matrices that are better not rotated.
 //!
-//! Weights that were quantized before lie on a grid, from which rotation takes them away; where columns
-//! differ in size on purpose, it makes them alike. The rounding of weights with few bits outweighs that
-//! of activations, which rotation is for. So some rows of each such matrix are quantized both ways.
+//! Rotation reduces the rounding error of activations. It can increase that of weights: weights that
+//! were quantized before lie on a grid that rotation destroys, and rotation evens out columns that
+//! differ in size. With few bits the weights matter more. So some rows of each such matrix are
+//! quantized both ways and compared.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use crate::checkpoint::TensorSource;
 use crate::interrupt;
 use crate::mapping::Mapped;
 use crate::pack::row_len;
-use crate::plan::{Plan, Planned};
+use crate::plan::{ConversionPlan, Planned};
 
 /// Rows of a matrix that are tried, or all if it has fewer.
 const SAMPLED_ROWS: usize = 32;
@@ -34,7 +35,11 @@ struct Errors {
 ///
 /// # Errors
 /// Those of reading.
-pub fn leave_out(plan: &mut Plan, source: &dyn TensorSource, mapped: &[Mapped]) -> Result<()> {
+pub fn leave_out(
+    plan: &mut ConversionPlan,
+    source: &dyn TensorSource,
+    mapped: &[Mapped],
+) -> Result<()> {
     let Some(rotation) = plan.rotation.clone() else {
         return Ok(());
     };

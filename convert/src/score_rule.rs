@@ -1,4 +1,4 @@
-//! The rule by which the model's logits are scores, for the file to carry.
+//! The scoring rule that is written into the file.
 
 use std::fmt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use owl2::score::Rule;
 use owl2::{Error, Result};
 
 use crate::args::Args;
-use crate::input::Input;
+use crate::input::ConversionInput;
 use crate::json::Object;
 
 /// What `--score-rule` says.
@@ -46,7 +46,7 @@ impl fmt::Display for ScoreRule {
 ///
 /// # Errors
 /// Those of reading `config.json` again.
-pub(crate) fn set(input: &mut Input, args: &Args) -> Result<()> {
+pub(crate) fn set(input: &mut ConversionInput, args: &Args) -> Result<()> {
     match args.score_rule {
         Some(ScoreRule::Rule(rule)) => rule.write(&mut input.metadata),
         Some(ScoreRule::None) => {
@@ -64,7 +64,7 @@ pub(crate) fn set(input: &mut Input, args: &Args) -> Result<()> {
 
 /// The rule of the published model that this is, or was made of, by its name: that of the directory,
 /// or the one in its `config.json`.
-fn told(input: &Input, args: &Args) -> Result<Option<Rule>> {
+fn told(input: &ConversionInput, args: &Args) -> Result<Option<Rule>> {
     let Some(checkpoint) = args.checkpoint.as_ref().filter(|path| path.is_dir()) else {
         return Ok(None);
     };

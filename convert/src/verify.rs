@@ -24,10 +24,10 @@ use owl2::sampler::Sampling;
 use owl2::tokenizer::Vocabulary;
 use owl2::{Error, Result};
 
-use crate::input::Input;
+use crate::input::ConversionInput;
 use crate::interrupt;
 use crate::mapping::Mapped;
-use crate::pack::{Piece, first_beyond, pieces, row_len};
+use crate::pack::{TensorPiece, first_beyond, pieces, row_len};
 use crate::pipeline;
 use crate::progress::Progress;
 
@@ -50,7 +50,7 @@ pub struct TensorError {
 
 /// What a file that passed looks like.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Report {
+pub struct VerifyReport {
     /// Number of tensors.
     pub n_tensors: usize,
     /// Number of values in them.
@@ -59,7 +59,7 @@ pub struct Report {
     pub errors: Option<Vec<TensorError>>,
 }
 
-impl Report {
+impl VerifyReport {
     /// The report as text, one tensor a line.
     pub fn text(&self) -> String {
         let mut text = format!(
@@ -90,10 +90,10 @@ impl Report {
 /// does not have the tensors it would be made from; those of reading.
 pub fn verify(
     path: &Path,
-    original: Option<&Input>,
+    original: Option<&ConversionInput>,
     n_threads: NonZeroUsize,
     quiet: bool,
-) -> Result<Report> {
+) -> Result<VerifyReport> {
     let gguf = Gguf::open(path)?;
     gguf.check_types().map_err(|e| e.in_file(path))?;
     // gguf-rs refuses types that ggml has not.
@@ -125,7 +125,7 @@ pub fn verify(
         errors.sort_by(|a, b| b.relative.total_cmp(&a.relative));
         errors
     });
-    Ok(Report {
+    Ok(VerifyReport {
         n_tensors: gguf.tensors().len(),
         n_values: gguf.tensors().iter().map(|t| n_values(&t.shape)).sum(),
         errors,
@@ -199,7 +199,7 @@ fn check_contents(gguf: &Gguf) -> Result<()> {
 }
 
 /// For each tensor of the file, in its order, where it comes from.
-fn originals(gguf: &Gguf, original: &Input) -> Result<Vec<Mapped>> {
+fn originals(gguf: &Gguf, original: &ConversionInput) -> Result<Vec<Mapped>> {
     let mut mapped = original.map()?.tensors;
     gguf.tensors()
         .iter()
@@ -243,7 +243,7 @@ type Buffers = (Vec<f32>, Vec<f32>);
 
 fn measure(
     gguf: &Gguf,
-    original: Option<(&Input, &[Mapped])>,
+    original: Option<(&ConversionInput, &[Mapped])>,
     n_threads: NonZeroUsize,
     quiet: bool,
 ) -> Result<Vec<Sums>> {
@@ -280,7 +280,7 @@ fn measure(
     let n_bytes: usize = tensors.iter().map(|tensor| tensor.range.len()).sum();
     let mut progress = Progress::start(n_bytes as u64, quiet);
     let mut totals = vec![Sums::default(); tensors.len()];
-    let take = |(piece, sums): (Piece, Sums)| {
+    let take = |(piece, sums): (TensorPiece, Sums)| {
         interrupt::check()?;
         let total = &mut totals[piece.tensor];
         total.bad = total.bad.or(sums.bad);
@@ -296,12 +296,12 @@ fn measure(
 }
 
 /// Where the bytes of `piece` are in its tensor.
-fn piece_range(dtype: DType, piece: Piece) -> std::ops::Range<usize> {
+fn piece_range(dtype: DType, piece: TensorPiece) -> std::ops::Range<usize> {
     let bytes = |n_values: usize| n_values / dtype.block_len() * dtype.block_bytes();
     bytes(piece.start)..bytes(piece.start + piece.len)
 }
 
-fn piece_bytes(data: &[TensorBytes], dtype: DType, piece: Piece) -> &[u8] {
+fn piece_bytes(data: &[TensorBytes], dtype: DType, piece: TensorPiece) -> &[u8] {
     &data[piece.tensor][piece_range(dtype, piece)]
 }
 

@@ -16,11 +16,11 @@ use owl2::sampler::Sampling;
 use owl2::tokenizer::Vocabulary;
 use owl2::{Error, Kind, Result};
 use owl2_convert::checkpoint::{ElementType, TensorMeta, TensorSource};
-use owl2_convert::input::Input;
+use owl2_convert::input::ConversionInput;
 use owl2_convert::mapping::{self, Extra};
 use owl2_convert::pack;
 use owl2_convert::progress::Progress;
-use owl2_convert::random::Shape;
+use owl2_convert::random::RandomShape;
 use owl2_convert::recipe::{Quant, Recipe};
 use owl2_convert::verify::verify;
 
@@ -53,11 +53,11 @@ impl Memory {
         &self.0[name].1
     }
 
-    fn input(&self, config: &Config) -> Input {
-        Input {
+    fn input(&self, config: &Config) -> ConversionInput {
+        ConversionInput {
             tensors: Box::new(self.clone()),
             config: config.clone(),
-            ..Shape::Tiny.input(0)
+            ..RandomShape::Tiny.input(0)
         }
     }
 }
@@ -78,7 +78,12 @@ impl TensorSource for Memory {
     }
 }
 
-fn convert(input: &Input, recipe: &Recipe, n_threads: usize, target: &Path) -> Result<u64> {
+fn convert(
+    input: &ConversionInput,
+    recipe: &Recipe,
+    n_threads: usize,
+    target: &Path,
+) -> Result<u64> {
     let mapped = input.map()?.tensors;
     let plan = recipe.plan(&input.config)?;
     let writer = pack::create(target, input, recipe.quant, &plan, false)?;
@@ -115,7 +120,7 @@ fn rows(values: &[f32], row_len: usize, order: impl IntoIterator<Item = usize>) 
 
 #[test]
 fn every_tensor_arrives_where_it_belongs() {
-    let mut config = Shape::Tiny.config();
+    let mut config = RandomShape::Tiny.config();
     config.decoder.attention_bias = true;
     config.decoder.n_kv_heads = 2;
     let memory = Memory::numbered(&config);
@@ -228,7 +233,7 @@ fn every_tensor_arrives_where_it_belongs() {
 
 #[test]
 fn position_tables_are_taken_or_computed() {
-    let config = Shape::Tiny.config();
+    let config = RandomShape::Tiny.config();
     let mut memory = Memory::numbered(&config);
     let stored: Vec<f32> = (0..17 * 64).map(|i| i as f32).collect();
     memory.insert(
@@ -266,7 +271,7 @@ fn position_tables_are_taken_or_computed() {
 
 #[test]
 fn positions_without_a_class_token_are_resized() {
-    let mut config = Shape::Tiny.config();
+    let mut config = RandomShape::Tiny.config();
     config.visual.as_mut().unwrap().vit.use_cls_token = false;
     let mut memory = Memory::numbered(&config);
     let name = "model.vision_model.embeddings.position_embedding";
@@ -286,7 +291,7 @@ fn positions_without_a_class_token_are_resized() {
 
 #[test]
 fn the_file_does_not_depend_on_the_number_of_threads() {
-    let input = Shape::Tiny.input(5);
+    let input = RandomShape::Tiny.input(5);
     let dir = tempfile::tempdir().unwrap();
     for quant in [
         Quant::F32,
@@ -311,7 +316,7 @@ fn the_file_does_not_depend_on_the_number_of_threads() {
 fn a_random_model_opens_with_everything_in_it() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("m.gguf");
-    let input = Shape::Tiny.input(1);
+    let input = RandomShape::Tiny.input(1);
     convert(&input, &recipe(Quant::Q4_K), 2, &target).unwrap();
     let gguf = Gguf::open(&target).unwrap();
     let model = Model::new(&gguf, Compute::new(NonZeroUsize::MIN).unwrap()).unwrap();
@@ -331,7 +336,7 @@ fn a_random_model_opens_with_everything_in_it() {
 
 #[test]
 fn problems_are_listed_all_at_once() {
-    let config = Shape::Tiny.config();
+    let config = RandomShape::Tiny.config();
     let mut memory = Memory::numbered(&config);
     memory.0.remove("lm_head.weight");
     memory.0.remove("model.layers.1.mlp.up_proj.weight");
@@ -355,7 +360,7 @@ fn problems_are_listed_all_at_once() {
 
 #[test]
 fn extra_tensors_are_left_out_where_that_is_asked_for() {
-    let config = Shape::Tiny.config();
+    let config = RandomShape::Tiny.config();
     let mut memory = Memory::numbered(&config);
     memory.insert("score.weight", &[1], vec![1.0]);
     memory.insert("model.layers.0.extra", &[1], vec![1.0]);
@@ -378,7 +383,7 @@ fn extra_tensors_are_left_out_where_that_is_asked_for() {
 
 #[test]
 fn problems_are_told_in_a_few_lines_with_a_way_out() {
-    let config = Shape::Tiny.config();
+    let config = RandomShape::Tiny.config();
     let good = Memory::numbered(&config);
     let renamed = |rename: fn(&str) -> String| {
         let mut memory = Memory::numbered(&config);
@@ -412,7 +417,7 @@ fn problems_are_told_in_a_few_lines_with_a_way_out() {
 
 #[test]
 fn a_shared_head_may_be_there_or_not() {
-    let mut config = Shape::Tiny.config();
+    let mut config = RandomShape::Tiny.config();
     let with_head = Memory::numbered(&config);
     config.decoder.tie_word_embeddings = true;
     let without_head = Memory::numbered(&config);
@@ -431,7 +436,7 @@ fn a_shared_head_may_be_there_or_not() {
 
 #[test]
 fn weights_that_are_not_finite_or_too_large_are_named_and_leave_no_file() {
-    let config = Shape::Tiny.config();
+    let config = RandomShape::Tiny.config();
     let name = "model.layers.0.mlp.up_proj.weight";
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("m.gguf");
@@ -463,7 +468,7 @@ fn an_existing_file_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("m.gguf");
     std::fs::write(&target, "precious").unwrap();
-    let error = convert(&Shape::Tiny.input(1), &recipe(Quant::F16), 1, &target).unwrap_err();
+    let error = convert(&RandomShape::Tiny.input(1), &recipe(Quant::F16), 1, &target).unwrap_err();
     assert!(error.to_string().contains("force"), "{error}");
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
 }
@@ -471,7 +476,7 @@ fn an_existing_file_is_kept() {
 #[test]
 fn verification_measures_the_error_of_every_tensor() {
     let dir = tempfile::tempdir().unwrap();
-    let input = Shape::Tiny.input(9);
+    let input = RandomShape::Tiny.input(9);
     let two = NonZeroUsize::new(2).unwrap();
     let convert = |quant: Quant| {
         let target = dir.path().join(format!("{quant:?}.gguf"));
@@ -509,9 +514,9 @@ fn verification_measures_the_error_of_every_tensor() {
 fn verification_finds_damage_and_foreign_files() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("m.gguf");
-    convert(&Shape::Tiny.input(1), &recipe(Quant::F32), 1, &target).unwrap();
+    convert(&RandomShape::Tiny.input(1), &recipe(Quant::F32), 1, &target).unwrap();
 
-    let mut other = Shape::Tiny.config();
+    let mut other = RandomShape::Tiny.config();
     other.decoder.intermediate_size = 128;
     let original = Memory::numbered(&other).input(&other);
     let error = verify(&target, Some(&original), NonZeroUsize::MIN, true).unwrap_err();

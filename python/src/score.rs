@@ -1,7 +1,7 @@
 //! Ratings of pictures and clips.
 
 use owl2::image::Aspect;
-use owl2::score::{Rule, Scorer, Scoring, Subject};
+use owl2::score::{Rule, ScoreSubject, Scorer, Scoring};
 use owl2::{Assistant, Error, Result};
 use pyo3::prelude::*;
 
@@ -56,8 +56,8 @@ pub fn scores(
     while subjects.peek().is_some() && !stop.is_asked() {
         let group = subjects.by_ref().take(Scorer::TOGETHER);
         let group = group.map(|given| subject(given, assistant, aspect));
-        let group: Vec<Result<Subject>> = group.collect();
-        let usable: Vec<Subject> = group.iter().flatten().cloned().collect();
+        let group: Vec<Result<ScoreSubject>> = group.collect();
+        let usable: Vec<ScoreSubject> = group.iter().flatten().cloned().collect();
         let rated = scorer.score_each(&usable, &mut || !stop.is_asked());
         let mut rated = rated.into_iter();
         for subject in group {
@@ -76,16 +76,16 @@ fn subject(
     (is_clip, mut given): GivenSubject,
     assistant: &Assistant,
     aspect: Aspect,
-) -> Result<Subject> {
+) -> Result<ScoreSubject> {
     match (is_clip, given.pop()) {
         (_, None) => Err(Error::input("a clip has no frames")),
         (false, Some(picture)) => {
             let source = picture.source(assistant, Some(aspect));
-            source.map(Subject::Picture)
+            source.map(ScoreSubject::Picture)
         }
         (true, Some(last)) => {
             given.push(last);
-            pictures::sources(given, assistant, Some(aspect)).map(Subject::Clip)
+            pictures::sources(given, assistant, Some(aspect)).map(ScoreSubject::Clip)
         }
     }
 }

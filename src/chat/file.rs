@@ -163,7 +163,7 @@ fn read(path: &Path) -> Result<Saved> {
     let text = files::read_at_most(files::open(path)?, path, MAX_FILE_BYTES)?;
     let text = text.ok_or_else(|| {
         Error::input(format!(
-            "is larger than {MAX_FILE_BYTES} bytes and no saved conversation"
+            "is larger than {MAX_FILE_BYTES} bytes, so it is not a saved conversation"
         ))
     })?;
     serde_json::from_str(&files::text(text, path)?)

@@ -1,4 +1,4 @@
-//! What can be said on the command line, and in the environment in its place.
+//! The command line: subcommands, flags, and the environment variables that can replace flags.
 
 mod ask;
 #[cfg(feature = "serve")]
@@ -48,7 +48,7 @@ Examples:
 {all-args}{after-help}";
 
 const SHORT_NOTES: &str = "\
-'owl2 --help' lists every flag, 'owl2 COMMAND --help' those of a command.";
+'owl2 --help' lists all flags. 'owl2 COMMAND --help' lists the flags of a command.";
 
 /// The end of the long help.
 fn notes() -> String {
@@ -71,7 +71,7 @@ Exit status:
 fn exit_codes() -> String {
     let success = (
         0,
-        "success, also if the reader of the output has gone".to_owned(),
+        "success, also if the reader of the output is gone".to_owned(),
     );
     let kinds = Kind::ALL.map(|kind| (kind.exit_code(), kind.to_string()));
     let mut codes = [vec![success], kinds.to_vec()].concat();
@@ -97,7 +97,7 @@ pub struct Cli {
     pub(super) command: Option<Command>,
     #[command(flatten)]
     pub(super) ask: AskArgs,
-    /// Print errors only to standard error: no notices, no progress
+    /// Print only errors to standard error: no notices, no progress
     #[arg(short, long, global = true, help_heading = "Output")]
     pub(super) quiet: bool,
 }
@@ -122,6 +122,7 @@ pub(super) enum Command {
     /// Serve the model over HTTP to OpenAI and Ollama clients, with a web page
     #[cfg(feature = "serve")]
     Serve(ServeArgs),
+    /// Measure how well a model predicts a text, or how far it is from a less quantized file
     Perplexity(PerplexityArgs),
     /// Measure the speed of a model beside the limits of this machine
     Bench(BenchArgs),

@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::prompt::{Message, place_images};
 use crate::request::{Answer, Assistant, Prompt, Request, Source};
-use crate::reuse::Memory;
+use crate::reuse::PromptCache;
 use crate::sampler::Sampling;
-use crate::score::Subject;
+use crate::score::ScoreSubject;
 
 /// Answers what the flags ask: one question, one about each of several pictures, or whatever comes
 /// up in a chat. Whatever needs no model is checked before it is opened.
@@ -32,7 +32,7 @@ pub(super) fn run(args: &AskArgs) -> Result<()> {
     let about = About::of(args)?;
     let assistant = setup::open(args)?;
     let request = about.request(args, &checked, &assistant, &text)?;
-    let mut memory = Memory::new();
+    let mut memory = PromptCache::new();
     let cache = CacheFile::open(args, &assistant, &mut memory)?;
     let mut output = Output::new(!args.output.json, String::new());
     let answer = assistant.answer_from(&mut memory, &request, &mut |event| output.receive(event));
@@ -121,7 +121,7 @@ impl About {
             aspect: request.aspect,
             reading: request.reading,
         };
-        let Subject::Clip(frames) = loader.load(&clip)? else {
+        let ScoreSubject::Clip(frames) = loader.load(&clip)? else {
             return Err(Error::input("is not a video").in_parameter("frames"));
         };
         request.prompt.repeat_pictures(frames.len());

@@ -1,5 +1,4 @@
-//! `owl2 batch`: questions about whole collections, or ratings of them, that can be stopped at any
-//! moment and gone on with.
+//! `owl2 batch`: asks about whole collections, or rates them. It can be stopped and resumed at any time.
 
 mod outcome;
 mod output;
@@ -23,12 +22,12 @@ use crate::image::Aspect;
 use crate::request::Assistant;
 use crate::sampler::Sampling;
 use crate::score::Scoring;
-use output::Output;
+use output::OutcomeFile;
 use prepare::{Preparing, ReadingRows};
 use rows::Rows;
-pub(super) use sidecar::Format as SidecarFormat;
+pub(super) use sidecar::SidecarFormat;
 use sidecar::Sidecars;
-use work::{Order, Work};
+use work::{BatchRun, Order};
 
 /// One of several shares of the rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +79,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<()> {
     let hold = Hold::new();
     let constraint = constraint(args)?;
     let rows = Rows::open(&args.input)?;
-    let (mut output, done) = Output::open(&args.output, args.retry_errors)?;
+    let (mut output, done) = OutcomeFile::open(&args.output, args.retry_errors)?;
     let model = ModelFile::new(args.model.as_deref())?;
     let assistant = args.running.open(|compute| model.assistant(compute))?;
     if let Some(constraint) = &constraint {
@@ -101,7 +100,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<()> {
     let (sender, prepared) = mpsc::sync_channel(2 * args.parallel);
     let order = args.ordered.then(|| Order::new(args.parallel));
     let sidecars = args.sidecar.map(Sidecars::new);
-    let mut work = Work::new(&mut output, prepared, order, sidecars);
+    let mut work = BatchRun::new(&mut output, prepared, order, sidecars);
     let worked = thread::scope(|scope| {
         let preparing = &preparing;
         let decoders: Vec<_> = (0..preparing.n_decoders())

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::bench::{self, Plan, PrefillReport, Report, Samples};
+use crate::bench::{self, BenchPlan, BenchReport, Measurements, PrefillReport};
 use crate::cli::args::BenchArgs;
 use crate::cli::model_file::ModelFile;
 use crate::cli::{human_bytes, print, print_json, setup};
@@ -18,9 +18,9 @@ struct Figure<'a> {
     label: String,
     unit: Unit,
     /// `None` where it was not measured.
-    samples: Option<&'a Samples>,
+    samples: Option<&'a Measurements>,
     /// What it cannot exceed.
-    limit: Option<&'a Samples>,
+    limit: Option<&'a Measurements>,
     /// What [`Machine`](crate::board::Machine) expects of the limits.
     modelled: Option<f64>,
 }
@@ -51,7 +51,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let compute = Compute::new(setup::n_threads(args.threads))?;
     let (isa, n_threads) = (compute.isa, compute.threads.count());
     let model = Model::new(&gguf, compute).map_err(|e| file.blame(e))?;
-    let plan = Plan {
+    let plan = BenchPlan {
         prefill: args.pp.clone(),
         generate: args.tg,
         depth: args.depth,
@@ -81,7 +81,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     print(&text).map(drop)
 }
 
-fn figures<'a>(report: &'a Report, plan: &Plan) -> Vec<Figure<'a>> {
+fn figures<'a>(report: &'a BenchReport, plan: &BenchPlan) -> Vec<Figure<'a>> {
     use Unit::{BytesPerSecond, MacsPerSecond, Seconds, TokensPerSecond};
     let picture = report.picture.as_ref();
     let generate = report.generate.as_ref();
@@ -105,7 +105,7 @@ fn figures<'a>(report: &'a Report, plan: &Plan) -> Vec<Figure<'a>> {
         modelled: value,
         ..figure
     };
-    let bounded = |key, label: &str, unit, samples, limit: &'a Samples| Figure {
+    let bounded = |key, label: &str, unit, samples, limit: &'a Measurements| Figure {
         limit: Some(limit),
         ..figure(key, label, unit, samples)
     };
@@ -196,7 +196,7 @@ fn figures<'a>(report: &'a Report, plan: &Plan) -> Vec<Figure<'a>> {
     figures
 }
 
-fn prefill_tokens<'a>(report: &'a Report, prefill: &'a PrefillReport) -> Figure<'a> {
+fn prefill_tokens<'a>(report: &'a BenchReport, prefill: &'a PrefillReport) -> Figure<'a> {
     let n = prefill.n_tokens;
     Figure {
         key: "prefill_tokens_per_s",
@@ -208,7 +208,7 @@ fn prefill_tokens<'a>(report: &'a Report, prefill: &'a PrefillReport) -> Figure<
     }
 }
 
-fn prefill_macs<'a>(report: &'a Report, prefill: &'a PrefillReport) -> Figure<'a> {
+fn prefill_macs<'a>(report: &'a BenchReport, prefill: &'a PrefillReport) -> Figure<'a> {
     Figure {
         key: "prefill_macs_per_s",
         label: format!("prefill {}", prefill.n_tokens),
@@ -249,7 +249,7 @@ fn as_json(
     file: ModelFile,
     isa: Isa,
     n_threads: usize,
-    report: &Report,
+    report: &BenchReport,
     figures: &[Figure],
 ) -> Value {
     let mut object = Map::new();
@@ -293,10 +293,10 @@ fn as_json(
 /// Adds the median, the minimum and the maximum of a figure, and what is modelled of it.
 fn set_figure(object: &mut Map<String, Value>, figure: &Figure) {
     let mut set = |suffix: &str, value| object.insert(format!("{}{suffix}", figure.key), value);
-    let value = |of: fn(&Samples) -> f64| json!(figure.samples.map(of));
-    set("", value(Samples::median));
-    set("_min", value(Samples::min));
-    set("_max", value(Samples::max));
+    let value = |of: fn(&Measurements) -> f64| json!(figure.samples.map(of));
+    set("", value(Measurements::median));
+    set("_min", value(Measurements::min));
+    set("_max", value(Measurements::max));
     if let Some(modelled) = figure.modelled {
         set("_modelled", json!(figure.samples.map(|_| modelled)));
     }

@@ -1,4 +1,4 @@
-//! The file of `--cache`, in which computed positions go from one process to the next.
+//! The file of `--cache`, which passes computed positions from one process to the next.
 
 use std::path::Path;
 
@@ -7,14 +7,18 @@ use crate::cli::interrupt::Hold;
 use crate::cli::progress;
 use crate::error::{Error, Kind, Result};
 use crate::request::Assistant;
-use crate::reuse::{Memory, Restored};
+use crate::reuse::{PromptCache, Restored};
 
 /// The file, if one is named.
 pub struct CacheFile<'a>(Option<(&'a Path, [u8; 32])>);
 
 impl<'a> CacheFile<'a> {
     /// Reads the file into `memory`.
-    pub fn open(args: &'a AskArgs, assistant: &Assistant, memory: &mut Memory) -> Result<Self> {
+    pub fn open(
+        args: &'a AskArgs,
+        assistant: &Assistant,
+        memory: &mut PromptCache,
+    ) -> Result<Self> {
         let Some(path) = args.running.cache.as_deref() else {
             return Ok(CacheFile(None));
         };
@@ -31,7 +35,7 @@ impl<'a> CacheFile<'a> {
     }
 
     /// Writes the file. An interrupt waits until it is whole.
-    pub fn save(&self, memory: &Memory) -> Result<()> {
+    pub fn save(&self, memory: &PromptCache) -> Result<()> {
         let Some((path, fingerprint)) = &self.0 else {
             return Ok(());
         };

@@ -18,8 +18,8 @@ use crate::cli::progress;
 use crate::cli::setup::{self, Checked};
 use crate::error::Result;
 use crate::request::{Answer, Assistant, Listener, Prompt};
-use crate::reuse::Memory;
-use command::Command;
+use crate::reuse::PromptCache;
+use command::ChatCommand;
 use editor::{Editor, Typed};
 
 /// What stands before every line to be typed.
@@ -28,7 +28,7 @@ const PROMPT: &str = "> ";
 /// Talks until the person leaves.
 pub(super) fn run(args: &AskArgs, checked: &Checked, assistant: &Assistant) -> Result<()> {
     let room = assistant.context(args.running.ctx_size)?;
-    let mut memory = Memory::with_room(room).reusing_answers();
+    let mut memory = PromptCache::with_room(room).reusing_answers();
     let cache = CacheFile::open(args, assistant, &mut memory)?;
     let mut editor = Editor::open(args.running.history.as_deref())?;
     let mut chat = Chat::new(args, checked, assistant, memory)?;
@@ -56,7 +56,7 @@ impl<'m> Chat<'m> {
         args: &AskArgs,
         checked: &Checked,
         assistant: &'m Assistant,
-        memory: Memory,
+        memory: PromptCache,
     ) -> Result<Self> {
         let nothing = Prompt::turns(Vec::new());
         let settings = setup::request(args, checked, nothing, assistant)?;
@@ -93,7 +93,7 @@ impl<'m> Chat<'m> {
 
     /// Does what a line says; whether to go on.
     fn take(&mut self, line: &str, editor: &mut Editor) -> Result<ControlFlow<()>> {
-        if let Some(command) = Command::parse(line) {
+        if let Some(command) = ChatCommand::parse(line) {
             return self.obey(command?);
         }
         let question = self.take_pictures(line, editor)?;
@@ -136,15 +136,15 @@ impl<'m> Chat<'m> {
         }
     }
 
-    fn obey(&mut self, command: Command) -> Result<ControlFlow<()>> {
+    fn obey(&mut self, command: ChatCommand) -> Result<ControlFlow<()>> {
         match command {
-            Command::Image(path) => self.attach(&path)?,
-            Command::Images => self.list_pictures(),
-            Command::Clear => {
+            ChatCommand::Image(path) => self.attach(&path)?,
+            ChatCommand::Images => self.list_pictures(),
+            ChatCommand::Clear => {
                 self.conversation.clear();
                 progress::notice("cleared the conversation");
             }
-            Command::Regen => {
+            ChatCommand::Regen => {
                 if self.conversation.settings.sampling.is_greedy() {
                     progress::notice(
                         "temp is 0, so the answer stays the same; /set temp 0.7 makes it vary",
@@ -152,25 +152,27 @@ impl<'m> Chat<'m> {
                 }
                 return self.answer(Conversation::ask_again);
             }
-            Command::System(None) => {
+            ChatCommand::System(None) => {
                 let system = self.conversation.system.as_deref();
                 progress::notice(
                     system.unwrap_or("the system prompt of the template, if it has one"),
                 );
             }
-            Command::System(text) => self.conversation.system = text,
-            Command::Set(None) => progress::notice(&settings::list(&self.conversation.settings)),
-            Command::Set(Some((name, value))) => {
+            ChatCommand::System(text) => self.conversation.system = text,
+            ChatCommand::Set(None) => {
+                progress::notice(&settings::list(&self.conversation.settings))
+            }
+            ChatCommand::Set(Some((name, value))) => {
                 settings::set(&mut self.conversation.settings, &name, &value)?;
             }
-            Command::Save(path) => {
+            ChatCommand::Save(path) => {
                 let was_there = path.exists();
                 self.conversation.save(&path)?;
                 let wrote = if was_there { "replaced" } else { "wrote" };
                 let turns = turns(self.conversation.turns().len());
                 progress::notice(&format!("{wrote} {} ({turns})", path.display()));
             }
-            Command::Load(path) => {
+            ChatCommand::Load(path) => {
                 let hold = Hold::new();
                 self.conversation
                     .load(&path, &mut || !interrupt::is_requested())?;
@@ -184,9 +186,9 @@ impl<'m> Chat<'m> {
                 };
                 progress::notice(&format!("loaded {} ({}){note}", path.display(), turns(n)));
             }
-            Command::Stats => self.show_statistics(),
-            Command::Help => progress::notice(command::HELP),
-            Command::Quit => return Ok(ControlFlow::Break(())),
+            ChatCommand::Stats => self.show_statistics(),
+            ChatCommand::Help => progress::notice(command::HELP),
+            ChatCommand::Quit => return Ok(ControlFlow::Break(())),
         }
         Ok(ControlFlow::Continue(()))
     }

@@ -24,9 +24,10 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
     let rule = args.rule.or(assistant.score_rule());
     match (rule, &args.prompt) {
         (Some(Rule::Compare2Score), None) => by_words(args, &assistant),
-        (Some(rule), _) if args.rule.is_some() && rule != Rule::Compare2Score => {
-            Err(Error::usage(format!("is {rule}, which compares nothing")).in_parameter("rule"))
-        }
+        (Some(rule), _) if args.rule.is_some() && rule != Rule::Compare2Score => Err(Error::usage(
+            format!("is {rule}, which cannot compare pictures"),
+        )
+        .in_parameter("rule")),
         _ => by_question(args, &assistant),
     }
 }
@@ -34,7 +35,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<()> {
 fn by_words(args: &CompareArgs, assistant: &Assistant) -> Result<()> {
     let [first, second] = &args.pictures[..] else {
         return Err(
-            Error::usage("are more than two, which is all that Compare2Score compares")
+            Error::usage("are more than two, but Compare2Score compares two pictures")
                 .in_parameter("PICTURE"),
         );
     };

@@ -12,9 +12,9 @@ use crate::cli::output::{self, Output};
 use crate::cli::setup::Checked;
 use crate::cli::{ask, print, progress, setup};
 use crate::error::{Error, Kind, Result, flag};
-use crate::image::{self, Content, FORMATS};
+use crate::image::{self, FORMATS, FileContent};
 use crate::request::{Answer, Assistant, Request, Source};
-use crate::reuse::Memory;
+use crate::reuse::PromptCache;
 use crate::sampler::Sampling;
 
 /// How the names of pictures end, those that can be decoded.
@@ -51,7 +51,7 @@ pub(super) fn run(
     text: &str,
 ) -> Result<()> {
     let request = ask::request(args, checked, assistant, text, 1)?;
-    let mut memory = Memory::new();
+    let mut memory = PromptCache::new();
     let cache = CacheFile::open(args, assistant, &mut memory)?;
     let (mut n, mut n_failed) = (0, 0);
     let mut pictures = Pictures::of(&args.question.each, true);
@@ -102,7 +102,7 @@ pub(super) fn run(
 fn one(
     args: &AskArgs,
     assistant: &Assistant,
-    memory: &mut Memory,
+    memory: &mut PromptCache,
     request: &Request,
     picture: &Path,
 ) -> Result<Outcome> {
@@ -247,17 +247,17 @@ impl LeftOut {
         let content = match image::content(path) {
             // What cannot be read is reported when it is its turn, if it may be a picture.
             Err(_) if is_named_like_a_picture(path) => return false,
-            Err(_) => Content::Unknown,
+            Err(_) => FileContent::Unknown,
             Ok(None) => {
                 self.count("that are pipes, devices or links to folders", None);
                 return true;
             }
-            Ok(Some(Content::Picture(_))) => return false,
+            Ok(Some(FileContent::Picture(_))) => return false,
             Ok(Some(_)) if is_named_like_a_picture(path) => return false,
             Ok(Some(content)) => content,
         };
         match content {
-            Content::Foreign(foreign) if foreign.is_picture => {
+            FileContent::Foreign(foreign) if foreign.is_picture => {
                 self.n_pictures += 1;
                 self.count(foreign.name, Some(foreign.command));
             }
@@ -289,9 +289,9 @@ impl LeftOut {
 /// Whether a file is a picture, by its name or its content.
 pub(super) fn is_picture(path: &Path) -> bool {
     let is_shown = |content| match content {
-        Content::Picture(_) => true,
-        Content::Foreign(foreign) => foreign.is_picture,
-        Content::Other(_) | Content::Unknown => false,
+        FileContent::Picture(_) => true,
+        FileContent::Foreign(foreign) => foreign.is_picture,
+        FileContent::Other(_) | FileContent::Unknown => false,
     };
     path.is_file()
         && (is_named_like_a_picture(path)

@@ -1,4 +1,4 @@
-//! `owl2 eval`: asks the questions of a file, shows how far it is, and prints the counts.
+//! `owl2 eval`: asks the questions of a file, shows progress, and prints the counts.
 
 mod benchmark;
 
@@ -13,8 +13,8 @@ use crate::cli::args::EvalArgs;
 use crate::cli::model_file::ModelFile;
 use crate::cli::{print, print_json, progress, setup};
 use crate::error::{Error, Result};
-use crate::eval::benchmark::Format;
-use crate::eval::{self, Difference, Evaluation, Question, Report, Tally};
+use crate::eval::benchmark::BenchmarkFormat;
+use crate::eval::{self, Difference, EvalQuestion, EvalReport, Evaluation, Tally};
 use crate::ops::Compute;
 
 const BAR: &str = "{bar:30} {pos} of {len}  {eta} left  {msg}";
@@ -29,9 +29,9 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     let image_root = args.image_root.as_deref().unwrap_or(beside);
     let format = match args.format {
         Some(format) => format,
-        None => Format::of(&args.questions)?,
+        None => BenchmarkFormat::of(&args.questions)?,
     };
-    if format != Format::Lines {
+    if format != BenchmarkFormat::Lines {
         check_benchmark(args)?;
         let assistant = open(ModelFile::new(args.model.as_deref())?)?;
         return benchmark::run(args, &assistant, format, image_root);
@@ -78,9 +78,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
 /// Fails for flags that only files of JSON lines know.
 fn check_benchmark(args: &EvalArgs) -> Result<()> {
     match args.reference {
-        Some(_) => {
-            Err(Error::usage("compares answers to JSON lines alone").in_parameter("reference"))
-        }
+        Some(_) => Err(Error::usage("works only with JSON lines").in_parameter("reference")),
         None => Ok(()),
     }
 }
@@ -99,7 +97,7 @@ fn right(tally: &Tally) -> String {
     format!("{:.2}% right", 100.0 * tally.share())
 }
 
-fn as_text(report: &Report, n_questions: usize, took: Duration) -> String {
+fn as_text(report: &EvalReport, n_questions: usize, took: Duration) -> String {
     let mut text = String::new();
     let exact = report.exact.iter();
     let total = ("all".to_owned(), report.exact_total());
@@ -143,7 +141,7 @@ fn line(name: &str, tally: &Tally) -> String {
     }
 }
 
-fn as_json(report: &Report, questions: &[Question], took: Duration) -> Value {
+fn as_json(report: &EvalReport, questions: &[EvalQuestion], took: Duration) -> Value {
     let by_kind: serde_json::Map<_, _> = report
         .exact
         .iter()
@@ -175,7 +173,7 @@ fn counts(tally: &Tally) -> Value {
     json!({ "right": tally.n_right, "n": tally.n, "share": tally.share() })
 }
 
-fn as_row(difference: &Difference, question: &Question) -> Value {
+fn as_row(difference: &Difference, question: &EvalQuestion) -> Value {
     json!({
         "index": difference.index,
         "image": question.image,

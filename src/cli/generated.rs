@@ -1,4 +1,4 @@
-//! What is made of the definition of the command line: completions and manual pages.
+//! Completions and manual pages, generated from the definition of the command line.
 
 use std::iter;
 use std::path::Path;
@@ -9,6 +9,7 @@ use crate::atomic_file;
 use crate::cli::args::{CompletionsArgs, ManArgs, definition};
 use crate::cli::print;
 use crate::error::{Error, Result};
+use crate::manual;
 
 /// `owl2 completions`.
 pub(super) fn completions(args: &CompletionsArgs) -> Result<()> {
@@ -58,7 +59,9 @@ fn all_pages(command: &Command, folder: &Path) -> Result<()> {
 fn page(command: &Command) -> Result<String> {
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone())
+        .source(concat!("owl2 ", env!("CARGO_PKG_VERSION")))
         .render(&mut page)
         .map_err(|e| Error::io("cannot write", Path::new("the manual page"), e))?;
-    Ok(String::from_utf8_lossy(&page).into_owned())
+    let usage = command.clone().render_usage().to_string();
+    Ok(manual::with_usage(&String::from_utf8_lossy(&page), &usage))
 }

@@ -14,7 +14,7 @@ use crate::gguf::{DType, Gguf};
 use crate::kernels::Isa;
 use crate::model::Model;
 use crate::model::config::Config;
-use crate::model::layout::{self, Part};
+use crate::model::layout::{self, Component};
 use crate::model::visual_config::VisualConfig;
 use crate::ops::Compute;
 use crate::prompt::Template;
@@ -61,7 +61,7 @@ struct Info {
     rotation: Option<Rotation>,
     /// Names of quantized tensors that are not rotated though others are.
     not_rotated: BTreeSet<String>,
-    sizes: BTreeMap<Part, Size>,
+    sizes: BTreeMap<Component, Size>,
     file_bytes: u64,
     context: usize,
     session_bytes: u64,
@@ -234,8 +234,8 @@ fn as_text(info: &Info) -> String {
         .map_or(String::new(), Expected::as_text)
 }
 
-fn sizes(gguf: &Gguf, config: &Config) -> BTreeMap<Part, Size> {
-    let mut sizes = BTreeMap::<Part, Size>::new();
+fn sizes(gguf: &Gguf, config: &Config) -> BTreeMap<Component, Size> {
+    let mut sizes = BTreeMap::<Component, Size>::new();
     for spec in layout::tensors(config) {
         let Some(tensor) = gguf.tensor(&spec.name) else {
             continue;

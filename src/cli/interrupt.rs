@@ -1,5 +1,4 @@
-//! Ctrl-C and SIGTERM: usually the end of the process, but work that wants to stop by itself, or
-//! must not be cut off, can hold that back.
+//! Ctrl-C and SIGTERM. They end the process, unless work holds them back to stop by itself.
 
 use std::io::{self, IsTerminal};
 use std::process;

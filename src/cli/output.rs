@@ -1,4 +1,4 @@
-//! Where the events and the outcome of a request are written.
+//! Prints the events and the result of a request.
 
 use std::ops::ControlFlow;
 
@@ -104,10 +104,7 @@ pub fn note_of_cut(answer: &Answer, context: usize, length: &str) -> Result<Opti
     match (answer.is_fulfilled, answer.stop.is_cut()) {
         (false, _) => Err(Error::new(
             Kind::Unfinished,
-            format!(
-                "the answer was cut {cut}, and is not what --choices or --json-schema asks \
-                 for{hint}"
-            ),
+            format!("the answer was cut {cut} and does not meet --choices or --json-schema{hint}"),
         )),
         (true, true) => Ok(Some(format!("the answer was cut {cut}{hint}"))),
         (true, false) => Ok(None),

@@ -1,4 +1,4 @@
-//! A picture that is piped in without being asked for, as in `cat cat.png | owl2 "What is it?"`.
+//! A picture on standard input without `-`, as in `cat cat.png | owl2 "What is it?"`.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::cli::setup::STANDARD_INPUT_NAME;
 use crate::error::{Error, Result};
-use crate::image::{self, Content, HEAD, Limits};
+use crate::image::{self, FileContent, HEAD, Limits};
 
 /// The picture on standard input, if one is there.
 ///
@@ -38,7 +38,7 @@ pub fn picture() -> Result<Option<Vec<u8>>> {
     let position = file.stream_position().map_err(failed)?;
     let n = file.read_at(&mut head, position).map_err(failed)?;
     match image::content_of(&head[..n]) {
-        Content::Picture(_) => rest(head[..0].to_vec(), file).map(Some),
+        FileContent::Picture(_) => rest(head[..0].to_vec(), file).map(Some),
         _ => Ok(None),
     }
 }
@@ -81,7 +81,7 @@ fn piped(file: File) -> Result<Option<Vec<u8>>> {
     let more = (&file).take(missing).read_to_end(&mut head);
     more.map_err(failed)?;
     match image::content_of(&head) {
-        Content::Unknown => Err(Error::usage(format!(
+        FileContent::Unknown => Err(Error::usage(format!(
             "{STANDARD_INPUT_NAME} holds text or something else that is not a picture, and the \
              prompt is given already; use -p - to read the prompt from it, or `< /dev/null` if it \
              is not meant for owl2"

@@ -1,4 +1,4 @@
-//! Standard error: notices, and a line on a terminal that says what the program is busy with.
+//! Standard error: notices, and a progress line on terminals.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};

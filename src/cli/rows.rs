@@ -1,5 +1,4 @@
-//! Tables that grow: a row is there whole as soon as what it tells of is done, and a later run goes on
-//! behind it.
+//! Tables that grow row by row. A later run continues after the last row.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -12,13 +11,13 @@ use crate::files;
 const MAX_BYTES: u64 = 1 << 31;
 
 /// An open table. Cells are parted by tabs where its name ends in `.tsv`, else by commas.
-pub struct Rows {
+pub struct TableFile {
     path: PathBuf,
     file: File,
     delimiter: u8,
 }
 
-impl Rows {
+impl TableFile {
     /// A new table. One that is there already is left alone.
     pub fn create(path: &Path, columns: &[String]) -> Result<Self> {
         let opened = File::options().write(true).create_new(true).open(path);
@@ -30,7 +29,7 @@ impl Rows {
             .in_file(path),
             _ => Error::io("cannot write", path, e),
         })?;
-        let mut rows = Rows {
+        let mut rows = TableFile {
             path: path.to_owned(),
             file,
             delimiter: delimiter(path),
@@ -62,7 +61,7 @@ impl Rows {
             .set_len(n_bytes)
             .and_then(|()| file.seek(SeekFrom::Start(n_bytes)));
         end.map_err(|e| Error::io("cannot write", path, e))?;
-        let mut rows = Rows {
+        let mut rows = TableFile {
             path: path.to_owned(),
             file,
             delimiter,
@@ -162,16 +161,16 @@ mod tests {
         ];
         for name in ["t.csv", "t.tsv"] {
             let path = directory.path().join(name);
-            let mut rows = Rows::create(&path, &columns).unwrap();
+            let mut rows = TableFile::create(&path, &columns).unwrap();
             for row in &all {
                 rows.add(row).unwrap();
             }
             drop(rows);
-            assert!(Rows::create(&path, &columns).is_err());
+            assert!(TableFile::create(&path, &columns).is_err());
             let whole = std::fs::read(&path).unwrap();
             for n_lost in 0..=whole.len() {
                 std::fs::write(&path, &whole[..whole.len() - n_lost]).unwrap();
-                let (mut rows, earlier) = Rows::resume(&path, &columns).unwrap();
+                let (mut rows, earlier) = TableFile::resume(&path, &columns).unwrap();
                 assert_eq!(earlier, all[..earlier.len()], "{n_lost}");
                 for row in &all[earlier.len()..] {
                     rows.add(row).unwrap();
@@ -187,7 +186,7 @@ mod tests {
         let path = directory.path().join("t.csv");
         for text in ["name,other\nx,1\n", "name,value\nx\ny,1\n"] {
             std::fs::write(&path, text).unwrap();
-            assert!(Rows::resume(&path, &cells(["name", "value"])).is_err());
+            assert!(TableFile::resume(&path, &cells(["name", "value"])).is_err());
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
     }

@@ -15,16 +15,16 @@ use crate::cli::args::ScoreArgs;
 use crate::cli::each::is_of_one;
 use crate::cli::interrupt::{self, Hold};
 use crate::cli::model_file::ModelFile;
-use crate::cli::rows::Rows;
+use crate::cli::rows::TableFile;
 use crate::cli::{print, progress, setup};
 use crate::error::{Error, Kind, Result};
 use crate::harmless;
 use crate::ops::Compute;
 use crate::request::Assistant;
-use crate::score::{Scorer, Subject};
+use crate::score::{ScoreSubject, Scorer};
 
-use chosen::Chosen;
-use done::{Columns, Done};
+use chosen::Selection;
+use done::{Columns, RatedSubject};
 use groups::{Groups, Loaded};
 use rater::Rater;
 use subjects::{Loader, Named};
@@ -44,16 +44,16 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
     let columns = rater.columns();
     let (mut table, earlier) = match (&args.resume, &args.csv) {
         (Some(path), _) => {
-            let (rows, earlier) = Rows::resume(path, columns.names())?;
+            let (rows, earlier) = TableFile::resume(path, columns.names())?;
             (Some(rows), earlier)
         }
         (None, Some(path)) => {
-            let rows = Rows::create(path, columns.names());
+            let rows = TableFile::create(path, columns.names());
             (Some(rows.map_err(|e| e.in_parameter("csv"))?), Vec::new())
         }
         (None, None) => (None, Vec::new()),
     };
-    let earlier: Vec<Done> = earlier.into_iter().map(Done::of_row).collect();
+    let earlier: Vec<RatedSubject> = earlier.into_iter().map(RatedSubject::of_row).collect();
 
     let (subjects, mut report) = subjects::named(args)?;
     let mut outcome = Outcome::new(args, columns);
@@ -106,9 +106,12 @@ fn check(args: &ScoreArgs) -> Result<()> {
     match (args.words.is_empty(), &args.prompt) {
         (false, None) => usage(
             "prompt",
-            "is missing; say after which question the words come",
+            "is missing; give the question that the words answer",
         ),
-        (true, Some(_)) => usage("words", "is missing; say which words could answer --prompt"),
+        (true, Some(_)) => usage(
+            "words",
+            "is missing; give the words that could answer --prompt",
+        ),
         (true, None) if args.paths.is_empty() => {
             usage("PATH", "is missing; give pictures, or folders of pictures")
         }
@@ -121,7 +124,7 @@ fn check(args: &ScoreArgs) -> Result<()> {
 }
 
 /// What became of subjects before they were rated, and of those that failed.
-pub(super) struct Report {
+pub(super) struct ScoreSummary {
     n_all: usize,
     n_failed: usize,
     /// A line about files that were left out of folders.
@@ -134,9 +137,9 @@ fn go_through(
     args: &ScoreArgs,
     subjects: Vec<Named>,
     rater: &mut Rater,
-    table: &mut Option<Rows>,
+    table: &mut Option<TableFile>,
     outcome: &mut Outcome,
-    report: &mut Report,
+    report: &mut ScoreSummary,
 ) -> Result<bool> {
     report.n_all = subjects.len();
     let n_subjects = subjects.len();
@@ -181,13 +184,13 @@ fn go_through(
 fn rate_group(
     group: Vec<Loaded>,
     rater: &mut Rater,
-    table: &mut Option<Rows>,
+    table: &mut Option<TableFile>,
     outcome: &mut Outcome,
-    report: &mut Report,
+    report: &mut ScoreSummary,
 ) -> Result<bool> {
     let start = Instant::now();
     let (named, subjects): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-    let readable: Vec<Subject> = subjects.iter().flatten().cloned().collect();
+    let readable: Vec<ScoreSubject> = subjects.iter().flatten().cloned().collect();
     let mut rated = rater
         .rate_each(&readable, &mut || !interrupt::is_requested())
         .into_iter();
@@ -204,7 +207,7 @@ fn rate_group(
         };
         let is_read = match value {
             Ok(value) => {
-                let done = Done {
+                let done = RatedSubject {
                     name: named.shown(),
                     path: named.path(),
                     value,
@@ -250,7 +253,7 @@ fn busy(n_done: usize, n_all: usize, took: Duration) -> String {
 struct Outcome<'a> {
     args: &'a ScoreArgs,
     columns: Columns,
-    chosen: Chosen,
+    chosen: Selection,
     n_done: usize,
 }
 
@@ -259,13 +262,13 @@ impl<'a> Outcome<'a> {
         Outcome {
             args,
             columns,
-            chosen: Chosen::new(args),
+            chosen: Selection::new(args),
             n_done: 0,
         }
     }
 
     /// Takes one; whether the output is still read.
-    fn add(&mut self, done: Done) -> Result<bool> {
+    fn add(&mut self, done: RatedSubject) -> Result<bool> {
         self.n_done += 1;
         let is_read = match self.chosen.is_at_end() {
             true => true,
@@ -282,7 +285,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    fn print(&self, done: &Done) -> Result<bool> {
+    fn print(&self, done: &RatedSubject) -> Result<bool> {
         if let (Some(least), Some(score)) = (self.args.min, done.value.score())
             && score < least
         {

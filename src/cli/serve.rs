@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::gguf::Gguf;
 use crate::request::Assistant;
-use crate::server::{self, Address, Keys, Limits, Settings};
+use crate::server::{self, Address, ApiKeys, RequestLimits, ServerSettings};
 
 /// Holds keys too, so that they need not be in a file; never in a flag, which others on the machine
 /// can read.
@@ -39,7 +39,7 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     server::run(assistant, settings, &mut is_ready, interrupt::is_requested)
 }
 
-fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {
+fn settings(args: &ServeArgs, model: &ModelFile) -> Result<ServerSettings> {
     let name = match &args.alias {
         Some(alias) => alias.clone(),
         None => {
@@ -51,11 +51,11 @@ fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {
     };
     let root = args.media_root.as_deref();
     if let Some(root) = root.filter(|root| !root.is_dir()) {
-        return Err(Error::usage("is no folder")
+        return Err(Error::usage("is not a folder")
             .in_file(root)
             .in_parameter("media-root"));
     }
-    Ok(Settings {
+    Ok(ServerSettings {
         address: match &args.socket {
             Some(path) => Address::Unix(path.clone()),
             None => Address::Tcp((args.host, args.port).into()),
@@ -71,7 +71,7 @@ fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {
             .map(|origin| origin.trim_end_matches('/').to_owned())
             .collect(),
         media_root: args.media_root.clone(),
-        limits: Limits {
+        limits: RequestLimits {
             body_bytes: args.max_body.get().saturating_mul(1 << 20),
             bodies_bytes: args.max_body.get().saturating_mul(4 << 20),
             pictures: args.max_pictures,
@@ -84,7 +84,7 @@ fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {
                     .saturating_add(64)
                     .min(4096),
             },
-            ..Limits::default()
+            ..RequestLimits::default()
         },
         context: args.running.ctx_size,
         parallel: args.parallel,
@@ -97,25 +97,25 @@ fn settings(args: &ServeArgs, model: &ModelFile) -> Result<Settings> {
         drain_timeout: Duration::from_secs(args.drain_timeout),
         allow_raw: args.allow_raw,
         log: args.log.into(),
-        ..Settings::new(name)
+        ..ServerSettings::new(name)
     })
 }
 
 /// The keys in the file and in the environment.
-fn keys(path: Option<&Path>) -> Result<Keys> {
+fn keys(path: Option<&Path>) -> Result<ApiKeys> {
     let mut text = env::var(KEY_VARIABLE).unwrap_or_default();
     if let Some(path) = path {
         let file = files::open_argument(path)?;
         text.push('\n');
         text.push_str(&setup::read_text(file, path, MAX_KEYS_BYTES)?);
-        if Keys::read(&text).is_empty() {
+        if ApiKeys::read(&text).is_empty() {
             // An empty file would let everybody in.
-            return Err(Error::usage("has no key in it")
+            return Err(Error::usage("contains no key")
                 .in_file(path)
                 .in_parameter("api-key-file"));
         }
     }
-    Ok(Keys::read(&text))
+    Ok(ApiKeys::read(&text))
 }
 
 /// How most of the weights are stored.

@@ -1,4 +1,4 @@
-//! From flags to an open model and a request, for questions and chats alike.
+//! Turns flags into an open model and a request, for questions and chats alike.
 
 use std::fs;
 use std::io::{self, IsTerminal, Read};
@@ -12,7 +12,7 @@ use crate::cli::progress;
 use crate::constrain::{Constraint, MAX_SCHEMA_BYTES};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::image::{self, Content, HEAD, Limits, Reading};
+use crate::image::{self, FileContent, HEAD, Limits, Reading};
 use crate::ops::Compute;
 use crate::request::{Assistant, Prompt, Request, Source, check_context};
 use crate::sampler::Sampling;
@@ -236,7 +236,7 @@ pub fn read_text(input: impl Read, name: &Path, most: u64) -> Result<String> {
 fn is_picture(bytes: &[u8]) -> bool {
     let head = &bytes[..bytes.len().min(HEAD)];
     // A text may begin like a format that has next to no mark.
-    std::str::from_utf8(head).is_err() && matches!(image::content_of(head), Content::Picture(_))
+    std::str::from_utf8(head).is_err() && matches!(image::content_of(head), FileContent::Picture(_))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! What a constraint may be like at most, before the grammar engine sees it.
+//! The limits of a constraint, checked before the grammar engine sees it.
 //!
-//! The engine bounds much itself, but not all: its work grows with the divisors of `multipleOf`,
-//! multiplies with the patterns of a text, and it calls itself for each `$ref` and property.
-//! Everything here looks at each value of a schema once. A keyword counts wherever it stands: a
-//! `$ref` can make a schema of any part, even of a `default`.
+//! The engine limits much of its work, but not all. Its work grows with the divisors of `multipleOf`
+//! and is multiplied by the patterns of a text, and it recurses for each `$ref` and property. The
+//! checks here look at each value of a schema once. They count a keyword wherever it stands, because a
+//! `$ref` can use any part as a schema, even a `default`.
 
 use serde_json::{Map, Number, Value};
 

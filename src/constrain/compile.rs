@@ -1,8 +1,8 @@
-//! Grammars compiled apart from everything else: on a thread with a large stack, with a deadline.
+//! Compiles grammars on a thread of their own, with a large stack and a deadline.
 //!
-//! The engine calls itself for each level of a schema, and its time is not bounded by the schema's
-//! size. What [`bounds`](super::bounds) lets through takes milliseconds as a rule; where it does not,
-//! the request fails, and the thread is left to itself until the process ends.
+//! The engine recurses for each level of a schema, and the schema's size does not limit its time.
+//! Schemas that pass [`bounds`](super::bounds) usually take milliseconds. If one takes too long, the
+//! request fails, and the thread goes on until it is done or the process ends.
 
 use std::fmt;
 use std::sync::mpsc::{self, RecvTimeoutError};

@@ -5,7 +5,7 @@ pub const MAX_TOGETHER: usize = 32;
 
 /// Bounds of a step, and of what is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct StepLimits {
     /// Requests that are computed together, up to [`MAX_TOGETHER`].
     pub together: usize,
     /// Positions of prompts in a step while there are answers, which wait for them.
@@ -23,11 +23,11 @@ pub struct Limits {
     pub cache_bytes: Option<u64>,
 }
 
-impl Default for Limits {
+impl Default for StepLimits {
     /// A step beside answers takes some half a second on two cores for the released model: positions
     /// of prompts are computed at about 120 a second, a block takes 30 ms.
     fn default() -> Self {
-        Limits {
+        StepLimits {
             together: 1,
             rows_beside_answers: 64,
             rows: 512,
@@ -39,16 +39,16 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl StepLimits {
     /// `together` requests of whom nobody waits for the next word: pictures and prompts are computed in
     /// as few steps as there can be.
     pub fn for_throughput(together: usize) -> Self {
-        Limits {
+        StepLimits {
             together,
             rows_beside_answers: 512,
             blocks_beside_answers: usize::MAX,
             blocks: usize::MAX,
-            ..Limits::default()
+            ..StepLimits::default()
         }
     }
 }
@@ -95,7 +95,7 @@ pub enum Share {
 const DRAFTS_ALONE: usize = 7;
 
 /// What the next step computes for requests in these states, the oldest first.
-pub fn schedule(states: &[State], limits: &Limits) -> Step {
+pub fn schedule(states: &[State], limits: &StepLimits) -> Step {
     let n_answers = states
         .iter()
         .filter(|&&state| state == State::Answer)
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: StepLimits = StepLimits {
         together: 8,
         rows_beside_answers: 64,
         rows: 512,

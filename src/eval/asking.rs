@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::report::{Answer, Divergence};
+use super::report::{Divergence, GreedyAnswer};
 use crate::error::Result;
 use crate::image::{self, Aspect, Limits, Reading};
 use crate::prompt::Segment;
@@ -102,8 +102,8 @@ impl<'e> Asking<'e> {
     }
 
     /// The greedy answer to what was read.
-    pub fn answer(&mut self) -> Result<Answer> {
-        let mut answer = Answer::default();
+    pub fn answer(&mut self) -> Result<GreedyAnswer> {
+        let mut answer = GreedyAnswer::default();
         self.go_on(&mut answer, |_, _| ())?;
         Ok(answer)
     }
@@ -111,7 +111,7 @@ impl<'e> Asking<'e> {
     /// The same, with logits.
     pub fn give(&mut self) -> Result<Given> {
         let mut given = Given::default();
-        self.go_on(&mut Answer::default(), |id, logits| {
+        self.go_on(&mut GreedyAnswer::default(), |id, logits| {
             given.ids.push(id);
             given.logits.extend_from_slice(logits);
         })?;
@@ -119,9 +119,9 @@ impl<'e> Asking<'e> {
     }
 
     /// The greedy answer to what was read, while another model's answer is compared token by token.
-    pub fn follow(&mut self, given: &Given, divergence: &mut Divergence) -> Result<Answer> {
+    pub fn follow(&mut self, given: &Given, divergence: &mut Divergence) -> Result<GreedyAnswer> {
         let start = self.session.len();
-        let mut answer = Answer::default();
+        let mut answer = GreedyAnswer::default();
         let mut is_same = true;
         let logits = given.logits.chunks_exact(self.logits().len());
         for (i, (&id, logits)) in given.ids.iter().zip(logits).enumerate() {
@@ -146,7 +146,11 @@ impl<'e> Asking<'e> {
     }
 
     /// Adds tokens to an answer until it ends; `chosen` is called for each.
-    fn go_on(&mut self, answer: &mut Answer, mut chosen: impl FnMut(u32, &[f32])) -> Result<()> {
+    fn go_on(
+        &mut self,
+        answer: &mut GreedyAnswer,
+        mut chosen: impl FnMut(u32, &[f32]),
+    ) -> Result<()> {
         while self.wants_more(answer) {
             let id = answer.push(self.logits());
             chosen(id, self.logits());
@@ -159,7 +163,7 @@ impl<'e> Asking<'e> {
     }
 
     /// Whether an answer can go on, as far as its last token, the tokens wanted and the room say.
-    fn wants_more(&self, answer: &Answer) -> bool {
+    fn wants_more(&self, answer: &GreedyAnswer) -> bool {
         let eos_id = self.assistant.tokenizer.vocabulary().eos_id;
         answer.ids.last() != Some(&eos_id)
             && answer.ids.len() < self.max_tokens
@@ -167,7 +171,7 @@ impl<'e> Asking<'e> {
     }
 
     /// Computes the last token of an answer.
-    fn step(&mut self, answer: &Answer) -> Result<()> {
+    fn step(&mut self, answer: &GreedyAnswer) -> Result<()> {
         let &id = answer.ids.last().expect("a token");
         self.session.step(id)
     }

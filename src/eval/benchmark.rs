@@ -1,4 +1,4 @@
-//! Files of questions in the layouts of others, and what their metrics make of the answers.
+//! Question files of benchmarks, and their metrics.
 
 mod json;
 mod judge;
@@ -15,7 +15,7 @@ use crate::eval::table::Table;
 use crate::files;
 use crate::image::Reading;
 use crate::request::{Assistant, Prompt, Source, WordsRequest};
-use crate::reuse::Memory;
+use crate::reuse::PromptCache;
 
 pub use judge::{Judge, Section, VqaMetric};
 
@@ -24,7 +24,7 @@ const MAX_JSON_BYTES: u64 = 1 << 30;
 
 /// What a file of questions is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum BenchmarkFormat {
     /// A JSON object a line, as [`crate::eval::read`] reads it.
     Lines,
     /// The JSON arrays of Q-Align and DeQA-Score: pictures with people's scores.
@@ -42,17 +42,17 @@ pub enum Format {
 }
 
 /// Names of the formats.
-const FORMATS: [(&str, Format); 7] = [
-    ("lines", Format::Lines),
-    ("iqa", Format::Iqa),
-    ("tsv", Format::Tsv),
-    ("mme", Format::Mme),
-    ("vqa", Format::Vqa),
-    ("q-bench", Format::QBench),
-    ("mmlu", Format::Mmlu),
+const FORMATS: [(&str, BenchmarkFormat); 7] = [
+    ("lines", BenchmarkFormat::Lines),
+    ("iqa", BenchmarkFormat::Iqa),
+    ("tsv", BenchmarkFormat::Tsv),
+    ("mme", BenchmarkFormat::Mme),
+    ("vqa", BenchmarkFormat::Vqa),
+    ("q-bench", BenchmarkFormat::QBench),
+    ("mmlu", BenchmarkFormat::Mmlu),
 ];
 
-impl FromStr for Format {
+impl FromStr for BenchmarkFormat {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -66,19 +66,19 @@ impl FromStr for Format {
     }
 }
 
-impl Format {
+impl BenchmarkFormat {
     /// What the file or folder at `path` seems to be, by its name and its beginning.
     ///
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io) where it cannot be read.
     pub fn of(path: &Path) -> Result<Self> {
         if path.is_dir() {
-            return Ok(Format::Mme);
+            return Ok(BenchmarkFormat::Mme);
         }
         let extension = path.extension().and_then(|extension| extension.to_str());
         match extension.map(str::to_ascii_lowercase).as_deref() {
-            Some("tsv") => return Ok(Format::Tsv),
-            Some("csv") => return Ok(Format::Mmlu),
+            Some("tsv") => return Ok(BenchmarkFormat::Tsv),
+            Some("csv") => return Ok(BenchmarkFormat::Mmlu),
             _ => {}
         }
         // Enough to tell an array and the keys of its first object.
@@ -91,10 +91,10 @@ impl Format {
         let head = files::without_mark(&head).trim_start();
         let has = |key: &str| head.contains(&format!("\"{key}\""));
         Ok(match head.starts_with('[') {
-            false => Format::Lines,
-            true if has("candidates") || has("correct_ans") => Format::QBench,
-            true if has("question") => Format::Vqa,
-            true => Format::Iqa,
+            false => BenchmarkFormat::Lines,
+            true if has("candidates") || has("correct_ans") => BenchmarkFormat::QBench,
+            true if has("question") => BenchmarkFormat::Vqa,
+            true => BenchmarkFormat::Iqa,
         })
     }
 }
@@ -122,7 +122,7 @@ pub enum Truth {
 
 /// A question of a benchmark.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Item {
+pub struct BenchmarkItem {
     /// What it is called in its file.
     pub index: String,
     /// The question.
@@ -143,7 +143,7 @@ pub struct Item {
 /// The questions of a benchmark.
 pub struct Benchmark {
     /// The questions.
-    pub items: Vec<Item>,
+    pub items: Vec<BenchmarkItem>,
     /// What is made of the answers.
     pub judge: Judge,
     table: Option<Table>,
@@ -155,13 +155,18 @@ impl Benchmark {
     /// # Errors
     /// [`Kind::Io`](crate::Kind::Io) where a file cannot be read,
     /// [`Kind::Input`](crate::Kind::Input) with the place where it is none of this format.
-    pub fn read(path: &Path, format: Format, image_root: &Path, limit: usize) -> Result<Self> {
+    pub fn read(
+        path: &Path,
+        format: BenchmarkFormat,
+        image_root: &Path,
+        limit: usize,
+    ) -> Result<Self> {
         let benchmark = match format {
-            Format::Tsv => tsv::read(path, image_root, limit)?,
-            Format::Mme => mme::read(path, limit)?,
-            Format::Vqa => json::vqa(path, image_root, limit)?,
-            Format::QBench => json::q_bench(path, image_root, limit)?,
-            Format::Lines | Format::Iqa | Format::Mmlu => {
+            BenchmarkFormat::Tsv => tsv::read(path, image_root, limit)?,
+            BenchmarkFormat::Mme => mme::read(path, limit)?,
+            BenchmarkFormat::Vqa => json::vqa(path, image_root, limit)?,
+            BenchmarkFormat::QBench => json::q_bench(path, image_root, limit)?,
+            BenchmarkFormat::Lines | BenchmarkFormat::Iqa | BenchmarkFormat::Mmlu => {
                 return Err(Error::usage("is read in another way").in_parameter("format"));
             }
         };
@@ -231,7 +236,7 @@ impl Benchmark {
     pub fn answer(
         &self,
         assistant: &Assistant,
-        memory: &mut Memory,
+        memory: &mut PromptCache,
         item: usize,
         style: Style,
         max_tokens: Option<usize>,
@@ -332,31 +337,34 @@ mod tests {
     #[test]
     fn formats_are_told_by_name_and_beginning() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(Format::of(directory.path()).unwrap(), Format::Mme);
+        assert_eq!(
+            BenchmarkFormat::of(directory.path()).unwrap(),
+            BenchmarkFormat::Mme
+        );
         for (name, text, format) in [
-            ("a.tsv", "", Format::Tsv),
-            ("a.CSV", "", Format::Mmlu),
-            ("a.jsonl", "{\"question\": \"a\"}", Format::Lines),
-            ("b.jsonl", " [{\"question\": \"a\"}]", Format::Vqa),
+            ("a.tsv", "", BenchmarkFormat::Tsv),
+            ("a.CSV", "", BenchmarkFormat::Mmlu),
+            ("a.jsonl", "{\"question\": \"a\"}", BenchmarkFormat::Lines),
+            ("b.jsonl", " [{\"question\": \"a\"}]", BenchmarkFormat::Vqa),
             (
                 "c.json",
                 "[{\"img_path\": \"a\", \"gt_score\": 1}]",
-                Format::Iqa,
+                BenchmarkFormat::Iqa,
             ),
             (
                 "d.json",
                 "[{\"question\": \"a\", \"candidates\": []}]",
-                Format::QBench,
+                BenchmarkFormat::QBench,
             ),
-            ("e.json", "", Format::Lines),
+            ("e.json", "", BenchmarkFormat::Lines),
         ] {
             let path = directory.path().join(name);
             std::fs::write(&path, text).unwrap();
-            assert_eq!(Format::of(&path).unwrap(), format, "{name}");
+            assert_eq!(BenchmarkFormat::of(&path).unwrap(), format, "{name}");
         }
         for (name, format) in FORMATS {
-            assert_eq!(name.parse::<Format>().unwrap(), format);
+            assert_eq!(name.parse::<BenchmarkFormat>().unwrap(), format);
         }
-        assert!("xml".parse::<Format>().is_err());
+        assert!("xml".parse::<BenchmarkFormat>().is_err());
     }
 }

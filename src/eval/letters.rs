@@ -6,7 +6,7 @@ use super::benchmark::Section;
 use super::table::{NO_HEADER, Table};
 use crate::error::{Error, Result};
 use crate::request::{Assistant, Prompt, WordsRequest};
-use crate::reuse::Memory;
+use crate::reuse::PromptCache;
 
 /// The letters of options; files have four.
 const LETTERS: [&str; 4] = ["A", "B", "C", "D"];
@@ -89,7 +89,11 @@ impl Choice {
 ///
 /// # Errors
 /// As [`Assistant::word_logits`].
-pub fn answer(assistant: &Assistant, memory: &mut Memory, prompt: String) -> Result<&'static str> {
+pub fn answer(
+    assistant: &Assistant,
+    memory: &mut PromptCache,
+    prompt: String,
+) -> Result<&'static str> {
     let request = WordsRequest {
         first_piece: true,
         ..WordsRequest::new(Prompt::Raw(prompt), LETTERS)

@@ -1,8 +1,8 @@
-//! What the evaluations of others make of answers, to the digit.
+//! The metrics of benchmarks, equal to the originals in every digit.
 //!
-//! [`answers`] reads a letter, yes or no, or a normalised text out of an answer; [`tables`] adds such
-//! results up as each benchmark does; [`correlation`] and [`distribution`] compare scores of
-//! pictures with those of people.
+//! [`answers`] extracts a letter, yes or no, or a normalised text from an answer. [`tables`] adds up the
+//! results as each benchmark does. [`correlation`] and [`distribution`] compare scores with those of
+//! people.
 
 pub mod answers;
 pub mod correlation;

@@ -15,7 +15,7 @@ const MAX_QUESTIONS: usize = 1_000_000;
 
 /// A question and what is known about its answer. Other keys of its line are ignored.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Question {
+pub struct EvalQuestion {
     /// File name of the picture; without one, the question is about text alone.
     pub image: Option<String>,
     /// What is asked.
@@ -41,7 +41,7 @@ pub struct Question {
 /// [`Kind::Io`](crate::Kind::Io) where the file cannot be read or is none,
 /// [`Kind::Input`](crate::Kind::Input) with the line that is no question, or where there is none at
 /// all.
-pub fn read(path: &Path, limit: usize) -> Result<Vec<Question>> {
+pub fn read(path: &Path, limit: usize) -> Result<Vec<EvalQuestion>> {
     let mut input = BufReader::new(files::open_argument(path)?);
     let mut questions = Vec::new();
     let mut line = Vec::new();
@@ -73,7 +73,7 @@ pub fn read(path: &Path, limit: usize) -> Result<Vec<Question>> {
     Ok(questions)
 }
 
-fn parse(line: &str, number: usize) -> Result<Question> {
+fn parse(line: &str, number: usize) -> Result<EvalQuestion> {
     serde_json::from_str(line)
         .map_err(|e| Error::input(format!("line {number} is not a question: {e}")).caused_by(e))
 }
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::Kind;
 
-    fn read_text(text: &str, limit: usize) -> Result<Vec<Question>> {
+    fn read_text(text: &str, limit: usize) -> Result<Vec<EvalQuestion>> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("questions.jsonl");
         std::fs::write(&path, text).unwrap();

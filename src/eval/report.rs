@@ -1,4 +1,4 @@
-//! What came of an evaluation: counts, and the questions that came out otherwise than given.
+//! The result of an evaluation: counts, and the questions with other answers than given.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ impl Tally {
 
 /// An answer, token by token.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answer {
+pub struct GreedyAnswer {
     /// Its ids, with the `</s>` that ended it.
     pub ids: Vec<u32>,
     /// By how much the likeliest token's logit was above the next one's, for each id.
@@ -40,7 +40,7 @@ pub struct Answer {
     pub text: String,
 }
 
-impl Answer {
+impl GreedyAnswer {
     /// Adds the likeliest token, of equals the one with the lowest id, and returns it.
     pub(super) fn push(&mut self, logits: &[f32]) -> u32 {
         let (mut best, mut next) = ((0, f32::NEG_INFINITY), f32::NEG_INFINITY);
@@ -87,7 +87,7 @@ pub struct Difference {
     /// Index of the question, from 0.
     pub index: usize,
     /// What was answered.
-    pub answer: Answer,
+    pub answer: GreedyAnswer,
     /// First position of the answer at which the ids differ, where ids were given.
     pub position: Option<usize>,
 }
@@ -102,7 +102,7 @@ impl Difference {
 
 /// Counts over all questions. Each covers the questions that give what is compared.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Report {
+pub struct EvalReport {
     /// Answers that are exactly the right one, by kind of question.
     pub exact: BTreeMap<String, Tally>,
     /// Prompts that have the given ids.
@@ -146,7 +146,7 @@ impl WorstLogit {
     }
 }
 
-impl Report {
+impl EvalReport {
     /// Exact answers of all kinds together.
     pub fn exact_total(&self) -> Tally {
         let mut total = Tally::default();
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn the_gap_is_that_of_the_first_position_that_differs() {
-        let answer = Answer {
+        let answer = GreedyAnswer {
             ids: vec![5, 6, 2],
             gaps: vec![3.0, 0.01, 4.0],
             text: "ab".into(),
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn the_likeliest_is_the_lowest_of_equals() {
-        let mut answer = Answer::default();
+        let mut answer = GreedyAnswer::default();
         assert_eq!(answer.push(&[1.0, 3.0, 2.5]), 1);
         assert_eq!(answer.push(&[2.0, 2.0]), 0);
         assert_eq!((answer.ids, answer.gaps), (vec![1, 0], vec![0.5, 0.0]));
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn totals_add_up() {
-        let mut report = Report::default();
+        let mut report = EvalReport::default();
         report.exact.entry("a".into()).or_default().count(true);
         report.exact.entry("b".into()).or_default().count(false);
         assert_eq!(report.exact_total(), Tally { n_right: 1, n: 2 });

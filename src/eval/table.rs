@@ -1,7 +1,7 @@
-//! Tables of questions as pandas reads them, which is how VLMEvalKit does.
+//! Tables of questions, read as pandas (and so VLMEvalKit) reads them.
 //!
-//! What pandas makes of cells reaches the prompts: some words mean that a cell is missing, and a column
-//! of numbers is read as numbers, with a point where some of it is missing.
+//! This matters because cells become prompts: pandas treats some words as missing cells, and reads a
+//! column of numbers with gaps as decimals.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -171,7 +171,7 @@ impl<'a> Cursor<'a> {
             .filter(|&n| n <= self.remaining());
         let n_bytes = there.ok_or_else(|| {
             Error::model(format!(
-                "the header wants {n_bytes} bytes at offset {}, but the file has {} left; it is truncated or damaged",
+                "the header needs {n_bytes} bytes at offset {}, but the file has {} left; it is truncated or damaged",
                 self.at,
                 self.remaining()
             ))

@@ -1,5 +1,4 @@
-//! Which model file this is, and whether it still is: what saved state and requests are checked
-//! against.
+//! Identifies a model file, and detects changes. Saved states and requests are checked against it.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Files of the same format that are no whole model.
+//! Recognizes GGUF files that are not a whole model.
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;

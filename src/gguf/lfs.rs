@@ -1,4 +1,4 @@
-//! What Git LFS leaves in the place of a file that it has not fetched.
+//! Recognizes Git LFS pointers: the placeholders of files that were not fetched.
 
 use crate::error::{Error, Result};
 

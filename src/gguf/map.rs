@@ -1,16 +1,14 @@
 //! The bytes of a model file, memory-mapped: the one place outside `kernels` with `unsafe` code.
 //!
-//! A file that another process truncates while it is mapped raises SIGBUS on access, and one that
-//! is overwritten changes under us; no check at open time can prevent either. Writers of this
-//! project therefore replace files by renaming, which leaves existing maps intact, and
-//! [`Bytes::check_unchanged`] tells before each request whether somebody did otherwise.
+//! If another process truncates a mapped file, an access raises SIGBUS. If another process overwrites
+//! it, the bytes change. No check at open time can prevent this. Writers of this project therefore
+//! replace files by renaming, which leaves existing maps intact. [`Bytes::check_unchanged`] detects
+//! other changes before each request.
 //!
-//! Linux is asked to read the file in huge pages. What two threads touch by turns it otherwise reads in
-//! small ones, which stay in its cache: with a file of 4.8 GiB in memory, the first word about a picture took 2.2 to
-//! 2.3 s from the start of the program, with huge pages 1.8 to 2.0; with 3 GiB of memory, a token took 2.9 and
-//! 1.5 s. No other advice is given: weights are read from one end to the other once a token, so
-//! where the file is larger than the memory, announcing sequential or random reading, or all of it at once, made
-//! answers take 1.5 to over 4 times as long.
+//! On Linux the file is read in huge pages, if the system allows it (`MADV_HUGEPAGE`). With small pages
+//! the first token about a picture came 0.2 to 0.5 s later with a file of 4.8 GiB. No other advice is
+//! given: with less memory than the file, `MADV_SEQUENTIAL`, `MADV_RANDOM` and `MADV_WILLNEED` made
+//! answers 1.5 to over 4 times slower.
 #![allow(unsafe_code)]
 
 use std::fs::{File, Metadata};
@@ -81,9 +79,10 @@ impl Bytes {
     /// space.
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
-            return Err(Error::model(
-                "is a directory, not a GGUF file; pack a checkpoint with `owl2-convert DIR -o FILE.gguf`",
-            )
+            return Err(Error::model(format!(
+                "is a directory, not a GGUF file; pack a checkpoint with `owl2-convert {} -o model.gguf`",
+                path.display()
+            ))
             .in_file(path));
         }
         let file = files::open(path)?;

@@ -112,7 +112,7 @@ pub mod tokenizer {
     pub const PAD_ID: &str = "tokenizer.ggml.padding_token_id";
     pub const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
     pub const ADD_SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
-    /// Ours: transformers' `legacy` flag (spec section 10).
+    /// Ours: transformers' `legacy` flag.
     pub const LEGACY: &str = "tokenizer.ggml.legacy";
     /// Ours: ids of the tokens that were added to the vocabulary after its training.
     pub const ADDED_IDS: &str = "owl2.tokenizer.added_ids";

@@ -9,7 +9,7 @@ use image::codecs::webp::WebPDecoder;
 use image::{AnimationDecoder, Frame, Frames, ImageDecoder, ImageError, RgbaImage};
 
 use super::decode::{Reading, damaged};
-use super::sniff::{self, Content, Format};
+use super::sniff::{self, FileContent, ImageFormat};
 use super::{CHANNELS, Limits, Picture};
 use crate::capacity;
 use crate::error::{Error, Result};
@@ -30,8 +30,8 @@ const USUAL_DELAY: f64 = 100.0;
 #[cfg(feature = "cli")]
 pub(crate) fn is_animation(path: &Path) -> Result<bool> {
     Ok(match super::content(path)? {
-        Some(Content::Picture(Format::Gif)) => true,
-        Some(Content::Picture(Format::WebP)) => {
+        Some(FileContent::Picture(ImageFormat::Gif)) => true,
+        Some(FileContent::Picture(ImageFormat::WebP)) => {
             let bytes = super::decode::read(path, &Limits::default())?;
             WebPDecoder::new(Cursor::new(bytes)).is_ok_and(|decoder| decoder.has_animation())
         }
@@ -60,9 +60,9 @@ pub(crate) fn seconds(
     given.map_err(|e| e.in_file(path))
 }
 
-fn frames<'b>(bytes: &'b [u8], limits: &Limits) -> Result<(Format, Frames<'b>)> {
+fn frames<'b>(bytes: &'b [u8], limits: &Limits) -> Result<(ImageFormat, Frames<'b>)> {
     let format = match sniff::content(bytes) {
-        Content::Picture(format) => format,
+        FileContent::Picture(format) => format,
         _ => return Err(Error::input("is not an animation")),
     };
     let failed = |e: ImageError| damaged(format, &e).caused_by(e);
@@ -78,13 +78,13 @@ fn frames<'b>(bytes: &'b [u8], limits: &Limits) -> Result<(Format, Frames<'b>)> 
     let mut bounds = image::Limits::default();
     bounds.max_alloc = Some((limits.max_pixels as u64).saturating_mul(4 * CHANNELS as u64));
     let frames = match format {
-        Format::Gif => {
+        ImageFormat::Gif => {
             let mut decoder = GifDecoder::new(Cursor::new(bytes)).map_err(failed)?;
             check(decoder.dimensions())?;
             decoder.set_limits(bounds).map_err(failed)?;
             decoder.into_frames()
         }
-        Format::WebP => {
+        ImageFormat::WebP => {
             let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(failed)?;
             check(decoder.dimensions())?;
             decoder.set_limits(bounds).map_err(failed)?;
@@ -96,7 +96,7 @@ fn frames<'b>(bytes: &'b [u8], limits: &Limits) -> Result<(Format, Frames<'b>)> 
 }
 
 fn pick(
-    (format, frames): (Format, Frames),
+    (format, frames): (ImageFormat, Frames),
     reading: Reading,
     each: &mut dyn FnMut(&Picture) -> Result<()>,
 ) -> Result<()> {

@@ -1,10 +1,10 @@
-//! What becomes of a picture that is not square.
+//! How to fit pictures that are not square.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::decode::zeros;
-use super::resize::{Axis, Rows, Scratch};
+use super::resize::{Axis, RowScratch, RowSource};
 use super::{CHANNELS, Picture};
 use crate::error::{Error, Result};
 
@@ -122,7 +122,7 @@ impl<'a> Squashed<'a> {
     }
 }
 
-impl Rows for Squashed<'_> {
+impl RowSource for Squashed<'_> {
     fn width(&self) -> usize {
         self.edge
     }
@@ -131,8 +131,8 @@ impl Rows for Squashed<'_> {
         self.edge
     }
 
-    fn row<'a>(&'a self, y: usize, scratch: &'a mut Scratch) -> &'a [u8] {
-        let Scratch { row, sums } = scratch;
+    fn row<'a>(&'a self, y: usize, scratch: &'a mut RowScratch) -> &'a [u8] {
+        let RowScratch { row, sums } = scratch;
         row.resize(self.edge * CHANNELS, 0);
         if self.picture.width < self.edge {
             self.axis.horizontal(self.picture.row(y), row);
@@ -165,7 +165,7 @@ impl<'a> Padded<'a> {
     }
 }
 
-impl Rows for Padded<'_> {
+impl RowSource for Padded<'_> {
     fn width(&self) -> usize {
         self.edge
     }
@@ -174,7 +174,7 @@ impl Rows for Padded<'_> {
         self.edge
     }
 
-    fn row<'a>(&'a self, y: usize, scratch: &'a mut Scratch) -> &'a [u8] {
+    fn row<'a>(&'a self, y: usize, scratch: &'a mut RowScratch) -> &'a [u8] {
         let row = &mut scratch.row;
         row.resize(self.edge * CHANNELS, 0);
         row.as_chunks_mut().0.fill(self.color);
@@ -206,9 +206,9 @@ mod tests {
     fn pads_on_both_sides_and_the_odd_pixel_comes_last() {
         let picture = Picture::from_rgb(1, 4, (0..12).collect()).unwrap();
         let padded = Padded::new(&picture, [90, 91, 92]);
-        let mut scratch = Scratch::default();
+        let mut scratch = RowScratch::default();
         assert_eq!(
-            Rows::row(&padded, 1, &mut scratch),
+            RowSource::row(&padded, 1, &mut scratch),
             [90, 91, 92, 3, 4, 5, 90, 91, 92, 90, 91, 92]
         );
     }

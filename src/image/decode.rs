@@ -15,7 +15,7 @@ use std::panic::catch_unwind;
 use std::path::Path;
 
 use super::orientation::Orientation;
-use super::sniff::{self, Content, FORMATS, Format};
+use super::sniff::{self, FORMATS, FileContent, ImageFormat};
 use super::{CHANNELS, Picture, gif, jpeg, jxl, others, png};
 use crate::capacity;
 use crate::error::{Error, Result};
@@ -94,7 +94,7 @@ pub fn open(path: &Path, reading: Reading, limits: &Limits) -> Result<Picture> {
 
 /// What the file at `path` is, by its content; `None` where it is no regular file.
 #[cfg(feature = "cli")]
-pub(crate) fn content(path: &Path) -> Result<Option<Content>> {
+pub(crate) fn content(path: &Path) -> Result<Option<FileContent>> {
     let failed = |e| Error::io("cannot read", path, e);
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Ok(None);
@@ -174,7 +174,7 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
     let orientation = match reading {
         Reading::Shown => Orientation::of_file(format, bytes),
         // Pillow turns TIFF files as it loads them, and no others.
-        Reading::Reference if format == Format::Tiff => Orientation::of_file(format, bytes),
+        Reading::Reference if format == ImageFormat::Tiff => Orientation::of_file(format, bytes),
         Reading::Unturned | Reading::Reference => Orientation::default(),
     };
     let task = Task {
@@ -184,14 +184,14 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
         is_turned: !orientation.is_upright(),
     };
     let mut picture = catch_unwind(|| match format {
-        Format::Jpeg => jpeg::picture(&task),
-        Format::Png => png::picture(&task),
-        Format::Gif => gif::picture(&task),
-        Format::WebP => others::webp(&task),
-        Format::Bmp => others::bmp(&task),
-        Format::Tiff => others::tiff(&task),
-        Format::Qoi => others::qoi(&task),
-        Format::Jxl => jxl::picture(&task),
+        ImageFormat::Jpeg => jpeg::picture(&task),
+        ImageFormat::Png => png::picture(&task),
+        ImageFormat::Gif => gif::picture(&task),
+        ImageFormat::WebP => others::webp(&task),
+        ImageFormat::Bmp => others::bmp(&task),
+        ImageFormat::Tiff => others::tiff(&task),
+        ImageFormat::Qoi => others::qoi(&task),
+        ImageFormat::Jxl => jxl::picture(&task),
     })
     .unwrap_or_else(|_| Err(damaged(format, "the decoder gave up on it")))?;
     let damage = picture.damage.take();
@@ -201,16 +201,16 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
 }
 
 /// The format of a picture, or what the file is instead.
-fn format_of(bytes: &[u8]) -> Result<Format> {
+fn format_of(bytes: &[u8]) -> Result<ImageFormat> {
     let what = match sniff::content(&bytes[..bytes.len().min(sniff::HEAD)]) {
-        Content::Picture(format) => return Ok(format),
-        Content::Foreign(foreign) => format!(
+        FileContent::Picture(format) => return Ok(format),
+        FileContent::Foreign(foreign) => format!(
             "is {}, which cannot be read; `{}` converts it",
             foreign.name, foreign.command
         ),
-        Content::Other(name) => format!("is not a picture: it is {name}"),
-        Content::Unknown if bytes.is_empty() => "is empty, expected a picture".to_owned(),
-        Content::Unknown => "is not a picture in a supported format".to_owned(),
+        FileContent::Other(name) => format!("is not a picture: it is {name}"),
+        FileContent::Unknown if bytes.is_empty() => "is empty, expected a picture".to_owned(),
+        FileContent::Unknown => "is not a picture in a supported format".to_owned(),
     };
     Err(Error::input(format!("{what} (supported are {FORMATS})")))
 }
@@ -253,7 +253,7 @@ impl Task<'_> {
 }
 
 /// The error for a file that a decoder refuses.
-pub(super) fn damaged(format: Format, why: impl std::fmt::Display) -> Error {
+pub(super) fn damaged(format: ImageFormat, why: impl std::fmt::Display) -> Error {
     Error::input(format!("cannot be decoded as {format}: {why}"))
 }
 

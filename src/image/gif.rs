@@ -8,7 +8,7 @@ use std::num::NonZeroU64;
 use ::gif::{ColorOutput, DecodeOptions, DecodingError, MemoryLimit};
 
 use super::decode::{Reading, Task, damaged, zeros};
-use super::sniff::Format;
+use super::sniff::ImageFormat;
 use super::{CHANNELS, Picture};
 use crate::error::Result;
 
@@ -20,7 +20,7 @@ const HELD: u64 = 1 << 20;
 /// Decodes the first frame on its canvas. What is transparent is white, or for the reference has its
 /// palette colour.
 pub(super) fn picture(task: &Task<'_>) -> Result<Picture> {
-    let failed = |e: DecodingError| damaged(Format::Gif, &e).caused_by(e);
+    let failed = |e: DecodingError| damaged(ImageFormat::Gif, &e).caused_by(e);
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::Indexed);
     if let Some(max_bytes) = NonZeroU64::new(task.max_pixels() as u64) {
@@ -29,7 +29,7 @@ pub(super) fn picture(task: &Task<'_>) -> Result<Picture> {
     let mut decoder = options.read_info(task.bytes).map_err(failed)?;
     let canvas = [decoder.width(), decoder.height()].map(usize::from);
     let Some(frame) = decoder.next_frame_info().map_err(failed)? else {
-        return Err(damaged(Format::Gif, "it has no frame"));
+        return Err(damaged(ImageFormat::Gif, "it has no frame"));
     };
     let [left, top, frame_width, frame_height] =
         [frame.left, frame.top, frame.width, frame.height].map(usize::from);

@@ -11,7 +11,7 @@
 //! library's decoder.
 //!
 //! A file of one scan is decoded a row of blocks at a time and needs memory for little but the
-//! result; one of several scans needs all coefficients at once ([`Header::working_bytes`]).
+//! result; one of several scans needs all coefficients at once ([`JpegHeader::working_bytes`]).
 
 mod arithmetic;
 mod bits;
@@ -29,7 +29,7 @@ mod upsample;
 use std::ops::Range;
 
 use super::decode::{Task, damaged, zeros};
-use super::sniff::Format;
+use super::sniff::ImageFormat;
 use super::{CHANNELS, Picture};
 use crate::error::{Error, Result};
 use color::Colors;
@@ -58,14 +58,14 @@ const FREE_BLOCKS: usize = 4_000_000;
 const MAX_LOST: usize = 2;
 
 /// What the headers of a file say, before anything is decoded.
-struct Header {
+struct JpegHeader {
     width: usize,
     height: usize,
     n_coefficients: usize,
     row_bytes: usize,
 }
 
-impl Header {
+impl JpegHeader {
     /// Memory in bytes that decoding takes beside the result.
     fn working_bytes(&self) -> u64 {
         let of_coefficients = (self.n_coefficients as u64).saturating_mul(2);
@@ -75,12 +75,12 @@ impl Header {
 
 /// The error for a file that cannot be decoded.
 fn bad(why: impl std::fmt::Display) -> Error {
-    damaged(Format::Jpeg, why)
+    damaged(ImageFormat::Jpeg, why)
 }
 
 /// Reads the headers up to the first scan.
-fn header(bytes: &[u8]) -> Result<Header> {
-    let mut decoder = Decoder::new(bytes)?;
+fn header(bytes: &[u8]) -> Result<JpegHeader> {
+    let mut decoder = JpegDecoder::new(bytes)?;
     let Some(first) = decoder.next_scan()? else {
         return Err(bad("it holds no picture"));
     };
@@ -88,7 +88,7 @@ fn header(bytes: &[u8]) -> Result<Header> {
     let blocks = |rows| n_blocks(&frame.components, frame, rows);
     let strip = BLOCK * blocks(1);
     let is_whole = first.components.len() < frame.components.len() || frame.is_progressive;
-    Ok(Header {
+    Ok(JpegHeader {
         width: frame.width,
         height: frame.height,
         n_coefficients: match is_whole {
@@ -150,7 +150,7 @@ pub(super) fn picture(task: &Task<'_>) -> Result<Picture> {
 
 /// The pixels, `[height, width, 3]`, and how much of them is missing.
 fn decode(bytes: &[u8]) -> Result<(Vec<u8>, Share)> {
-    let mut decoder = Decoder::new(bytes)?;
+    let mut decoder = JpegDecoder::new(bytes)?;
     let Some(first) = decoder.next_scan()? else {
         return Err(bad("it holds no picture"));
     };
@@ -163,15 +163,15 @@ fn decode(bytes: &[u8]) -> Result<(Vec<u8>, Share)> {
     }
 }
 
-struct Decoder<'a> {
+struct JpegDecoder<'a> {
     segments: Segments<'a>,
     tables: Tables,
     frame: Option<Frame>,
 }
 
-impl<'a> Decoder<'a> {
+impl<'a> JpegDecoder<'a> {
     fn new(bytes: &'a [u8]) -> Result<Self> {
-        Ok(Decoder {
+        Ok(JpegDecoder {
             segments: Segments::new(bytes)?,
             tables: Tables::default(),
             frame: None,
@@ -444,7 +444,7 @@ mod tests {
 
     #[test]
     fn coefficients_beyond_all_addresses_are_not_few() {
-        let header = Header {
+        let header = JpegHeader {
             width: 65_535,
             height: 65_535,
             n_coefficients: usize::MAX,

@@ -1,9 +1,9 @@
 //! JPEG XL, by the `jxl-oxide` crates.
 //!
-//! A file may hold many frames that are never shown, colour profiles and boxes that a few bytes blow
-//! up to hundreds of megabytes. So boxes other than the picture's are left out here, the size of the
-//! profile is looked at before it is unpacked, frames are loaded piece by piece until there is one to
-//! show, and what they take together is asked for before they are decoded, and held to.
+//! A few bytes of a file can expand to hundreds of megabytes: hidden frames, colour profiles, boxes.
+//! So boxes other than the picture's are skipped, the size of the profile is checked before it is
+//! unpacked, and frames are loaded one by one until there is one to show. Memory is checked before
+//! frames are decoded.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,8 @@ use jxl_oxide_common::Bundle;
 
 use super::Picture;
 use super::decode::{Task, damaged, zeros};
-use super::samples::{Depth, Layout};
-use super::sniff::Format;
+use super::samples::{Depth, SampleLayout};
+use super::sniff::ImageFormat;
 use crate::error::{Error, Result};
 
 /// The beginning of files that are boxes; the others are the picture alone.
@@ -88,7 +88,7 @@ pub(super) fn picture(task: &Task<'_>) -> Result<Picture> {
 
 /// The error for a file that cannot be decoded.
 fn refused(why: impl std::fmt::Display) -> Error {
-    damaged(Format::Jxl, why)
+    damaged(ImageFormat::Jxl, why)
 }
 
 /// Colours, and what else there is for each pixel.
@@ -351,7 +351,7 @@ fn render(image: &JxlImage, task: &Task<'_>) -> Result<Picture> {
     let (width, height) = (stream.width() as usize, stream.height() as usize);
     let channels = stream.channels() as usize;
     let mut alphas = image.image_header().metadata.ec_info.iter();
-    let layout = Layout {
+    let layout = SampleLayout {
         channels,
         depth: Depth::Eight,
         is_clipped: false,

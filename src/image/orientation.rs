@@ -6,7 +6,7 @@ use std::io::Read;
 use flate2::read::ZlibDecoder;
 
 use super::decode::zeros;
-use super::sniff::Format;
+use super::sniff::ImageFormat;
 use super::{CHANNELS, Picture, jpeg};
 use crate::error::Result;
 
@@ -48,17 +48,19 @@ impl Orientation {
     }
 
     /// What a picture file says.
-    pub fn of_file(format: Format, bytes: &[u8]) -> Self {
+    pub fn of_file(format: ImageFormat, bytes: &[u8]) -> Self {
         let notes = match format {
-            Format::Jpeg => of_jpeg(bytes),
-            Format::Png => of_png(bytes),
-            Format::WebP => of_webp(bytes),
-            Format::Tiff => Notes {
+            ImageFormat::Jpeg => of_jpeg(bytes),
+            ImageFormat::Png => of_png(bytes),
+            ImageFormat::WebP => of_webp(bytes),
+            ImageFormat::Tiff => Notes {
                 exif: exif_number(bytes),
                 xmp: None,
             },
             // The decoder of JPEG XL does it: there it is part of the picture, and EXIF does not count.
-            Format::Gif | Format::Bmp | Format::Qoi | Format::Jxl => Notes::default(),
+            ImageFormat::Gif | ImageFormat::Bmp | ImageFormat::Qoi | ImageFormat::Jxl => {
+                Notes::default()
+            }
         };
         Self::of_number(notes.exif.or(notes.xmp).unwrap_or(1))
     }

@@ -11,8 +11,8 @@ use image::{ColorType, ExtendedColorType, ImageDecoder, ImageError, ImageResult}
 use super::Picture;
 use super::decode::{Task, damaged, zeros};
 use super::orientation::tiff_number;
-use super::samples::{Depth, Layout};
-use super::sniff::Format;
+use super::samples::{Depth, SampleLayout};
+use super::sniff::ImageFormat;
 use crate::error::{Error, Result};
 
 /// What decoders hold beside pixels.
@@ -21,7 +21,7 @@ const HELD: u64 = 1 << 20;
 /// Decodes a WebP file; of an animation the first frame.
 pub(super) fn webp(task: &Task<'_>) -> Result<Picture> {
     decode(
-        Format::WebP,
+        ImageFormat::WebP,
         task,
         WebPDecoder::new(Cursor::new(task.bytes)),
     )
@@ -30,14 +30,18 @@ pub(super) fn webp(task: &Task<'_>) -> Result<Picture> {
 /// Decodes a BMP file.
 pub(super) fn bmp(task: &Task<'_>) -> Result<Picture> {
     check_bmp(task.bytes)?;
-    decode(Format::Bmp, task, BmpDecoder::new(Cursor::new(task.bytes)))
+    decode(
+        ImageFormat::Bmp,
+        task,
+        BmpDecoder::new(Cursor::new(task.bytes)),
+    )
 }
 
 /// Decodes the first picture of a TIFF file.
 pub(super) fn tiff(task: &Task<'_>) -> Result<Picture> {
     check_tiff(task.bytes)?;
     decode(
-        Format::Tiff,
+        ImageFormat::Tiff,
         task,
         TiffDecoder::new(Cursor::new(task.bytes)),
     )
@@ -45,16 +49,20 @@ pub(super) fn tiff(task: &Task<'_>) -> Result<Picture> {
 
 /// Decodes a QOI file.
 pub(super) fn qoi(task: &Task<'_>) -> Result<Picture> {
-    decode(Format::Qoi, task, QoiDecoder::new(Cursor::new(task.bytes)))
+    decode(
+        ImageFormat::Qoi,
+        task,
+        QoiDecoder::new(Cursor::new(task.bytes)),
+    )
 }
 
 fn decode(
-    format: Format,
+    format: ImageFormat,
     task: &Task<'_>,
     decoder: ImageResult<impl ImageDecoder>,
 ) -> Result<Picture> {
     let failed = |e: ImageError| match (format, &e) {
-        (Format::Tiff, ImageError::Unsupported(_)) => {
+        (ImageFormat::Tiff, ImageError::Unsupported(_)) => {
             unsupported_tiff("its kind of pixels or compression").caused_by(e)
         }
         _ => damaged(format, &e).caused_by(e),
@@ -72,10 +80,10 @@ fn decode(
     // What is held at once, by reading the decoders and by `tests/program/image_memory.rs`.
     let working = match format {
         // The frame as 32-bit pixels, or its planes and those of alpha; an animation's canvas too.
-        Format::WebP if task.is_animated_webp() => per_pixel(16),
-        Format::WebP => per_pixel(12),
+        ImageFormat::WebP if task.is_animated_webp() => per_pixel(16),
+        ImageFormat::WebP => per_pixel(12),
         // The picture once more, and a strip of it, which may be all.
-        Format::Tiff => samples.max(per_pixel(4)).saturating_mul(3),
+        ImageFormat::Tiff => samples.max(per_pixel(4)).saturating_mul(3),
         _ => samples,
     };
     let working = working.saturating_add(HELD);
@@ -97,11 +105,11 @@ fn decode(
 
 /// How the decoder gives pixels. 16-bit samples are in the machine's byte order.
 fn layout(
-    format: Format,
+    format: ImageFormat,
     bytes: &[u8],
     color: ColorType,
     stored: ExtendedColorType,
-) -> Option<Layout> {
+) -> Option<SampleLayout> {
     /// What the fourth channel of a TIFF file is: 1 for alpha that colours are multiplied by.
     const EXTRA_SAMPLES: u32 = 338;
     let (channels, depth) = match color {
@@ -115,11 +123,12 @@ fn layout(
         ColorType::Rgba16 => (4, Depth::SixteenNative),
         _ => return None,
     };
-    Some(Layout {
+    Some(SampleLayout {
         channels,
         depth,
-        is_clipped: format == Format::Tiff && stored == ExtendedColorType::L16,
-        is_premultiplied: format == Format::Tiff && tiff_number(bytes, EXTRA_SAMPLES) == Some(1),
+        is_clipped: format == ImageFormat::Tiff && stored == ExtendedColorType::L16,
+        is_premultiplied: format == ImageFormat::Tiff
+            && tiff_number(bytes, EXTRA_SAMPLES) == Some(1),
     })
 }
 
@@ -141,7 +150,7 @@ fn check_bmp(bytes: &[u8]) -> Result<()> {
     };
     match offset < FILE_HEADER + header + palette {
         true => Err(damaged(
-            Format::Bmp,
+            ImageFormat::Bmp,
             "its pixels begin inside of its headers",
         )),
         false => Ok(()),
@@ -151,7 +160,7 @@ fn check_bmp(bytes: &[u8]) -> Result<()> {
 /// The error for a TIFF file that has something that is not supported.
 fn unsupported_tiff(what: &str) -> Error {
     damaged(
-        Format::Tiff,
+        ImageFormat::Tiff,
         format!("{what} is not supported; `magick 'IN[0]' OUT.png` converts it"),
     )
 }
@@ -162,7 +171,7 @@ fn check_tiff(bytes: &[u8]) -> Result<()> {
     const COMPRESSION: u32 = 259;
     const PHOTOMETRIC: u32 = 262;
     const DNG_VERSION: u32 = 0xc612;
-    let refused = |why: &str| Err(damaged(Format::Tiff, why));
+    let refused = |why: &str| Err(damaged(ImageFormat::Tiff, why));
     if tiff_number(bytes, DNG_VERSION).is_some() {
         return refused(
             "it is DNG (camera file); `exiftool -b -PreviewImage IN > OUT.jpg` makes a JPEG file of it",

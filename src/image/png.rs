@@ -8,8 +8,8 @@ use std::io::Cursor;
 use ::png::{BitDepth, ColorType, Decoder, DecodingError, Limits, Transformations};
 
 use super::decode::{Task, damaged, zeros};
-use super::samples::{Depth, Layout};
-use super::sniff::Format;
+use super::samples::{Depth, SampleLayout};
+use super::sniff::ImageFormat;
 use super::{CHANNELS, Picture};
 use crate::error::{Error, Result};
 
@@ -50,9 +50,9 @@ pub(super) fn picture(task: &Task<'_>) -> Result<Picture> {
         ColorType::GrayscaleAlpha => 2,
         ColorType::Rgb => 3,
         ColorType::Rgba => 4,
-        ColorType::Indexed => return Err(damaged(Format::Png, "it has no palette")),
+        ColorType::Indexed => return Err(damaged(ImageFormat::Png, "it has no palette")),
     };
-    let layout = Layout {
+    let layout = SampleLayout {
         channels,
         depth: match depth {
             BitDepth::Sixteen => Depth::SixteenBig,
@@ -71,7 +71,7 @@ pub(super) fn picture(task: &Task<'_>) -> Result<Picture> {
     let mut rgb = zeros(width as u64 * height as u64 * CHANNELS as u64)?;
     for out in rgb.chunks_exact_mut(width * CHANNELS) {
         let row = reader.next_row().map_err(failed)?;
-        let row = row.ok_or_else(|| damaged(Format::Png, "the file is truncated"))?;
+        let row = row.ok_or_else(|| damaged(ImageFormat::Png, "the file is truncated"))?;
         layout.convert(task.reading, row.data(), out);
     }
     Picture::from_rgb(width, height, rgb)
@@ -82,5 +82,5 @@ fn row_bytes(width: usize, bits_per_pixel: usize) -> u64 {
 }
 
 fn failed(error: DecodingError) -> Error {
-    damaged(Format::Png, &error).caused_by(error)
+    damaged(ImageFormat::Png, &error).caused_by(error)
 }

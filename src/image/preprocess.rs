@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::aspect::{Padded, Squashed, stand_in};
-use super::resize::{Axis, Rows, resize};
+use super::resize::{Axis, RowSource, resize};
 use super::{Aspect, CHANNELS, Picture};
 use crate::error::{Error, Result};
 
@@ -102,7 +102,7 @@ impl Preprocess {
         self.mean.map(|mean| (f64::from(mean) * 255.0) as u8)
     }
 
-    fn process(&self, source: &dyn Rows) -> Result<Vec<f32>> {
+    fn process(&self, source: &dyn RowSource) -> Result<Vec<f32>> {
         let (width, height) = self.resized(source)?;
         if !self.do_center_crop && (width, height) != (self.crop_width, self.crop_height) {
             return Err(Error::input(format!(
@@ -122,7 +122,7 @@ impl Preprocess {
     }
 
     /// Width and height after resizing: the shorter edge as wanted, the longer one truncated.
-    fn resized(&self, source: &dyn Rows) -> Result<(usize, usize)> {
+    fn resized(&self, source: &dyn RowSource) -> Result<(usize, usize)> {
         let (width, height) = (source.width(), source.height());
         if !self.do_resize {
             return Ok((width, height));

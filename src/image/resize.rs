@@ -5,7 +5,7 @@
 //! 64-bit floats and rounded to 22-bit fixed point (Pillow's `Resample.c`), so that sums are exact
 //! and the order of work, or the number of threads, cannot change a bit.
 //!
-//! Sources are [`Rows`], made one at a time, and targets may be a region of the resized picture:
+//! Sources are [`RowSource`], made one at a time, and targets may be a region of the resized picture:
 //! nothing of the size of an enlarged intermediate picture is ever held.
 
 use std::ops::Range;
@@ -22,25 +22,25 @@ const WEIGHT_BITS: u32 = 32 - 8 - 2;
 const HALF: i32 = 1 << (WEIGHT_BITS - 1);
 
 /// Rows of an 8-bit RGB picture that need not exist as a whole.
-pub(super) trait Rows: Sync {
+pub(super) trait RowSource: Sync {
     /// Width in pixels.
     fn width(&self) -> usize;
     /// Height in pixels.
     fn height(&self) -> usize;
     /// Row `y`: `[width, 3]`, either borrowed or computed into `scratch`.
-    fn row<'a>(&'a self, y: usize, scratch: &'a mut Scratch) -> &'a [u8];
+    fn row<'a>(&'a self, y: usize, scratch: &'a mut RowScratch) -> &'a [u8];
 }
 
 /// Buffers of one worker for rows that are computed.
 #[derive(Default)]
-pub(super) struct Scratch {
+pub(super) struct RowScratch {
     /// The row.
     pub(super) row: Vec<u8>,
     /// Sums of [`Axis::vertical`].
     pub(super) sums: Vec<i32>,
 }
 
-impl Rows for Picture {
+impl RowSource for Picture {
     fn width(&self) -> usize {
         self.width
     }
@@ -49,7 +49,7 @@ impl Rows for Picture {
         self.height
     }
 
-    fn row<'a>(&'a self, y: usize, _: &'a mut Scratch) -> &'a [u8] {
+    fn row<'a>(&'a self, y: usize, _: &'a mut RowScratch) -> &'a [u8] {
         self.row(y)
     }
 }
@@ -159,13 +159,13 @@ impl Axis {
 ///
 /// # Errors
 /// [`Kind::Capacity`](crate::Kind::Capacity) where memory is short.
-pub(super) fn resize(source: &dyn Rows, columns: &Axis, rows: &Axis) -> Result<Vec<u8>> {
+pub(super) fn resize(source: &dyn RowSource, columns: &Axis, rows: &Axis) -> Result<Vec<u8>> {
     let needed = rows.sources();
     let row_len = columns.len() * CHANNELS;
     let mut narrowed = zeros((needed.len() * row_len) as u64)?;
     threads::for_each(
         narrowed.chunks_mut(row_len).enumerate(),
-        Scratch::default,
+        RowScratch::default,
         |scratch, (i, out)| {
             columns.horizontal(source.row(needed.start + i, scratch), out);
         },

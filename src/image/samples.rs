@@ -6,7 +6,7 @@ use crate::error::Result;
 
 /// How a pixel is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(super) struct SampleLayout {
     /// 1 for gray, 2 for gray and alpha, 3 for RGB, 4 with alpha.
     pub channels: usize,
     pub depth: Depth,
@@ -25,7 +25,7 @@ pub(super) enum Depth {
     SixteenNative,
 }
 
-impl Layout {
+impl SampleLayout {
     /// Bytes of a pixel.
     pub fn bytes(self) -> usize {
         match self.depth {
@@ -68,7 +68,7 @@ impl Layout {
     }
 
     fn rgb() -> Self {
-        Layout {
+        SampleLayout {
             channels: CHANNELS,
             depth: Depth::Eight,
             is_clipped: false,
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn transparency_shows_white_and_is_dropped_for_the_reference() {
-        let layout = Layout {
+        let layout = SampleLayout {
             channels: 4,
             depth: Depth::Eight,
             is_clipped: false,
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn premultiplied_colours_are_not_multiplied_again() {
-        let layout = Layout {
+        let layout = SampleLayout {
             channels: 4,
             depth: Depth::Eight,
             is_clipped: false,
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn sixteen_bits_are_scaled_and_gray_clipped_for_the_reference() {
         for is_clipped in [false, true] {
-            let layout = Layout {
+            let layout = SampleLayout {
                 channels: 1,
                 depth: Depth::SixteenBig,
                 is_clipped,

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A picture format that can be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Format {
+pub(crate) enum ImageFormat {
     Jpeg,
     Png,
     WebP,
@@ -15,29 +15,29 @@ pub(crate) enum Format {
     Jxl,
 }
 
-/// The formats of [`Format`], for messages.
+/// The formats of [`ImageFormat`], for messages.
 pub(crate) const FORMATS: &str = "JPEG, PNG, WebP, GIF, BMP, TIFF, QOI and JPEG XL";
 
-impl fmt::Display for Format {
+impl fmt::Display for ImageFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Format::Jpeg => "JPEG",
-            Format::Png => "PNG",
-            Format::WebP => "WebP",
-            Format::Gif => "GIF",
-            Format::Bmp => "BMP",
-            Format::Tiff => "TIFF",
-            Format::Qoi => "QOI",
-            Format::Jxl => "JPEG XL",
+            ImageFormat::Jpeg => "JPEG",
+            ImageFormat::Png => "PNG",
+            ImageFormat::WebP => "WebP",
+            ImageFormat::Gif => "GIF",
+            ImageFormat::Bmp => "BMP",
+            ImageFormat::Tiff => "TIFF",
+            ImageFormat::Qoi => "QOI",
+            ImageFormat::Jxl => "JPEG XL",
         })
     }
 }
 
 /// What the beginning of a file says that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Content {
+pub(crate) enum FileContent {
     /// A picture that can be decoded.
-    Picture(Format),
+    Picture(ImageFormat),
     /// Something that shows pictures and cannot be decoded.
     Foreign(Foreign),
     /// Something known that is no picture, by its name.
@@ -64,27 +64,33 @@ const RAW: &str = "exiftool -b -PreviewImage IN > OUT.jpg";
 const VIDEO: &str = "ffmpeg -i IN -frames:v 1 OUT.png";
 
 /// Beginnings of files that say all.
-const BEGINNINGS: &[(&[u8], Content)] = &[
-    (b"\xff\xd8\xff", Content::Picture(Format::Jpeg)),
-    (b"\x89PNG\r\n\x1a\n", Content::Picture(Format::Png)),
-    (b"GIF87a", Content::Picture(Format::Gif)),
-    (b"GIF89a", Content::Picture(Format::Gif)),
-    (b"qoif", Content::Picture(Format::Qoi)),
+const BEGINNINGS: &[(&[u8], FileContent)] = &[
+    (b"\xff\xd8\xff", FileContent::Picture(ImageFormat::Jpeg)),
+    (b"\x89PNG\r\n\x1a\n", FileContent::Picture(ImageFormat::Png)),
+    (b"GIF87a", FileContent::Picture(ImageFormat::Gif)),
+    (b"GIF89a", FileContent::Picture(ImageFormat::Gif)),
+    (b"qoif", FileContent::Picture(ImageFormat::Qoi)),
     // Camera files that would pass as TIFF, whose first picture is a small one.
     (b"IIRO", foreign("an Olympus camera file", RAW)),
     (b"IIRS", foreign("an Olympus camera file", RAW)),
     (b"MMOR", foreign("an Olympus camera file", RAW)),
     (b"IIU\0", foreign("a Panasonic camera file", RAW)),
     (b"FUJIFILMCCD-RAW", foreign("a Fujifilm camera file", RAW)),
-    (b"II*\0", Content::Picture(Format::Tiff)),
-    (b"MM\0*", Content::Picture(Format::Tiff)),
+    (b"II*\0", FileContent::Picture(ImageFormat::Tiff)),
+    (b"MM\0*", FileContent::Picture(ImageFormat::Tiff)),
     (b"II+\0", foreign("BigTIFF", "magick 'IN[0]' OUT.png")),
     (b"MM\0+", foreign("BigTIFF", "magick 'IN[0]' OUT.png")),
-    (b"\xff\x0a", Content::Picture(Format::Jxl)),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", Content::Picture(Format::Jxl)),
+    (b"\xff\x0a", FileContent::Picture(ImageFormat::Jxl)),
+    (
+        b"\0\0\0\x0cJXL \r\n\x87\n",
+        FileContent::Picture(ImageFormat::Jxl),
+    ),
     (b"\0\0\0\x0cjP  \r\n\x87\n", foreign("JPEG 2000", MAGICK)),
     (b"\xff\x4f\xff\x51", foreign("JPEG 2000", MAGICK)),
-    (b"\xff\xd8", Content::Other("cut off in its first bytes")),
+    (
+        b"\xff\xd8",
+        FileContent::Other("cut off in its first bytes"),
+    ),
     (b"II\xbc\x01", foreign("JPEG XR", MAGICK)),
     (
         b"8BPS",
@@ -111,28 +117,28 @@ const BEGINNINGS: &[(&[u8], Content)] = &[
     (b"\x1a\x45\xdf\xa3", other("a Matroska video", VIDEO)),
     (
         b"version https://git-lfs",
-        Content::Other("a Git LFS pointer: run git lfs pull"),
+        FileContent::Other("a Git LFS pointer: run git lfs pull"),
     ),
-    (b"GGUF", Content::Other("a model file")),
+    (b"GGUF", FileContent::Other("a model file")),
     (
         b"PK\x03\x04",
-        Content::Other("a ZIP archive or office document"),
+        FileContent::Other("a ZIP archive or office document"),
     ),
-    (b"\x1f\x8b", Content::Other("compressed by gzip")),
-    (b"7z\xbc\xaf\x27\x1c", Content::Other("a 7z archive")),
-    (b"Rar!", Content::Other("a RAR archive")),
+    (b"\x1f\x8b", FileContent::Other("compressed by gzip")),
+    (b"7z\xbc\xaf\x27\x1c", FileContent::Other("a 7z archive")),
+    (b"Rar!", FileContent::Other("a RAR archive")),
 ];
 
-const fn foreign(name: &'static str, command: &'static str) -> Content {
-    Content::Foreign(Foreign {
+const fn foreign(name: &'static str, command: &'static str) -> FileContent {
+    FileContent::Foreign(Foreign {
         name,
         command,
         is_picture: true,
     })
 }
 
-const fn other(name: &'static str, command: &'static str) -> Content {
-    Content::Foreign(Foreign {
+const fn other(name: &'static str, command: &'static str) -> FileContent {
+    FileContent::Foreign(Foreign {
         name,
         command,
         is_picture: false,
@@ -140,16 +146,16 @@ const fn other(name: &'static str, command: &'static str) -> Content {
 }
 
 /// What the file is that begins with `head`: [`HEAD`] bytes of it, or all.
-pub(crate) fn content(head: &[u8]) -> Content {
+pub(crate) fn content(head: &[u8]) -> FileContent {
     let beginning = BEGINNINGS.iter().find(|(bytes, _)| head.starts_with(bytes));
     match beginning {
-        Some((_, Content::Picture(Format::Tiff))) if head.get(8..10) == Some(b"CR") => {
+        Some((_, FileContent::Picture(ImageFormat::Tiff))) if head.get(8..10) == Some(b"CR") => {
             foreign("CR2 (Canon camera file)", RAW)
         }
         Some((_, content)) => *content,
         None if head.starts_with(b"RIFF") => riff(head),
         None if head.get(4..8) == Some(b"ftyp") => boxes(head),
-        None if is_bitmap(head) => Content::Picture(Format::Bmp),
+        None if is_bitmap(head) => FileContent::Picture(ImageFormat::Bmp),
         None if is_portable_map(head) => foreign("PBM, PGM or PPM", MAGICK),
         None if is_icon(head, 1) => foreign("ICO", "magick 'IN[0]' OUT.png"),
         None if is_icon(head, 2) => foreign("CUR", "magick 'IN[0]' OUT.png"),
@@ -160,16 +166,16 @@ pub(crate) fn content(head: &[u8]) -> Content {
     }
 }
 
-fn riff(head: &[u8]) -> Content {
+fn riff(head: &[u8]) -> FileContent {
     match head.get(8..12) {
-        Some(b"WEBP") => Content::Picture(Format::WebP),
+        Some(b"WEBP") => FileContent::Picture(ImageFormat::WebP),
         Some(b"AVI ") => other("an AVI video", VIDEO),
-        _ => Content::Other("a RIFF file without a picture"),
+        _ => FileContent::Other("a RIFF file without a picture"),
     }
 }
 
 /// Files of boxes, ISO/IEC 14496-12: the first box lists what the file agrees with.
-fn boxes(head: &[u8]) -> Content {
+fn boxes(head: &[u8]) -> FileContent {
     let len = head
         .first_chunk()
         .map_or(0, |len| u32::from_be_bytes(*len) as usize);
@@ -282,7 +288,7 @@ fn is_sgi(head: &[u8]) -> bool {
 }
 
 /// Files of text that show something.
-fn text(head: &[u8]) -> Content {
+fn text(head: &[u8]) -> FileContent {
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let lower = text
@@ -292,9 +298,9 @@ fn text(head: &[u8]) -> Content {
     if text.contains("<svg") && text.starts_with('<') {
         foreign("SVG", "rsvg-convert -o OUT.png IN")
     } else if lower.starts_with("<!doctype html") || lower.starts_with("<html") {
-        Content::Other("a web page")
+        FileContent::Other("a web page")
     } else {
-        Content::Unknown
+        FileContent::Unknown
     }
 }
 
@@ -305,7 +311,7 @@ mod tests {
     #[test]
     fn tells_files_of_boxes_apart() {
         let name = |bytes: &[u8]| match content(bytes) {
-            Content::Foreign(foreign) => foreign.name,
+            FileContent::Foreign(foreign) => foreign.name,
             other => panic!("{other:?}"),
         };
         assert_eq!(name(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "HEIC");
@@ -325,7 +331,7 @@ mod tests {
     #[test]
     fn formats_without_a_mark_are_told_by_their_whole_header() {
         let name = |bytes: &[u8]| match content(bytes) {
-            Content::Foreign(foreign) => Some(foreign.name),
+            FileContent::Foreign(foreign) => Some(foreign.name),
             _ => None,
         };
         let icon = |kind, n, size, offset| {
@@ -378,13 +384,22 @@ mod tests {
 
     #[test]
     fn texts_are_no_pictures_unless_they_draw_one() {
-        assert_eq!(content(b"BMW is a car.\n and more text"), Content::Unknown);
-        assert_eq!(content(b"Dear owl,"), Content::Unknown);
-        assert_eq!(content(b""), Content::Unknown);
-        assert_eq!(content(b"<!DOCTYPE HTML><p>"), Content::Other("a web page"));
+        assert_eq!(
+            content(b"BMW is a car.\n and more text"),
+            FileContent::Unknown
+        );
+        assert_eq!(content(b"Dear owl,"), FileContent::Unknown);
+        assert_eq!(content(b""), FileContent::Unknown);
+        assert_eq!(
+            content(b"<!DOCTYPE HTML><p>"),
+            FileContent::Other("a web page")
+        );
         let svg = content(b"\xef\xbb\xbf<?xml version='1.0'?>\n<svg xmlns=''/>");
-        assert!(matches!(svg, Content::Foreign(Foreign { name: "SVG", .. })));
+        assert!(matches!(
+            svg,
+            FileContent::Foreign(Foreign { name: "SVG", .. })
+        ));
         let cr2 = content(b"II*\0\x10\0\0\0CR\x02\0");
-        assert!(matches!(cr2, Content::Foreign(_)), "{cr2:?}");
+        assert!(matches!(cr2, FileContent::Foreign(_)), "{cr2:?}");
     }
 }

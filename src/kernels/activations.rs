@@ -1,18 +1,18 @@
-//! Activations as 8-bit integers with scales, and the sums that weights with an offset or a
+//! Activations as 8-bit integers with scales, and their sums, which weights with an offset or a
 //! minimum need.
 //!
-//! A batch is a sequence of records of equal size. For [`gemv`](super::gemv) a record is a token,
-//! for [`gemm`](super::gemm) it is a tile of tokens, interleaved so that a register holds the
-//! same columns, as many as a product takes, of neighbouring tokens.
+//! A batch is a sequence of records of equal size. For [`gemv`](super::gemv) a record is one token. For
+//! [`gemm`](super::gemm) it is a tile of tokens, interleaved: a register holds as many columns as one
+//! product takes, the same of each of several neighbouring tokens.
 //!
-//! A scale serves 32 columns, or 128 ([`ScaleSpan`]). The columns of a token may be rotated before
-//! they are rounded, where those of the weights are: see [`Rotation`].
+//! A scale serves 32 columns, or 128 ([`ScaleSpan`]). If the columns of the weights are rotated, those of
+//! the tokens are rotated before they are rounded: see [`Rotation`].
 //!
 //! A value that is not finite makes the scale of its block not finite, and so every product with it.
 
 use crate::kernels::Isa;
 use crate::kernels::int8::{HALF, Int8, Int8Op, UNIT};
-use crate::kernels::role::Role;
+use crate::kernels::role::RowRole;
 use crate::kernels::rotate::rotate;
 use crate::quant::Rotation;
 use crate::quant::rotation::{self, BLOCK_LEN};
@@ -39,11 +39,11 @@ pub enum ScaleSpan {
 impl ScaleSpan {
     /// What an input has in a role, with columns that are rotated or not, for weights that all have one
     /// scale for 128 columns or not.
-    pub fn of(role: Role, is_rotated: bool, is_for_coarse: bool) -> Self {
+    pub fn of(role: RowRole, is_rotated: bool, is_for_coarse: bool) -> Self {
         match role {
-            Role::Prompt if is_rotated => ScaleSpan::Coarse,
-            Role::Answer if is_rotated && is_for_coarse => ScaleSpan::Coarse,
-            Role::Prompt | Role::Answer => ScaleSpan::Unit,
+            RowRole::Prompt if is_rotated => ScaleSpan::Coarse,
+            RowRole::Answer if is_rotated && is_for_coarse => ScaleSpan::Coarse,
+            RowRole::Prompt | RowRole::Answer => ScaleSpan::Unit,
         }
     }
 
@@ -59,7 +59,7 @@ impl ScaleSpan {
 
 /// The shape of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct PackedLayout {
     /// Tokens of a record; 1 keeps each token's columns together.
     pub width: usize,
     /// Columns of a token, a multiple of [`UNIT`].
@@ -68,14 +68,14 @@ pub struct Layout {
     pub span: ScaleSpan,
 }
 
-impl Layout {
+impl PackedLayout {
     /// Units that share a scale.
     #[inline]
     pub fn block_units(self) -> usize {
         self.span.units()
     }
 
-    /// 32-bit words of a record: its parts in the order of [`View`].
+    /// 32-bit words of a record: its parts in the order of [`PackedTokens`].
     pub fn record_words(self) -> usize {
         let n_units = self.n_cols / UNIT;
         let per_token = self.n_cols / 4 + 4 * n_units + 3 * n_units.div_ceil(self.block_units());
@@ -84,7 +84,7 @@ impl Layout {
 
     /// The parts of a record.
     #[inline]
-    pub fn view(self, record: &[f32]) -> View<'_> {
+    pub fn view(self, record: &[f32]) -> PackedTokens<'_> {
         let n_units = self.n_cols / UNIT;
         let (quants, rest) = record.split_at(self.width * self.n_cols / 4);
         let (scales, rest) = rest.split_at(self.width * n_units);
@@ -93,7 +93,7 @@ impl Layout {
         let n_of_blocks = self.width * n_units.div_ceil(self.block_units());
         let (ratios, rest) = rest.split_at(n_of_blocks);
         let (block_scales, rest) = rest.split_at(n_of_blocks);
-        View {
+        PackedTokens {
             quants: bytemuck::cast_slice(quants),
             scales,
             sums: bytemuck::cast_slice(sums),
@@ -109,7 +109,7 @@ impl Layout {
 /// The parts of a record. `width` tokens stand side by side. Some kernels
 /// read one kind of sums and some another; one layout serves them all.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
+pub struct PackedTokens<'a> {
     /// `[n_cols / COLUMNS, width, COLUMNS]` integers, [`Int8::COLUMNS`] being those that an
     /// instruction set wants together.
     pub quants: &'a [i8],
@@ -134,7 +134,7 @@ pub struct View<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Quantize<'a> {
     /// The record's shape.
-    pub layout: Layout,
+    pub layout: PackedLayout,
     /// `[n, stride]`: tokens, at most the layout's width. Tokens that are missing become zeros.
     pub x: &'a [f32],
     /// Distance of one token to the next, of which the first columns count.
@@ -151,7 +151,7 @@ impl<'a> Quantize<'a> {
 
     /// [`Quantize::run`] as an operation.
     pub(super) fn writing(self, record: &mut [f32]) -> WriteRecord<'a, '_> {
-        let Layout { width, n_cols, .. } = self.layout;
+        let PackedLayout { width, n_cols, .. } = self.layout;
         let n_tokens = self.x.len() / self.stride;
         assert!(n_cols <= self.stride && n_tokens <= width && width <= MAX_WIDTH);
         assert!(self.x.len() == n_tokens * self.stride && n_cols.is_multiple_of(UNIT));
@@ -234,7 +234,7 @@ fn rotate_window<'a, I: Int8>(
     out
 }
 
-/// The parts of a record to be written, shaped as in [`View`].
+/// The parts of a record to be written, shaped as in [`PackedTokens`].
 struct RecordMut<'a> {
     width: usize,
     block_units: usize,
@@ -249,8 +249,8 @@ struct RecordMut<'a> {
 
 impl<'a> RecordMut<'a> {
     #[inline(always)]
-    fn new(layout: Layout, record: &'a mut [f32]) -> Self {
-        let Layout { width, n_cols, .. } = layout;
+    fn new(layout: PackedLayout, record: &'a mut [f32]) -> Self {
+        let PackedLayout { width, n_cols, .. } = layout;
         let n_units = n_cols / UNIT;
         let (quants, rest) = record.split_at_mut(width * n_cols / 4);
         let (scales, rest) = rest.split_at_mut(width * n_units);
@@ -374,7 +374,7 @@ mod tests {
     use super::*;
     use crate::kernels::testing::{Data, FINITE, NOT_FINITE};
 
-    fn quantize(isa: Isa, layout: Layout, x: &[f32], record: &mut [f32]) {
+    fn quantize(isa: Isa, layout: PackedLayout, x: &[f32], record: &mut [f32]) {
         let tokens = Quantize {
             layout,
             x,
@@ -396,7 +396,7 @@ mod tests {
     }
 
     /// The integers of a token in the order of columns.
-    fn quants(isa: Isa, layout: Layout, view: View, token: usize) -> Vec<i8> {
+    fn quants(isa: Isa, layout: PackedLayout, view: PackedTokens, token: usize) -> Vec<i8> {
         let together = isa.run_int8(Columns);
         let steps = view.quants.chunks_exact(layout.width * together);
         let of_token = steps.map(|step| &step[token * together..][..together]);
@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn integers_times_scales_are_near_the_values() {
         for (width, n_cols) in [(1, 32), (4, 96), (16, 64), (32, 4096)] {
-            let layout = Layout {
+            let layout = PackedLayout {
                 width,
                 n_cols,
                 span: ScaleSpan::Unit,
@@ -447,7 +447,7 @@ mod tests {
 
     #[test]
     fn sums_are_those_of_the_integers() {
-        let layout = Layout {
+        let layout = PackedLayout {
             width: 1,
             n_cols: 64,
             span: ScaleSpan::Unit,
@@ -468,7 +468,7 @@ mod tests {
     #[test]
     fn products_start_with_what_unsigned_weights_add() {
         let (width, n_cols) = (8, 160);
-        let layout = Layout {
+        let layout = PackedLayout {
             width,
             n_cols,
             span: ScaleSpan::Coarse,
@@ -491,7 +491,7 @@ mod tests {
     }
 
     /// One token, quantized by scalar code.
-    fn record_of(layout: Layout, x: &[f32]) -> Vec<f32> {
+    fn record_of(layout: PackedLayout, x: &[f32]) -> Vec<f32> {
         let mut record = vec![0.0; layout.record_words()];
         quantize(Isa::scalar(), layout, x, &mut record);
         record
@@ -502,7 +502,7 @@ mod tests {
         for span in [ScaleSpan::Unit, ScaleSpan::Coarse] {
             for data in FINITE {
                 let n_cols = 1024;
-                let layout = Layout {
+                let layout = PackedLayout {
                     width: 8,
                     n_cols,
                     span,
@@ -538,7 +538,7 @@ mod tests {
         for isa in Isa::available() {
             for bad in NOT_FINITE {
                 for at in 0..160 {
-                    let layout = Layout {
+                    let layout = PackedLayout {
                         width: 1,
                         n_cols: 160,
                         span: ScaleSpan::Unit,
@@ -565,7 +565,7 @@ mod tests {
         for isa in Isa::available() {
             for n_cols in [32, 64, 96, 128, 224, 576] {
                 for span in [ScaleSpan::Unit, ScaleSpan::Coarse] {
-                    let layout = Layout {
+                    let layout = PackedLayout {
                         width: 8,
                         n_cols,
                         span,

@@ -18,7 +18,7 @@ use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::attention::scores::Quantized;
 use crate::kernels::attention::values::Packed;
 use crate::kernels::int8::UNIT;
-use crate::kernels::role::Role;
+use crate::kernels::role::RowRole;
 use crate::kernels::tiles::Tile;
 use crate::kernels::{Isa, float};
 
@@ -90,7 +90,7 @@ pub struct Head<'a> {
     /// every query sees all.
     pub causal_start: Option<usize>,
     /// What the queries are for, which decides how they are computed.
-    pub role: Role,
+    pub role: RowRole,
     /// What scores are multiplied with before the softmax.
     pub scale: f32,
     /// Whether the queries of a prompt have their scores computed in 8-bit integers where `head_dim`
@@ -156,7 +156,7 @@ impl Mask {
 
 /// Buffers that each thread keeps.
 #[derive(Debug, Default)]
-pub struct Scratch {
+pub struct AttentionScratch {
     /// `[block, head_dim]`.
     keys: AlignedFloats,
     /// `[block, head_dim]`.
@@ -181,13 +181,13 @@ pub struct Scratch {
 
 /// Computes `softmax(q k^T * scale) v` for the queries of `tile`, whose rows are query indices, at
 /// most those of [`tile_queries`], and whose columns are this head's part of the output.
-pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut Scratch) {
+pub fn attend(isa: Isa, head: Head, tile: &mut Tile, scratch: &mut AttentionScratch) {
     assert!(tile.rows().len() <= MAX_TILE_QUERIES);
     let head_dim = tile.cols().len();
     let block = (BLOCK_FLOATS / head_dim).clamp(1, MAX_BLOCK_KEYS);
     match head.role {
-        Role::Answer => rows::attend(isa, head, block, tile, &mut scratch.keys),
-        Role::Prompt => {
+        RowRole::Answer => rows::attend(isa, head, block, tile, &mut scratch.keys),
+        RowRole::Prompt => {
             // Whole groups of keys are computed; those that are not there are left out afterwards.
             let padded_block = block.next_multiple_of(KEY_GROUPS);
             scratch.keys.resize(padded_block * head_dim);
@@ -210,7 +210,7 @@ struct AttendBatch<'a, 'b, 'c> {
     head: Head<'a>,
     block: usize,
     tile: &'b mut Tile<'c>,
-    scratch: &'b mut Scratch,
+    scratch: &'b mut AttentionScratch,
 }
 
 impl WithSimd for AttendBatch<'_, '_, '_> {
@@ -338,7 +338,7 @@ fn load_queries(
     n_before: usize,
     head_dim: usize,
     group: usize,
-    scratch: &mut Scratch,
+    scratch: &mut AttentionScratch,
 ) {
     let n_groups = (n_before + rows.len()).div_ceil(group);
     scratch.queries.resize(n_groups * head_dim * group);

@@ -1,7 +1,7 @@
 //! How the int8 kernels read each block format, two units of 32 columns at a time.
 //!
-//! Every format is the same to them: small integers, a scale for each group of 32 or 16, and for
-//! some a minimum a unit that is subtracted.
+//! To the kernels all formats look alike: small integers, a scale for each group of 32 or 16, and in
+//! some formats a minimum for each unit, which is subtracted.
 #![allow(unsafe_code)]
 
 use crate::gguf::DType;

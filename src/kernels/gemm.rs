@@ -1,26 +1,26 @@
 //! Matrix products of quantized weights with batches of tokens, in 8-bit integers.
 //!
-//! The shape that keeps the multipliers busy: a few weight rows by as many registers of tokens as
-//! there are accumulators for. Rows are unpacked once into a panel that stays in the second-level
-//! cache, and every tile of tokens is swept over it; the weights are never expanded otherwise.
-//! Registers hold the same few columns of neighbouring tokens, so a weight is broadcast from
-//! where it was unpacked, and unpacking keeps the order of columns.
+//! Multipliers stay busy with a few weight rows by as many registers of tokens as there are
+//! accumulators. Rows are unpacked once into a panel that stays in the second-level cache, and every
+//! tile of tokens is multiplied with it; weights are never expanded further. A register holds the same
+//! few columns of neighbouring tokens, so a weight is broadcast from the panel, and unpacking keeps the
+//! order of columns.
 //!
-//! Where columns are rotated, tokens have a scale for each 128 of them. There, if products of whole
-//! bytes are as fast as those of fewer bits, unpacking also [regroups](regrouped) the weights: to 8
-//! bits with a scale for each 128 columns too. Elsewhere they keep the [groups](grouped) of their
-//! format, but for those of 8 bits. Where columns are not rotated, all keep their groups, and tokens
-//! have a scale for each 32 columns.
+//! There are two cases. If columns are rotated, tokens have a scale for each 128 columns. Where products
+//! of whole bytes are as fast as those of fewer bits, weights are then [regrouped](regrouped) while they
+//! are unpacked: to 8 bits with a scale for each 128 columns too. Elsewhere, 4- and 6-bit weights keep
+//! the [groups](grouped) of their format. If columns are not rotated, all weights keep their groups, and
+//! tokens have a scale for each 32 columns.
 //!
 //! Each output is one sequence of operations, in the order of columns, whatever the tile and the
-//! number of tokens: the same bits on all instruction sets of either kind.
+//! number of tokens. So all instruction sets of the same case give the same bits.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::gguf::DType;
-use crate::kernels::activations::{Layout, ScaleSpan, View};
+use crate::kernels::activations::{PackedLayout, PackedTokens, ScaleSpan};
 use crate::kernels::float::Activation;
 use crate::kernels::formats::{Format, with_format};
 use crate::kernels::gemm::grouped::GroupedRows;
@@ -71,7 +71,7 @@ pub struct TokenTiles<'a> {
     /// Records, one after the other.
     pub records: &'a [f32],
     /// Their shape.
-    pub layout: Layout,
+    pub layout: PackedLayout,
     /// Tokens there are.
     pub n_tokens: usize,
 }
@@ -174,7 +174,7 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
     let width = I::TILE_VECTORS * I::LANES;
     assert!(V == I::TILE_VECTORS && weight.n_cols.is_multiple_of(F::DTYPE.block_len()));
     assert!(weight.n_cols.is_multiple_of(UNIT) && weight.dtype == F::DTYPE);
-    let layout = Layout {
+    let layout = PackedLayout {
         width,
         n_cols: weight.n_cols,
         span: batch.layout.span,
@@ -248,7 +248,7 @@ struct Block<'a, 'b, F, const R: usize> {
     panel: &'a Panel,
     /// Which tile of the panel.
     index: usize,
-    tokens: View<'a>,
+    tokens: PackedTokens<'a>,
     /// The first lane of the tokens that is wanted.
     first_lane: usize,
     biases: [f32; R],

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use crate::kernels::activations::{Layout, ScaleSpan, View};
+use crate::kernels::activations::{PackedLayout, PackedTokens, ScaleSpan};
 use crate::kernels::formats::{Format, prefetch_ahead, with_format};
 use crate::kernels::int8::{CHUNK_UNITS, Group, Int8, Int8Op, UNIT, UNIT_LANES};
 use crate::kernels::matmul::WeightView;
@@ -75,8 +75,8 @@ impl<'a> Gemv<'a, '_, '_> {
 
     /// The records of `T` tokens from row `first` of `y` on.
     #[inline(always)]
-    fn views<const T: usize>(&self, first: usize) -> [View<'a>; T] {
-        let layout = Layout {
+    fn views<const T: usize>(&self, first: usize) -> [PackedTokens<'a>; T] {
+        let layout = PackedLayout {
             width: 1,
             n_cols: self.weight.n_cols,
             span: self.span,
@@ -105,7 +105,11 @@ impl<'a> Gemv<'a, '_, '_> {
 
 /// The products of a row with `T` tokens.
 #[inline(always)]
-fn dot_row<I: Int8, F: Format, const T: usize>(isa: I, row: &[u8], tokens: &[View; T]) -> [f32; T] {
+fn dot_row<I: Int8, F: Format, const T: usize>(
+    isa: I,
+    row: &[u8],
+    tokens: &[PackedTokens; T],
+) -> [f32; T] {
     let n_units = tokens[0].scales.len();
     for token in tokens {
         assert!(token.quants.len() == n_units * UNIT && token.scales.len() == n_units);
@@ -152,7 +156,7 @@ struct Sums<I: Int8, const T: usize> {
 fn add_chunk<I: Int8, F: Format, const T: usize>(
     isa: I,
     row: &[u8],
-    tokens: &[View; T],
+    tokens: &[PackedTokens; T],
     first: usize,
     n_units: usize,
     mut sums: Sums<I, T>,
@@ -192,7 +196,7 @@ fn add_chunk<I: Int8, F: Format, const T: usize>(
 fn scale_chunk<I: Int8, F: Format>(
     isa: I,
     row: &[u8],
-    token: &View,
+    token: &PackedTokens,
     units: Range<usize>,
     excess: I::Eight,
 ) -> (I::ChunkScales, I::Eight) {
@@ -232,7 +236,7 @@ struct TokenChunk<I: Int8> {
 
 impl<I: Int8> TokenChunk<I> {
     #[inline(always)]
-    fn new<F: Format>(isa: I, token: &View, units: Range<usize>) -> Self {
+    fn new<F: Format>(isa: I, token: &PackedTokens, units: Range<usize>) -> Self {
         let zero = isa.splat_eight(0.0);
         if F::GROUPS_PER_UNIT == 2 {
             // The chunk is whole, since only blocks of 256 have such groups.
@@ -281,7 +285,7 @@ struct Place {
 fn add_pair<I: Int8, F: Format, const T: usize>(
     isa: I,
     row: &[u8],
-    tokens: &[View; T],
+    tokens: &[PackedTokens; T],
     place: Place,
     scales: &[I::ChunkScales; T],
     sums: &mut Sums<I, T>,

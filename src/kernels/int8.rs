@@ -1,11 +1,10 @@
-//! What the int8 kernels need of an instruction set: the one room where instruction sets differ.
+//! What the int8 kernels need of an instruction set. Instruction sets differ only here.
 //!
 //! Both kernels multiply unsigned or signed 8-bit weights with signed 8-bit activations into
-//! 32-bit sums, [`gemm`](super::gemm) with a register's lanes over tokens, [`gemv`](super::gemv)
-//! with its lanes over columns. Whatever an instruction set does best is an implementation of
-//! [`Int8`]; the algorithms are written once over it. Every implementation computes the same
-//! integers, and the same floats in the same order, as [`Scalar`](super::scalar::Scalar) with the
-//! same [`Int8::WHOLE_BYTES`].
+//! 32-bit sums: in [`gemm`](super::gemm) the lanes of a register are tokens, in [`gemv`](super::gemv) they
+//! are columns. The algorithms are written once over the trait [`Int8`]; each instruction set implements
+//! it in its best way. Every implementation computes the same integers, and the same floats in the same
+//! order, as [`Scalar`](super::scalar::Scalar) with the same [`Int8::WHOLE_BYTES`].
 #![allow(unsafe_code)]
 
 use half::f16;

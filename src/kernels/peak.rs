@@ -1,5 +1,5 @@
-//! How fast this processor multiplies 8-bit integers, and reads memory, when nothing else is in the
-//! way: the limits that [`gemm`](super::gemm) and [`gemv`](super::gemv) are held against.
+//! The speed limits of this processor: multiplying 8-bit integers, and reading memory. [`gemm`](super::gemm)
+//! and [`gemv`](super::gemv) are measured against them.
 #![allow(unsafe_code)]
 
 use std::hint::black_box;

@@ -1,4 +1,5 @@
-//! Portable code: what every instruction set has to compute, in either of two ways.
+//! Portable code: the specification of what every instruction set computes, for both cases of
+//! [`Int8::WHOLE_BYTES`](super::int8::Int8::WHOLE_BYTES).
 #![allow(unsafe_code)]
 
 use half::f16;

@@ -1,4 +1,4 @@
-//! What tests feed to kernels: values of every kind that has been hard on them, as data; and on what.
+//! Inputs for tests of kernels: values that were hard for them, and the instruction sets to run on.
 
 use crate::kernels::Isa;
 

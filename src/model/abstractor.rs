@@ -1,14 +1,14 @@
 //! The visual abstractor: learned queries that gather a picture's tokens into a few rows.
 
 use crate::gguf::names::{self, tensor};
-use crate::model::observer::{Observer, Stage};
+use crate::model::observer::{ForwardStage, Observer};
 use crate::model::visual_config::{ABSTRACTOR_NORM_EPS, AbstractorConfig, VisualConfig};
 use crate::model::weights::Binder;
 use crate::ops::activation::silu_gate;
 use crate::ops::attention::{Attention, Heads};
 use crate::ops::linear::{InputBuffer, Linear};
 use crate::ops::norm::LayerNorm;
-use crate::ops::{Compute, Floats, Role};
+use crate::ops::{Compute, Floats, RowRole};
 
 /// Cross-attention blocks over the queries and the picture's tokens, and the projection to the
 /// decoder's width.
@@ -41,7 +41,7 @@ struct Block {
 }
 
 /// Buffers of one pass; `q` queries, `n` keys (the queries, then the picture's tokens).
-struct Scratch {
+struct AbstractorScratch {
     /// `[n, width]`: normed queries and picture tokens; the queries' part is also the residual.
     inputs: Vec<f32>,
     /// `[n, width]`: the same with positions added.
@@ -120,7 +120,7 @@ impl Abstractor {
         let (n_queries, width) = (self.config.n_queries, self.width);
         let n_keys = n_queries + picture.len() / width;
         let hidden_len = n_queries * self.config.intermediate_size;
-        let mut scratch = Scratch {
+        let mut scratch = AbstractorScratch {
             inputs: vec![0.0; n_keys * width],
             placed: vec![0.0; n_keys * width],
             queries: vec![0.0; n_queries * width],
@@ -134,7 +134,7 @@ impl Abstractor {
         let mut x = self.query_embedding.to_vec();
         for (j, block) in self.blocks.iter().enumerate() {
             block.forward(compute, &self.config, &mut x, picture, &mut scratch);
-            observer.observe(Stage::AbstractorLayer(j), &x);
+            observer.observe(ForwardStage::AbstractorLayer(j), &x);
         }
 
         let decoder_width = self.end_of_image.len();
@@ -142,10 +142,10 @@ impl Abstractor {
         let (projected, end) = out.split_at_mut(n_queries * decoder_width);
         let x = scratch
             .input
-            .prepare(compute, Role::Prompt, &x, &self.projection);
+            .prepare(compute, RowRole::Prompt, &x, &self.projection);
         self.projection.forward(compute, x, projected);
         end.copy_from_slice(&self.end_of_image);
-        observer.observe(Stage::AbstractorOutput, &out);
+        observer.observe(ForwardStage::AbstractorOutput, &out);
         out
     }
 }
@@ -159,12 +159,12 @@ impl Block {
         config: &AbstractorConfig,
         x: &mut [f32],
         picture: &[f32],
-        scratch: &mut Scratch,
+        scratch: &mut AbstractorScratch,
     ) {
         let width = x.len() / config.n_queries;
         let head_dim = width / config.n_heads;
         let n_keys = config.n_queries + picture.len() / width;
-        let Scratch {
+        let AbstractorScratch {
             inputs,
             placed,
             queries,
@@ -182,10 +182,10 @@ impl Block {
         placed.copy_from_slice(inputs);
         compute.add(placed, &self.positions, width);
 
-        let placed = input.prepare(compute, Role::Prompt, placed, &self.query);
+        let placed = input.prepare(compute, RowRole::Prompt, placed, &self.query);
         let query = self.query.of(0..config.n_queries, queries);
         compute.project(placed, [query, self.key.of(0..n_keys, keys)]);
-        let plain = input.prepare(compute, Role::Prompt, inputs, &self.value);
+        let plain = input.prepare(compute, RowRole::Prompt, inputs, &self.value);
         self.value.forward(compute, plain, values);
         let columns = |data| Heads::in_columns(data, width, 0, head_dim);
         let attention = Attention {
@@ -197,18 +197,18 @@ impl Block {
             values: columns(values).into(),
             n_keys,
             causal_start: None,
-            role: Role::Prompt,
+            role: RowRole::Prompt,
             in_integers: false,
         };
         attention.forward(compute, attended);
         // The reference adds to the normed input here, not to the input itself.
         x.copy_from_slice(&inputs[..attended.len()]);
-        let attended_input = input.prepare(compute, Role::Prompt, attended, &self.attention_out);
+        let attended_input = input.prepare(compute, RowRole::Prompt, attended, &self.attention_out);
         self.attention_out.add_to(compute, attended_input, x);
 
         let normed = attended;
         self.mlp_norm.forward(compute, x, normed);
-        let normed = input.prepare(compute, Role::Prompt, normed, &self.gate);
+        let normed = input.prepare(compute, RowRole::Prompt, normed, &self.gate);
         let whole = 0..config.n_queries;
         compute.project(
             normed,
@@ -216,7 +216,7 @@ impl Block {
         );
         silu_gate(compute, gate, up, config.intermediate_size);
         self.gated_norm.forward_in_place(compute, gate);
-        let gate = input.prepare(compute, Role::Prompt, gate, &self.down);
+        let gate = input.prepare(compute, RowRole::Prompt, gate, &self.down);
         self.down.add_to(compute, gate, x);
     }
 }

@@ -4,16 +4,16 @@ use crate::gguf::DType;
 use crate::gguf::names::{self, tensor};
 use crate::model::adaptive::{PerModality, Run, rows_of, rows_of_mut};
 use crate::model::config::{DecoderConfig, RopeScalingKind};
-use crate::model::observer::{Observer, Stage};
-use crate::model::pass::{Pass, Rows, Span};
-use crate::model::sequence::Part;
+use crate::model::observer::{ForwardStage, Observer};
+use crate::model::pass::{BatchRows, Pass, Span};
+use crate::model::sequence::SequencePart;
 use crate::model::weights::Binder;
 use crate::ops::activation::silu_gate;
 use crate::ops::attention::{Attention, Heads};
 use crate::ops::linear::{InputBuffer, Linear, Matrix};
 use crate::ops::norm::RmsNorm;
 use crate::ops::rope::Rotations;
-use crate::ops::{Compute, Role, gather};
+use crate::ops::{Compute, RowRole, gather};
 use std::ops::Range;
 
 /// The decoder's weights.
@@ -41,7 +41,7 @@ struct Block {
 
 /// Buffers for batches of up to a given number of positions, reused from pass to pass.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub(crate) struct DecoderScratch {
     /// `[n, hidden_size]`: the residual stream.
     pub x: Vec<f32>,
     /// `[n, hidden_size]`: a normed input, then a block's contribution.
@@ -63,12 +63,12 @@ pub(crate) struct Scratch {
     rotations: Rotations,
 }
 
-impl Scratch {
+impl DecoderScratch {
     /// Buffers for `n` positions.
     pub fn new(decoder: &Decoder, n: usize) -> Self {
         let config = &decoder.config;
         let matrix = |width: usize| vec![0.0; n * width];
-        Scratch {
+        DecoderScratch {
             x: matrix(config.hidden_size),
             normed: matrix(config.hidden_size),
             queries: matrix(config.hidden_size),
@@ -160,10 +160,10 @@ impl Decoder {
     pub fn forward<O: Observer>(
         &self,
         compute: &Compute,
-        role: Role,
+        role: RowRole,
         pass: &Pass,
-        parts: &mut [Part],
-        scratch: &mut Scratch,
+        parts: &mut [SequencePart],
+        scratch: &mut DecoderScratch,
         observer: &mut O,
     ) {
         let n_values = pass.n() * self.config.hidden_size;
@@ -175,7 +175,7 @@ impl Decoder {
                 .rotations
                 .push(span.first_position, n, theta, divisor);
         }
-        observer.observe(Stage::Embeddings, &scratch.x[..n_values]);
+        observer.observe(ForwardStage::Embeddings, &scratch.x[..n_values]);
         for (i, block) in self.blocks.iter().enumerate() {
             let is_last = i + 1 == self.blocks.len();
             let layer = Layer {
@@ -185,7 +185,7 @@ impl Decoder {
                 only_wanted: is_last && !O::ACTIVE && pass.n_wanted() < pass.n(),
             };
             block.forward(compute, &self.config, layer, parts, scratch);
-            observer.observe(Stage::DecoderLayer(i), &scratch.x[..n_values]);
+            observer.observe(ForwardStage::DecoderLayer(i), &scratch.x[..n_values]);
         }
         for (part, span) in parts.iter_mut().zip(&pass.all.spans) {
             part.sequence.cache.advance(span.rows.len());
@@ -200,7 +200,7 @@ impl Decoder {
         compute: &Compute,
         pass: &Pass,
         rows: Range<usize>,
-        scratch: &mut Scratch,
+        scratch: &mut DecoderScratch,
         logits: &mut [f32],
         observer: &mut O,
     ) {
@@ -209,21 +209,21 @@ impl Decoder {
         let normed = &mut scratch.normed[..normed_rows.len() * width];
         self.norm
             .forward(compute, rows_of(&scratch.x, &normed_rows, width), normed);
-        observer.observe(Stage::FinalNorm, normed);
+        observer.observe(ForwardStage::FinalNorm, normed);
         if O::ACTIVE {
             gather(normed, width, &pass.indices[rows.clone()]);
         }
         let wanted = &normed[..rows.len() * width];
         let wanted = scratch
             .input
-            .prepare(compute, Role::Answer, wanted, &self.output);
+            .prepare(compute, RowRole::Answer, wanted, &self.output);
         self.output.forward(compute, wanted, logits);
     }
 
     /// Applies the output head to `normed: [hidden_size]`.
     pub fn head(&self, compute: &Compute, normed: &[f32], logits: &mut [f32]) {
         let mut buffer = InputBuffer::default();
-        let input = buffer.prepare(compute, Role::Answer, normed, &self.output);
+        let input = buffer.prepare(compute, RowRole::Answer, normed, &self.output);
         self.output.forward(compute, input, logits);
     }
 
@@ -256,7 +256,7 @@ impl Decoder {
 #[derive(Clone, Copy)]
 struct Layer<'a> {
     index: usize,
-    role: Role,
+    role: RowRole,
     pass: &'a Pass,
     /// Whether rows that are not wanted get keys and values alone.
     only_wanted: bool,
@@ -271,8 +271,8 @@ impl Block {
         compute: &Compute,
         config: &DecoderConfig,
         layer: Layer,
-        parts: &mut [Part],
-        scratch: &mut Scratch,
+        parts: &mut [SequencePart],
+        scratch: &mut DecoderScratch,
     ) {
         let Layer { role, pass, .. } = layer;
         let n = pass.n();
@@ -350,8 +350,8 @@ impl Block {
         compute: &Compute,
         config: &DecoderConfig,
         layer: Layer,
-        rows: &Rows,
-        parts: &[Part],
+        rows: &BatchRows,
+        parts: &[SequencePart],
         queries: &[f32],
         attended: &mut [f32],
     ) {

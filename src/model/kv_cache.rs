@@ -93,9 +93,9 @@ pub struct KvCache {
 #[derive(Clone, Debug)]
 pub(super) struct LayerCache {
     /// `[n_kv_heads, capacity, head_dim]`.
-    keys: Rows,
+    keys: CacheRows,
     /// `[n_kv_heads, capacity, head_dim]`.
-    values: Rows,
+    values: CacheRows,
     n_kv_heads: usize,
     head_dim: usize,
     capacity: usize,
@@ -103,7 +103,7 @@ pub(super) struct LayerCache {
 
 /// Zeros at first, which the system provides only when a page of them is touched.
 #[derive(Clone, Debug)]
-enum Rows {
+enum CacheRows {
     F32(Vec<f32>),
     /// The bits of half-precision floats.
     F16(Vec<u16>),
@@ -111,24 +111,24 @@ enum Rows {
     Q8_0(Vec<u8>),
 }
 
-impl Rows {
+impl CacheRows {
     fn zeros(cache_type: CacheType, len: usize) -> Self {
         match cache_type {
-            CacheType::F32 => Rows::F32(vec![0.0; len]),
-            CacheType::F16 => Rows::F16(vec![0; len]),
-            CacheType::Q8_0 => Rows::Q8_0(vec![0; cache_type.row_bytes(len)]),
+            CacheType::F32 => CacheRows::F32(vec![0.0; len]),
+            CacheType::F16 => CacheRows::F16(vec![0; len]),
+            CacheType::Q8_0 => CacheRows::Q8_0(vec![0; cache_type.row_bytes(len)]),
         }
     }
 
     fn store(&mut self, start: usize, values: &[f32]) {
         let range = start..start + values.len();
         match self {
-            Rows::F32(rows) => rows[range].copy_from_slice(values),
-            Rows::F16(rows) => {
+            CacheRows::F32(rows) => rows[range].copy_from_slice(values),
+            CacheRows::F16(rows) => {
                 let rows: &mut [f16] = rows[range].reinterpret_cast_mut();
                 rows.convert_from_f32_slice(values);
             }
-            Rows::Q8_0(rows) => {
+            CacheRows::Q8_0(rows) => {
                 let [start, end] = [range.start, range.end].map(|at| CacheType::Q8_0.row_bytes(at));
                 quant::quantize(DType::Q8_0, values, &mut rows[start..end]);
             }
@@ -147,8 +147,8 @@ impl KvCache {
         let n_values = capacity.checked_mul(config.kv_dim());
         let n_values = n_values.expect("as many positions as can be addressed");
         let layer = || LayerCache {
-            keys: Rows::zeros(cache_type, n_values),
-            values: Rows::zeros(cache_type, n_values),
+            keys: CacheRows::zeros(cache_type, n_values),
+            values: CacheRows::zeros(cache_type, n_values),
             n_kv_heads: config.n_kv_heads,
             head_dim: config.head_dim(),
             capacity,
@@ -228,11 +228,13 @@ impl LayerCache {
         self.heads(&self.values)
     }
 
-    fn heads<'a>(&self, rows: &'a Rows) -> StoredHeads<'a> {
+    fn heads<'a>(&self, rows: &'a CacheRows) -> StoredHeads<'a> {
         match rows {
-            Rows::F32(rows) => StoredHeads::F32(self.view(rows, self.head_dim)),
-            Rows::F16(rows) => StoredHeads::F16(self.view(rows.reinterpret_cast(), self.head_dim)),
-            Rows::Q8_0(rows) => {
+            CacheRows::F32(rows) => StoredHeads::F32(self.view(rows, self.head_dim)),
+            CacheRows::F16(rows) => {
+                StoredHeads::F16(self.view(rows.reinterpret_cast(), self.head_dim))
+            }
+            CacheRows::Q8_0(rows) => {
                 StoredHeads::Q8_0(self.view(bytemuck::cast_slice(rows), self.head_dim / UNIT))
             }
         }

@@ -18,7 +18,7 @@ pub enum TensorKind {
 
 /// A part of the model, for size tables and quantization recipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Part {
+pub enum Component {
     /// The vision transformer.
     Vit,
     /// The visual abstractor and the projection to the decoder's width.
@@ -31,15 +31,15 @@ pub enum Part {
     Output,
 }
 
-impl Part {
+impl Component {
     /// Its name in tables, such as `vit`.
     pub fn name(self) -> &'static str {
         match self {
-            Part::Vit => "vit",
-            Part::Abstractor => "abstractor",
-            Part::Decoder => "decoder",
-            Part::Embedding => "embedding",
-            Part::Output => "output",
+            Component::Vit => "vit",
+            Component::Abstractor => "abstractor",
+            Component::Decoder => "decoder",
+            Component::Embedding => "embedding",
+            Component::Output => "output",
         }
     }
 }
@@ -54,18 +54,18 @@ pub struct TensorSpec {
     /// What it holds.
     pub kind: TensorKind,
     /// Where it belongs.
-    pub part: Part,
+    pub part: Component,
 }
 
 /// Every tensor of a model with this configuration, in file order.
 pub fn tensors(config: &Config) -> Vec<TensorSpec> {
     let mut list = List {
         tensors: Vec::new(),
-        part: Part::Vit,
+        part: Component::Vit,
     };
     if let Some(visual) = &config.visual {
         list.vit(visual);
-        list.part = Part::Abstractor;
+        list.part = Component::Abstractor;
         list.abstractor(visual, config.decoder.hidden_size);
     }
     list.decoder(&config.decoder, config.visual.is_some());
@@ -97,7 +97,7 @@ pub fn input_of(name: &str) -> String {
 
 struct List {
     tensors: Vec<TensorSpec>,
-    part: Part,
+    part: Component,
 }
 
 impl List {
@@ -183,13 +183,13 @@ impl List {
 
     fn decoder(&mut self, decoder: &DecoderConfig, has_image_branch: bool) {
         let width = decoder.hidden_size;
-        self.part = Part::Embedding;
+        self.part = Component::Embedding;
         self.push(
             tensor::TOKEN_EMBEDDING.into(),
             &[decoder.vocab_size, width],
             TensorKind::Matrix,
         );
-        self.part = Part::Decoder;
+        self.part = Component::Decoder;
         for i in 0..decoder.n_layers {
             let stem = |part: &str| names::block(i, part);
             let bias = decoder.attention_bias;
@@ -215,7 +215,7 @@ impl List {
         }
         self.float(tensor::OUTPUT_NORM.into(), &[width]);
         if !decoder.tie_word_embeddings {
-            self.part = Part::Output;
+            self.part = Component::Output;
             self.push(
                 tensor::OUTPUT.into(),
                 &[decoder.vocab_size, width],

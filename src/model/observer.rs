@@ -1,4 +1,4 @@
-//! A look at the intermediate values of a forward pass, for parity tests and debugging.
+//! Access to the intermediate values of a forward pass, for parity tests and debugging.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::kernels::float::all_finite;
 
 /// A place in the forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Stage {
+pub enum ForwardStage {
     /// `[patches, C]`: the patch convolution, before class token and positions.
     PatchEmbeddings,
     /// `[tokens, C]`: after class token, positions and the first LayerNorm.
@@ -28,44 +28,44 @@ pub enum Stage {
     FinalNorm,
 }
 
-/// Is shown the values at each [`Stage`].
+/// Is shown the values at each [`ForwardStage`].
 pub trait Observer: Send {
     /// Whether anybody looks; if not, values that only an observer needs are not computed.
     const ACTIVE: bool = true;
 
     /// Called with the values at `stage`.
-    fn observe(&mut self, stage: Stage, values: &[f32]);
+    fn observe(&mut self, stage: ForwardStage, values: &[f32]);
 }
 
 /// Nobody looks.
 impl Observer for () {
     const ACTIVE: bool = false;
 
-    fn observe(&mut self, _: Stage, _: &[f32]) {}
+    fn observe(&mut self, _: ForwardStage, _: &[f32]) {}
 }
 
-impl fmt::Display for Stage {
+impl fmt::Display for ForwardStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stage::PatchEmbeddings => f.write_str("the patch embeddings"),
-            Stage::VitEmbeddings => f.write_str("the vision tower's embeddings"),
-            Stage::VitLayer(i) => write!(f, "layer {i} of the vision tower"),
-            Stage::VitOutput => f.write_str("the vision tower's output"),
-            Stage::AbstractorLayer(i) => write!(f, "layer {i} of the abstractor"),
-            Stage::AbstractorOutput => f.write_str("the abstractor's output"),
-            Stage::Embeddings => f.write_str("the decoder's input"),
-            Stage::DecoderLayer(i) => write!(f, "layer {i} of the decoder"),
-            Stage::FinalNorm => f.write_str("the decoder's final norm"),
+            ForwardStage::PatchEmbeddings => f.write_str("the patch embeddings"),
+            ForwardStage::VitEmbeddings => f.write_str("the vision tower's embeddings"),
+            ForwardStage::VitLayer(i) => write!(f, "layer {i} of the vision tower"),
+            ForwardStage::VitOutput => f.write_str("the vision tower's output"),
+            ForwardStage::AbstractorLayer(i) => write!(f, "layer {i} of the abstractor"),
+            ForwardStage::AbstractorOutput => f.write_str("the abstractor's output"),
+            ForwardStage::Embeddings => f.write_str("the decoder's input"),
+            ForwardStage::DecoderLayer(i) => write!(f, "layer {i} of the decoder"),
+            ForwardStage::FinalNorm => f.write_str("the decoder's final norm"),
         }
     }
 }
 
 /// Finds the first stage with values that are not finite.
 #[derive(Debug, Default)]
-pub(crate) struct FirstNotFinite(Option<Stage>);
+pub(crate) struct FirstNotFinite(Option<ForwardStage>);
 
 impl Observer for FirstNotFinite {
-    fn observe(&mut self, stage: Stage, values: &[f32]) {
+    fn observe(&mut self, stage: ForwardStage, values: &[f32]) {
         if self.0.is_none() && !all_finite(values) {
             self.0 = Some(stage);
         }

@@ -1,8 +1,8 @@
-//! The rows of a pass: which sequence each belongs to, and which modality it has.
+//! The rows of a pass: the sequence and the modality of each.
 //!
-//! Linear layers see rows alone. Norms, keys and values go by runs of one modality, whichever
-//! sequences they come from; rotary positions, the cache and attention go by parts, one for each
-//! sequence, whichever modalities they have.
+//! Linear layers see only rows. Norms, keys and values work on runs of one modality, which may span
+//! sequences. Rotary positions, the cache and attention work on parts of one sequence, which may span
+//! modalities.
 
 use std::ops::Range;
 
@@ -19,7 +19,7 @@ pub(crate) struct Span {
 
 /// Rows that are computed together, twice over: by modality, and by sequence.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
+pub(super) struct BatchRows {
     /// Neighbours of one modality.
     pub runs: Vec<Run>,
     /// One for each part, in order.
@@ -30,10 +30,10 @@ pub(super) struct Rows {
 #[derive(Debug, Default)]
 pub(crate) struct Pass {
     /// All rows.
-    pub(super) all: Rows,
+    pub(super) all: BatchRows,
     /// Those whose outcome is wanted, numbered anew. Of the others, the last block computes keys and
     /// values alone.
-    pub(super) wanted: Rows,
+    pub(super) wanted: BatchRows,
     /// Which of all rows these are; they ascend.
     pub(super) indices: Vec<usize>,
     /// For each part, the positions that its sequence has reached or will reach in this prompt, on
@@ -41,7 +41,7 @@ pub(crate) struct Pass {
     pub(super) longest: Vec<usize>,
 }
 
-impl Rows {
+impl BatchRows {
     fn clear(&mut self) {
         self.runs.clear();
         self.spans.clear();

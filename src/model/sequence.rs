@@ -1,4 +1,4 @@
-//! What one sequence owns, and its part of a pass.
+//! A sequence: its KV cache, and the part of it that a pass computes.
 
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -115,7 +115,7 @@ impl Sequence {
 
 /// What one sequence has computed in a pass.
 #[derive(Debug)]
-pub struct Part<'a> {
+pub struct SequencePart<'a> {
     pub(super) sequence: &'a mut Sequence,
     inputs: &'a [Input<'a>],
     /// Of how many of its last positions the logits are wanted.
@@ -126,12 +126,12 @@ pub struct Part<'a> {
     n_new: usize,
 }
 
-impl<'a> Part<'a> {
+impl<'a> SequencePart<'a> {
     /// Appends `inputs` to `sequence`; the logits after the last `n_logits` of these positions are
     /// wanted.
     pub fn new(sequence: &'a mut Sequence, inputs: &'a [Input<'a>], n_logits: usize) -> Self {
         let width = sequence.model.config().decoder.hidden_size;
-        Part {
+        SequencePart {
             start: sequence.len(),
             n_new: inputs.iter().map(|input| input.n_positions(width)).sum(),
             sequence,

@@ -9,7 +9,7 @@ use crate::gguf::names::{self, visual as key};
 use crate::gguf::write::Metadata;
 use crate::image::{Aspect, Preprocess};
 pub use crate::kernels::float::Activation;
-use crate::model::config::{
+use crate::model::checks::{
     check_dimension, check_divides, check_epsilon, check_layers, check_range,
 };
 

@@ -1,14 +1,14 @@
 //! The vision transformer: a picture's pixels to one row a patch (and the class token's).
 
 use crate::gguf::names::{self, tensor};
-use crate::model::observer::{Observer, Stage};
+use crate::model::observer::{ForwardStage, Observer};
 use crate::model::visual_config::VitConfig;
 use crate::model::weights::Binder;
 use crate::ops::attention::{Attention, Heads};
 use crate::ops::linear::{InputBuffer, Linear, Matrix};
 use crate::ops::norm::LayerNorm;
 use crate::ops::patches::patches;
-use crate::ops::{Compute, Floats, Role};
+use crate::ops::{Compute, Floats, RowRole};
 
 /// A pre-norm ViT (CLIP ViT-L/14 in the released model).
 #[derive(Debug)]
@@ -37,13 +37,13 @@ struct Block {
 pub(super) struct VitPass {
     /// `[n, width]`.
     x: Vec<f32>,
-    scratch: Scratch,
+    scratch: VitScratch,
     n_blocks_done: usize,
 }
 
 /// Buffers of one pass, `n` tokens each.
 #[derive(Debug)]
-struct Scratch {
+struct VitScratch {
     /// `[n, width]`: a normed input, then a block's contribution.
     normed: Vec<f32>,
     /// `[n, 3 * width]`, rows [`padded_stride`] apart.
@@ -139,7 +139,7 @@ impl Vit {
     ) -> VitPass {
         let (n, width) = (self.config.n_tokens(), self.config.hidden_size);
         VitPass {
-            scratch: Scratch {
+            scratch: VitScratch {
                 normed: vec![0.0; n * width],
                 qkv: vec![0.0; n * padded_stride(3 * width)],
                 attended: vec![0.0; n * width],
@@ -163,7 +163,7 @@ impl Vit {
         let end = self.blocks.len().min(first.saturating_add(n_blocks));
         for (i, block) in (first..).zip(&self.blocks[first..end]) {
             block.forward(compute, &self.config, &mut pass.x, &mut pass.scratch);
-            observer.observe(Stage::VitLayer(i), &pass.x);
+            observer.observe(ForwardStage::VitLayer(i), &pass.x);
         }
         pass.n_blocks_done = end;
         self.blocks.len() - end
@@ -180,7 +180,7 @@ impl Vit {
         if let Some(norm) = &self.post_norm {
             norm.forward_in_place(compute, &mut x);
         }
-        observer.observe(Stage::VitOutput, &x);
+        observer.observe(ForwardStage::VitOutput, &x);
         x
     }
 
@@ -198,23 +198,29 @@ impl Vit {
             class_token.copy_from_slice(class_embedding);
         }
         let mut buffer = InputBuffer::default();
-        let columns = buffer.prepare(compute, Role::Prompt, &columns, &self.patch_embedding);
+        let columns = buffer.prepare(compute, RowRole::Prompt, &columns, &self.patch_embedding);
         self.patch_embedding.forward(compute, columns, patch_tokens);
-        observer.observe(Stage::PatchEmbeddings, patch_tokens);
+        observer.observe(ForwardStage::PatchEmbeddings, patch_tokens);
 
         compute.add(&mut x, &self.position_embedding, width);
         self.pre_norm.forward_in_place(compute, &mut x);
-        observer.observe(Stage::VitEmbeddings, &x);
+        observer.observe(ForwardStage::VitEmbeddings, &x);
         x
     }
 }
 
 impl Block {
     /// `x += out(attend(qkv(norm(x))))`, then `x += down(act(up(norm(x))))`.
-    fn forward(&self, compute: &Compute, config: &VitConfig, x: &mut [f32], scratch: &mut Scratch) {
+    fn forward(
+        &self,
+        compute: &Compute,
+        config: &VitConfig,
+        x: &mut [f32],
+        scratch: &mut VitScratch,
+    ) {
         let width = config.hidden_size;
         let head_dim = config.head_dim();
-        let Scratch {
+        let VitScratch {
             normed,
             qkv,
             attended,
@@ -223,7 +229,7 @@ impl Block {
         } = scratch;
 
         self.attention_norm.forward(compute, x, normed);
-        let quantized = input.prepare(compute, Role::Prompt, normed, &self.qkv);
+        let quantized = input.prepare(compute, RowRole::Prompt, normed, &self.qkv);
         let stride = padded_stride(3 * width);
         let qkv_of = self.qkv.of(0..config.n_tokens(), qkv).with_stride(stride);
         compute.project(quantized, [qkv_of]);
@@ -237,22 +243,23 @@ impl Block {
             values: columns(2 * width).into(),
             n_keys: config.n_tokens(),
             causal_start: None,
-            role: Role::Prompt,
+            role: RowRole::Prompt,
             in_integers: self.qkv.weight.is_quantized(),
         };
         attention.forward(compute, attended);
-        let attended = input.prepare(compute, Role::Prompt, attended, &self.attention_out);
+        let attended = input.prepare(compute, RowRole::Prompt, attended, &self.attention_out);
         self.attention_out.add_to(compute, attended, x);
 
         self.mlp_norm.forward(compute, x, normed);
-        let quantized = input.prepare(compute, Role::Prompt, normed, &self.mlp_up);
+        let quantized = input.prepare(compute, RowRole::Prompt, normed, &self.mlp_up);
         let stride = padded_stride(config.intermediate_size);
         let up = self
             .mlp_up
             .of(0..config.n_tokens(), hidden)
             .with_stride(stride);
         compute.project(quantized, [up.with_activation(config.hidden_act)]);
-        let hidden = input.prepare_strided(compute, Role::Prompt, hidden, stride, &self.mlp_down);
+        let hidden =
+            input.prepare_strided(compute, RowRole::Prompt, hidden, stride, &self.mlp_down);
         self.mlp_down.add_to(compute, hidden, x);
     }
 }

@@ -6,7 +6,7 @@ use half::f16;
 
 use crate::kernels::attention::{Head, HeadRows, Stored, attend, tile_queries};
 use crate::kernels::tiles::Tiles;
-use crate::ops::{Compute, Role};
+use crate::ops::{Compute, RowRole};
 use crate::quant::BlockQ8_0;
 
 /// The rows of several heads in one buffer: row `i` of head `h` starts at
@@ -92,7 +92,7 @@ pub struct Attention<'a> {
     /// With `Some(start)`, query `i` sees the keys up to and including `start + i`.
     pub causal_start: Option<usize>,
     /// What the queries are for, which decides how they are computed.
-    pub role: Role,
+    pub role: RowRole,
     /// Whether the queries of a prompt are computed in 8-bit and 16-bit integers.
     pub in_integers: bool,
 }

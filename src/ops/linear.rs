@@ -1,14 +1,14 @@
 //! Matrix products with weights in any format.
 //!
-//! Quantized weights meet activations of 8-bit integers, others meet them as they are. A batch is
-//! quantized once, by [`InputBuffer::prepare`], for all projections that read it: rotated first where
-//! the columns of the weights are, and as its role says.
+//! Quantized weights are multiplied with activations in 8-bit integers, float weights with activations
+//! in floats. [`InputBuffer::prepare`] quantizes a batch once for all projections that read it. It rotates
+//! the batch first if the columns of the weights are rotated, and rounds it as its role says.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::gguf::{DType, TensorBytes};
-use crate::kernels::activations::{self, Layout, Quantize, ScaleSpan};
+use crate::kernels::activations::{self, PackedLayout, Quantize, ScaleSpan};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::float::Activation;
 use crate::kernels::gemm::{Gemm, GemmTile, PanelRows, TileWidth, TokenTiles};
@@ -16,7 +16,7 @@ use crate::kernels::gemv::Gemv;
 use crate::kernels::int8::UNIT;
 use crate::kernels::matmul::{TILE_ROWS, WeightView, matmul};
 use crate::kernels::tiles::{Tile, Tiles};
-use crate::ops::{Compute, Floats, Role};
+use crate::ops::{Compute, Floats, RowRole};
 use crate::quant::{self, Rotation};
 
 /// The most weight rows that a thread takes at a time where a few tokens are computed.
@@ -130,14 +130,14 @@ pub struct InputBuffer {
 
 /// A batch `x: [n, width]`, as floats and as 8-bit integers.
 #[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
+pub struct LinearInput<'a> {
     x: &'a [f32],
     /// Distance of one row to the next.
     stride: usize,
     width: usize,
     /// Empty where the width is no multiple of a block; then no quantized weight has it either.
     records: &'a [f32],
-    layout: Layout,
+    layout: PackedLayout,
     is_rotated: bool,
 }
 
@@ -145,7 +145,7 @@ impl InputBuffer {
     /// Floats that a buffer for batches of up to `n` tokens of `width` holds.
     pub fn len_for(n: usize, width: usize) -> usize {
         // Records of one token each are no smaller than their share of a wide one.
-        let layout = Layout {
+        let layout = PackedLayout {
             width: 1,
             n_cols: width,
             span: ScaleSpan::Unit,
@@ -166,10 +166,10 @@ impl InputBuffer {
     pub fn prepare<'a>(
         &'a mut self,
         compute: &Compute,
-        role: Role,
+        role: RowRole,
         x: &'a [f32],
         reader: &Linear,
-    ) -> Input<'a> {
+    ) -> LinearInput<'a> {
         self.prepare_strided(compute, role, x, reader.weight.n_cols, reader)
     }
 
@@ -177,20 +177,20 @@ impl InputBuffer {
     pub fn prepare_strided<'a>(
         &'a mut self,
         compute: &Compute,
-        role: Role,
+        role: RowRole,
         x: &'a [f32],
         stride: usize,
         reader: &Linear,
-    ) -> Input<'a> {
+    ) -> LinearInput<'a> {
         let width = reader.weight.n_cols;
         let rotation = reader.weight.rotation.as_deref();
         let n_tokens = x.len() / stride;
         assert!(width <= stride && x.len() == n_tokens * stride);
         let tile_width = match role {
-            Role::Answer => 1,
-            Role::Prompt => compute.isa.run_int8(TileWidth),
+            RowRole::Answer => 1,
+            RowRole::Prompt => compute.isa.run_int8(TileWidth),
         };
-        let layout = Layout {
+        let layout = PackedLayout {
             width: tile_width,
             n_cols: width,
             span: ScaleSpan::of(role, rotation.is_some(), reader.weight.is_among_coarse),
@@ -226,7 +226,7 @@ impl InputBuffer {
                 }
             });
         }
-        Input {
+        LinearInput {
             x,
             stride,
             width,
@@ -278,12 +278,12 @@ impl Linear {
     }
 
     /// `y = x W^T + b` for `x: [n, n_in]` and `y: [n, n_out]`.
-    pub fn forward(&self, compute: &Compute, x: Input, y: &mut [f32]) {
+    pub fn forward(&self, compute: &Compute, x: LinearInput, y: &mut [f32]) {
         compute.project(x, [self.of(0..x.n_tokens(), y)]);
     }
 
     /// `y += x W^T + b` for `x: [n, n_in]` and `y: [n, n_out]`.
-    pub fn add_to(&self, compute: &Compute, x: Input, y: &mut [f32]) {
+    pub fn add_to(&self, compute: &Compute, x: LinearInput, y: &mut [f32]) {
         let projection = Projection {
             accumulate: true,
             ..self.of(0..x.n_tokens(), y)
@@ -292,7 +292,7 @@ impl Linear {
     }
 }
 
-impl Input<'_> {
+impl LinearInput<'_> {
     fn n_tokens(&self) -> usize {
         self.x.len() / self.stride
     }
@@ -317,7 +317,7 @@ impl Input<'_> {
 }
 
 /// What is left of a projection to be computed.
-struct Work<'a> {
+struct ProjectionWork<'a> {
     linear: &'a Linear,
     tokens: Range<usize>,
     accumulate: bool,
@@ -327,7 +327,7 @@ struct Work<'a> {
 
 impl Compute {
     /// Computes several projections of one input, in one parallel region.
-    pub fn project<const N: usize>(&self, input: Input, projections: [Projection; N]) {
+    pub fn project<const N: usize>(&self, input: LinearInput, projections: [Projection; N]) {
         let work = projections.map(|projection| {
             let weight = &projection.linear.weight;
             assert_eq!(weight.n_cols, input.width);
@@ -342,7 +342,7 @@ impl Compute {
             let n_tokens = projection.tokens.len().max(1);
             let (y, stride) = (projection.y, projection.stride);
             let tiles = Tiles::strided(y, stride, weight.n_rows, n_tokens, tile_rows);
-            Work {
+            ProjectionWork {
                 linear: projection.linear,
                 tokens: projection.tokens,
                 accumulate: projection.accumulate,
@@ -365,10 +365,16 @@ impl Compute {
         });
     }
 
-    fn project_tile(&self, worker: usize, input: Input, work: &Work, out: &mut Tile) {
+    fn project_tile(
+        &self,
+        worker: usize,
+        input: LinearInput,
+        work: &ProjectionWork,
+        out: &mut Tile,
+    ) {
         let weight = work.linear.weight.view();
         let bias = work.linear.bias.as_deref();
-        let Work {
+        let ProjectionWork {
             tokens,
             accumulate,
             activation,
@@ -445,11 +451,11 @@ mod tests {
         let weights: Vec<f32> = (0..n_rows * n_cols).map(some).collect();
         let bias = Floats::new(Bytes::from_slice(bytemuck::cast_slice(&weights[..n_rows])).into());
         for (dtype, n, role, activation) in [
-            (DType::Q8_0, 1, Role::Answer, Activation::QuickGelu),
-            (DType::Q8_0, 1, Role::Prompt, Activation::QuickGelu),
-            (DType::Q8_0, 70, Role::Prompt, Activation::QuickGelu),
-            (DType::Q8_0, 33, Role::Prompt, Activation::Gelu),
-            (DType::F32, 9, Role::Prompt, Activation::Gelu),
+            (DType::Q8_0, 1, RowRole::Answer, Activation::QuickGelu),
+            (DType::Q8_0, 1, RowRole::Prompt, Activation::QuickGelu),
+            (DType::Q8_0, 70, RowRole::Prompt, Activation::QuickGelu),
+            (DType::Q8_0, 33, RowRole::Prompt, Activation::Gelu),
+            (DType::F32, 9, RowRole::Prompt, Activation::Gelu),
         ] {
             let row_bytes = n_cols / dtype.block_len() * dtype.block_bytes();
             let mut bytes = vec![0; n_rows * row_bytes];

@@ -11,7 +11,7 @@ use super::linear::{InputBuffer, Linear, Matrix, Shared};
 use super::norm::{LayerNorm, RmsNorm};
 use super::patches::patches;
 use super::rope::Rotations;
-use super::{Compute, Floats, Role, gather};
+use super::{Compute, Floats, RowRole, gather};
 use crate::gguf::{Bytes, DType};
 use crate::kernels::testing::{Data, FINITE, NOT_FINITE, instruction_sets};
 use crate::quant::{self, BlockQ8_0, Rotation};
@@ -285,7 +285,7 @@ fn projections_are_products_with_their_rows() {
                     weight,
                     bias: Some(floats(&bias)),
                 };
-                for role in [Role::Prompt, Role::Answer] {
+                for role in [RowRole::Prompt, RowRole::Answer] {
                     let what = || format!("{} {dtype} {role:?} {is_rotated}", compute.isa);
                     let mut buffer = InputBuffer::default();
                     let input = buffer.prepare(&compute, role, &x, &linear);
@@ -433,9 +433,9 @@ fn attention_finds_its_heads() {
         let keys = keys.heads(capacity, apart);
         for (keys, values) in keys.into_iter().zip(values.heads(capacity, apart)) {
             for (role, in_integers) in [
-                (Role::Answer, false),
-                (Role::Prompt, false),
-                (Role::Prompt, true),
+                (RowRole::Answer, false),
+                (RowRole::Prompt, false),
+                (RowRole::Prompt, true),
             ] {
                 let attention = |queries, causal_start| Attention {
                     n_heads,

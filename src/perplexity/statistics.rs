@@ -10,12 +10,12 @@ pub struct Statistics {
     /// Negative log probabilities of the tokens that came next, in nats, added up.
     nll: f64,
     /// How they compare with a reference's, if there is one.
-    pub comparison: Option<Comparison>,
+    pub comparison: Option<ReferenceComparison>,
 }
 
 /// Predictions beside those of a reference.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Comparison {
+pub struct ReferenceComparison {
     /// The reference's negative log probabilities, in nats, added up.
     nll: f64,
     /// Divergence of each prediction from the reference's, in nats.
@@ -65,7 +65,7 @@ impl Statistics {
     }
 }
 
-impl Comparison {
+impl ReferenceComparison {
     /// The reference's perplexity.
     pub fn reference_perplexity(&self) -> f64 {
         perplexity(self.nll, self.divergences.len())
@@ -87,7 +87,7 @@ impl Comparison {
         })
     }
 
-    /// The standard error of the mean of [`Comparison::of_windows`], in nats; `None` for fewer than two.
+    /// The standard error of the mean of [`ReferenceComparison::of_windows`], in nats; `None` for fewer than two.
     pub fn standard_error(&self) -> Option<f64> {
         let n = self.window_ends.len() as f64;
         if n < 2.0 {
@@ -225,7 +225,7 @@ mod tests {
         statistics.add(1, &[0.0, 0.0], None).unwrap();
         assert!(close(statistics.perplexity(), 2.0));
         assert_eq!(statistics.comparison, None);
-        assert_eq!(Comparison::default().quantile(0.99), 0.0);
+        assert_eq!(ReferenceComparison::default().quantile(0.99), 0.0);
     }
 
     #[test]

@@ -14,7 +14,7 @@
 use bytemuck::{Pod, Zeroable};
 use pulp::Simd;
 
-use super::{Block, f16_to_f32, f32_to_f16, range_with_zero, reciprocal, tree_sum};
+use super::{QuantBlock, f16_to_f32, f32_to_f16, range_with_zero, reciprocal, tree_sum};
 
 /// Values of a block: those of a block of the rotation, and of activations that share a scale.
 pub const LEN: usize = 128;
@@ -113,7 +113,7 @@ impl BlockH4 {
     }
 }
 
-impl Block<LEN> for BlockH4 {
+impl QuantBlock<LEN> for BlockH4 {
     #[inline(always)]
     fn quantize<S: Simd>(_: S, values: &[[f32; LEN]], out: &mut [Self]) {
         for (values, block) in values.iter().zip(out) {

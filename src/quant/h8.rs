@@ -13,7 +13,9 @@ use bytemuck::{Pod, Zeroable};
 use pulp::Simd;
 
 use super::h4::LEN;
-use super::{Block, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within};
+use super::{
+    QuantBlock, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within,
+};
 
 /// 128 values of `H8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -43,7 +45,7 @@ impl BlockH8 {
     }
 }
 
-impl Block<LEN> for BlockH8 {
+impl QuantBlock<LEN> for BlockH8 {
     #[inline(always)]
     fn quantize<S: Simd>(_: S, values: &[[f32; LEN]], out: &mut [Self]) {
         for (values, block) in values.iter().zip(out) {

@@ -13,7 +13,8 @@ use bytemuck::{Pod, Zeroable};
 use pulp::Simd;
 
 use super::{
-    Block, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within, tree_sum,
+    QuantBlock, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within,
+    tree_sum,
 };
 
 /// 32 values of `Q4_0`.
@@ -131,7 +132,7 @@ impl BlockQ4_0 {
     }
 }
 
-impl Block<32> for BlockQ4_0 {
+impl QuantBlock<32> for BlockQ4_0 {
     #[inline(always)]
     fn quantize<S: Simd>(_: S, values: &[[f32; 32]], out: &mut [Self]) {
         for (values, block) in values.iter().zip(out) {

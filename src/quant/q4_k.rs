@@ -21,7 +21,7 @@ use pulp::Simd;
 use super::lanes::{
     Lanes, N_LANES, load, load_columns, n_registers, reciprocal, round_within, store, transpose,
 };
-use super::{Block, as_stored, f16_to_f32, f32_to_f16};
+use super::{QuantBlock, as_stored, f16_to_f32, f32_to_f16};
 
 /// Values of a sub-block.
 const SUB: usize = 32;
@@ -97,7 +97,7 @@ pub(super) fn pack_scales(scales: [u8; N_SUBS], mins: [u8; N_SUBS]) -> [u8; 12] 
     packed
 }
 
-impl Block<256> for BlockQ4K {
+impl QuantBlock<256> for BlockQ4K {
     /// Minimises the sum of squared errors. A line is fitted to each sub-block, then the nearest
     /// six-bit numbers are searched, and then the 16-bit scales are fitted to the outcome.
     #[inline(always)]

@@ -20,7 +20,7 @@ use pulp::Simd;
 use super::lanes::{
     Lanes, N_LANES, load, load_columns, n_registers, reciprocal, round_within, store, transpose,
 };
-use super::{Block, as_stored, f16_to_f32, f32_to_f16};
+use super::{QuantBlock, as_stored, f16_to_f32, f32_to_f16};
 
 /// Values of a sub-block.
 const SUB: usize = 16;
@@ -93,7 +93,7 @@ impl BlockQ6K {
     }
 }
 
-impl Block<256> for BlockQ6K {
+impl QuantBlock<256> for BlockQ6K {
     /// Minimises the sum of squared errors. A scale is fitted to each sub-block, then the nearest
     /// 8-bit scales are searched, and then the 16-bit scale is fitted to the outcome.
     #[inline(always)]

@@ -13,7 +13,9 @@ use bytemuck::{Pod, Zeroable};
 use pulp::Simd;
 
 use super::rotation::BLOCK_LEN;
-use super::{Block, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within};
+use super::{
+    QuantBlock, f16_to_f32, f32_to_f16, low_byte, range_with_zero, reciprocal, round_within,
+};
 
 /// 32 values of `Q8_0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -77,7 +79,7 @@ fn largest(values: &[f32; 32]) -> f32 {
     high.max(-low)
 }
 
-impl Block<32> for BlockQ8_0 {
+impl QuantBlock<32> for BlockQ8_0 {
     #[inline(always)]
     fn quantize<S: Simd>(_: S, values: &[[f32; 32]], out: &mut [Self]) {
         for (values, block) in values.iter().zip(out) {

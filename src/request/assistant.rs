@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::chooser::Chooser;
 use super::generation::Generation;
 use super::picture::Preparation;
-use super::plan::Plan;
+use super::plan::RequestPlan;
 use super::{
     Answer, DEFAULT_MAX_TOKENS, Listener, Pixels, Prompt, Request, Source, StopReason, UNLIMITED,
 };
@@ -26,7 +26,7 @@ use crate::model::kv_cache::CacheType;
 use crate::model::visual_config::VisualConfig;
 use crate::ops::Compute;
 use crate::prompt::{Part, Segment, Template, tokenize, tokenize_raw};
-use crate::reuse::{Memory, PictureCache};
+use crate::reuse::{PictureCache, PromptCache};
 use crate::sampler::Sampling;
 use crate::score::Rule;
 use crate::timing::{Stage, Timings};
@@ -64,14 +64,6 @@ impl Assistant {
     /// [`Kind::Io`](crate::Kind::Io) where it cannot be read, [`Kind::Model`](crate::Kind::Model)
     /// with the key or tensor where it is no usable model.
     pub fn open_with(path: &Path, compute: Compute) -> Result<Self> {
-        if path.is_dir() {
-            return Err(Error::model(format!(
-                "is a directory, expected a GGUF file; pack a checkpoint into one with \
-                 'owl2-convert {} -o model.gguf'",
-                path.display()
-            ))
-            .in_file(path));
-        }
         let mut timings = Timings::default();
         let opened = timings.measure(Stage::Load, || Self::new(&Gguf::open(path)?, compute));
         let mut assistant = opened.map_err(|e| e.in_file(path))?;
@@ -171,7 +163,7 @@ impl Assistant {
     /// together or a picture is none, [`Kind::Io`](crate::Kind::Io) where its file cannot be read,
     /// [`Kind::Model`](crate::Kind::Model) where the model's file was changed since it was opened.
     pub fn answer(&self, request: &Request, listener: &mut Listener) -> Result<Answer> {
-        self.answer_from(&mut Memory::new(), request, listener)
+        self.answer_from(&mut PromptCache::new(), request, listener)
     }
 
     /// [`Assistant::answer`], computing only what `memory` does not hold of the prompt already, and
@@ -181,7 +173,7 @@ impl Assistant {
     /// As [`Assistant::answer`].
     pub fn answer_from(
         &self,
-        memory: &mut Memory,
+        memory: &mut PromptCache,
         request: &Request,
         listener: &mut Listener,
     ) -> Result<Answer> {
@@ -348,7 +340,7 @@ impl Assistant {
     }
 
     /// Checks all that can be checked before work starts.
-    fn plan(&self, request: &Request) -> Result<Plan> {
+    fn plan(&self, request: &Request) -> Result<RequestPlan> {
         self.check_length(request)?;
         let (segments, template) = self.segments(&request.prompt);
         let n_slots = self.picture_slots(&segments, request.pictures.len())?;
@@ -357,7 +349,7 @@ impl Assistant {
         let n_prompt = n_image + n_tokens(&segments);
         let (max_tokens, at_max_tokens) = self.room(request, n_prompt, n_image)?;
         let stops = request.stops.iter().map(String::as_str);
-        Ok(Plan {
+        Ok(RequestPlan {
             segments,
             n_prompt,
             n_image,
@@ -585,7 +577,7 @@ mod tests {
         let gguf = crate::builtin::open().unwrap();
         let compute = Compute::new(NonZeroUsize::MIN).unwrap();
         let assistant = Assistant::new(&gguf, compute).unwrap();
-        let mut memory = Memory::new();
+        let mut memory = PromptCache::new();
         let request = Request {
             max_tokens: Some(2),
             ..Request::new(Prompt::Raw("a cat".into()))

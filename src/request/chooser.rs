@@ -1,4 +1,4 @@
-//! The choice of each token of an answer: sampling, and the constraint where there is one.
+//! Chooses each token of an answer: sampling, and the constraint if there is one.
 
 use super::{Assistant, Request};
 #[cfg(feature = "constrain")]

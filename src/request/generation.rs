@@ -1,8 +1,8 @@
-//! A request on its way: pictures, prompt, and then token after token.
+//! A request in progress: pictures, prompt, then token after token.
 //!
-//! A [`Generation`] computes nothing of its own accord. It says what it needs next ([`Need`]), and
-//! whoever has a [`Workspace`] computes that, for this request alone ([`Generation::drive`]) or for
-//! several in one pass ([`Engine`](crate::engine::Engine)). The bits are the same.
+//! A [`Generation`] computes nothing by itself. It says what it needs next ([`Need`]), and the owner of a
+//! [`Workspace`] computes that: for this request alone ([`Generation::drive`]), or for several in one pass
+//! ([`Engine`](crate::engine::Engine)). Both give the same bits.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use super::assistant::Assistant;
 use super::chooser::{Choice, Chooser};
 use super::lookup::{self, Lookup};
 use super::picture::Preparation;
-use super::plan::Plan;
+use super::plan::RequestPlan;
 use super::{Answer, Event, Listener, Pixels, Request, Source, StopReason};
 use crate::error::Result;
 use crate::model::Vision;
-use crate::ops::Role;
-use crate::reuse::{Memory, Position};
-use crate::session::{Input, Part, Sequence};
+use crate::ops::RowRole;
+use crate::reuse::{Position, PromptCache};
+use crate::session::{Input, Sequence, SequencePart};
 use crate::timing::{Stage, Timings};
 use crate::workspace::Workspace;
 
@@ -43,9 +43,9 @@ pub(crate) enum Need {
 pub(crate) struct Generation<'a> {
     assistant: &'a Assistant,
     request: Cow<'a, Request>,
-    plan: Plan,
+    plan: RequestPlan,
     listener: Box<Listener<'a>>,
-    memory: Memory,
+    memory: PromptCache,
     chooser: Chooser,
     lookup: Lookup,
     /// The prompt's tokens, then the generated ones: what the repeat penalty looks at.
@@ -98,7 +98,7 @@ impl<'a> Generation<'a> {
     pub(super) fn new(
         assistant: &'a Assistant,
         request: Cow<'a, Request>,
-        plan: Plan,
+        plan: RequestPlan,
         chooser: Chooser,
         listener: Box<Listener<'a>>,
     ) -> Result<Self> {
@@ -113,7 +113,7 @@ impl<'a> Generation<'a> {
             request,
             plan,
             listener,
-            memory: Memory::new(),
+            memory: PromptCache::new(),
             chooser,
             pictures: Vec::new(),
             warnings: Vec::new(),
@@ -140,7 +140,7 @@ impl<'a> Generation<'a> {
     }
 
     /// The memory that it has.
-    pub(crate) fn memory(&mut self) -> &mut Memory {
+    pub(crate) fn memory(&mut self) -> &mut PromptCache {
         &mut self.memory
     }
 
@@ -149,7 +149,7 @@ impl<'a> Generation<'a> {
     /// # Errors
     /// [`Kind::Capacity`](crate::Kind::Capacity) where the system would not give the memory.
     /// [`Generation::into_memory`] gives it back then.
-    pub fn settle(&mut self, memory: Memory, workspace: &mut Workspace) -> Result<()> {
+    pub fn settle(&mut self, memory: PromptCache, workspace: &mut Workspace) -> Result<()> {
         self.memory = memory;
         let (assistant, n_positions) = (self.assistant, self.plan.n_positions());
         let n_kept = self
@@ -346,7 +346,7 @@ impl<'a> Generation<'a> {
     ) -> Result<()> {
         let n_held = self.memory.held().len();
         let new = self.positions[n_held..n_held + n].iter().copied();
-        self.memory.hold(Role::Prompt, new);
+        self.memory.hold(RowRole::Prompt, new);
         self.timings.add(Stage::Prefill, took);
         match n_held + n == self.positions.len() {
             true => self.receive(workspace, row),
@@ -391,7 +391,11 @@ impl<'a> Generation<'a> {
     ///
     /// # Errors
     /// Where nothing was reserved.
-    pub fn answer_part<'p>(&'p mut self, inputs: &'p [Input<'p>], n: usize) -> Result<Part<'p>> {
+    pub fn answer_part<'p>(
+        &'p mut self,
+        inputs: &'p [Input<'p>],
+        n: usize,
+    ) -> Result<SequencePart<'p>> {
         self.memory.part(inputs, n)
     }
 
@@ -407,7 +411,7 @@ impl<'a> Generation<'a> {
     pub fn take_answer(&mut self, workspace: &mut Workspace, row: usize) -> Result<()> {
         if let Some(pending) = self.pending() {
             let new = pending.ids().iter().copied().map(Position::Token);
-            self.memory.hold(Role::Answer, new);
+            self.memory.hold(RowRole::Answer, new);
         }
         self.receive(workspace, row)
     }
@@ -505,7 +509,7 @@ impl<'a> Generation<'a> {
     }
 
     /// The outcome, once nothing is needed any more, and what was computed for it.
-    pub fn finish(mut self) -> (Answer, Memory) {
+    pub fn finish(mut self) -> (Answer, PromptCache) {
         let stop = match self.phase {
             Phase::Ended(stop) => stop,
             _ => StopReason::Cancelled,
@@ -534,14 +538,14 @@ impl<'a> Generation<'a> {
     }
 
     /// What was computed, where there is no outcome.
-    pub fn into_memory(self) -> Memory {
+    pub fn into_memory(self) -> PromptCache {
         self.memory
     }
 }
 
 /// Where positions of a prompt go.
 pub(crate) struct PromptPart<'p> {
-    memory: &'p mut Memory,
+    memory: &'p mut PromptCache,
     n_logits: usize,
 }
 
@@ -550,7 +554,7 @@ impl<'p> PromptPart<'p> {
     ///
     /// # Errors
     /// Where nothing was reserved.
-    pub fn with(self, inputs: &'p [Input<'p>]) -> Result<Part<'p>> {
+    pub fn with(self, inputs: &'p [Input<'p>]) -> Result<SequencePart<'p>> {
         self.memory.part(inputs, self.n_logits)
     }
 

@@ -1,9 +1,9 @@
-//! Drafts of what comes next, looked up in what was said already.
+//! Prompt-lookup decoding: drafts the next tokens from earlier text.
 //!
-//! Answers repeat their questions and themselves. Where the last tokens occurred before, those that
-//! followed then are a draft; the model computes them together with the token at hand, which takes
-//! little longer than that token alone, and each that it would have chosen itself is a pass saved.
-//! What is chosen, and from which logits, stays the same.
+//! Answers repeat their questions and themselves. If the last tokens occurred before, the tokens that
+//! followed then are a draft. The model computes the draft together with the current token, which takes
+//! little longer than that token alone. Each drafted token that the model would have chosen saves a
+//! pass. The chosen tokens and their logits do not change.
 
 /// Tokens of a draft where nobody says how many: with the one at hand, as many as are computed
 /// together in one go.

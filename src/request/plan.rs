@@ -1,4 +1,4 @@
-//! What the checks of a request found out about its prompt and answer.
+//! A request that passed all checks: its segments and lengths.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::session::Input;
 
 /// A request that fits the context.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct RequestPlan {
     /// The prompt.
     pub segments: Vec<Segment>,
     /// Positions of the prompt, pictures included.
@@ -27,7 +27,7 @@ pub(super) struct Plan {
     pub stops: Vec<String>,
 }
 
-impl Plan {
+impl RequestPlan {
     /// Positions of prompt and answer together.
     pub fn n_positions(&self) -> usize {
         self.n_prompt + self.max_tokens

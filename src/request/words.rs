@@ -12,7 +12,7 @@ use super::{Pixels, Prompt, Source};
 use crate::error::{Error, Result};
 use crate::image::{Aspect, Reading};
 use crate::perplexity::statistics::log_sum_exp;
-use crate::reuse::{Memory, Position};
+use crate::reuse::{Position, PromptCache};
 use crate::timing::{Stage, Timings};
 use crate::workspace::Workspace;
 use slots::Slots;
@@ -104,7 +104,7 @@ impl Assistant {
     /// [`Kind::Usage`](crate::Kind::Usage) for an empty word or none, the others as
     /// [`Assistant::answer`].
     pub fn word_logits(&self, request: &WordsRequest) -> Result<WordLogits> {
-        self.word_logits_from(&mut Memory::new(), request)
+        self.word_logits_from(&mut PromptCache::new(), request)
     }
 
     /// [`Assistant::word_logits`], computing only what `memory` does not hold of the prompt already,
@@ -114,7 +114,7 @@ impl Assistant {
     /// As [`Assistant::word_logits`].
     pub fn word_logits_from(
         &self,
-        memory: &mut Memory,
+        memory: &mut PromptCache,
         request: &WordsRequest,
     ) -> Result<WordLogits> {
         let memories = std::slice::from_mut(memory);
@@ -134,7 +134,7 @@ impl Assistant {
     /// Where there are not as many memories as requests.
     pub fn word_logits_each(
         &self,
-        memories: &mut [Memory],
+        memories: &mut [PromptCache],
         requests: &[WordsRequest],
         go_on: &mut dyn FnMut() -> bool,
     ) -> Vec<Result<WordLogits>> {
@@ -159,7 +159,7 @@ impl Assistant {
     #[cfg(feature = "eval")]
     pub(crate) fn brief_answer(
         &self,
-        memory: &mut Memory,
+        memory: &mut PromptCache,
         request: &WordsRequest,
         max_tokens: usize,
     ) -> Result<Vec<u32>> {
@@ -213,7 +213,7 @@ impl Assistant {
     /// after it, or for its longest word.
     fn prepare<'r>(
         &self,
-        memory: &mut Memory,
+        memory: &mut PromptCache,
         workspace: &mut Workspace,
         request: &'r WordsRequest,
         n_more: Option<usize>,
@@ -261,7 +261,7 @@ impl Assistant {
     /// Computes what the memory does not hold of a prompt.
     fn read(
         &self,
-        memory: &mut Memory,
+        memory: &mut PromptCache,
         workspace: &mut Workspace,
         asked: &mut Asked,
     ) -> Result<()> {
@@ -345,7 +345,7 @@ impl Asked<'_> {
     /// Computes how likely each word is after the prompt, after which the logits are `first`.
     fn rated(
         mut self,
-        memory: &mut Memory,
+        memory: &mut PromptCache,
         workspace: &mut Workspace,
         first: &[f32],
         n_reused: usize,
@@ -379,7 +379,7 @@ impl Asked<'_> {
 
 /// Sum of the log probabilities of all pieces but the first, each after those before it.
 fn rest(
-    memory: &mut Memory,
+    memory: &mut PromptCache,
     workspace: &mut Workspace,
     ids: &[u32],
     n_prompt: usize,

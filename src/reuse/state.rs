@@ -1,4 +1,4 @@
-//! A memory as a file, so that the next process need not compute it again.
+//! A prompt cache as a file, so that the next process need not compute it again.
 //!
 //! ```text
 //!   magic and version, 8 bytes
@@ -10,9 +10,9 @@
 //!   SHA-256 of all that
 //! ```
 //!
-//! Nothing of a file is believed before its length and checksum are right, and nothing of a file
-//! of another model, program version or instruction set is used. The checksum tells of accidents: who
-//! may write to the file can make one that changes answers, so it must be trusted as the program is.
+//! The content of a file is used only after its length and checksum are verified, and only with the
+//! same model, program version and instruction set. The checksum detects accidents only: whoever can
+//! write to the file can change answers, so it must be trusted like the program.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -20,12 +20,12 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::{Held, Memory, PictureKey, Position, no_sequence};
+use super::{CachedPosition, PictureKey, Position, PromptCache, no_sequence};
 use crate::atomic_file::{self, BUFFER_BYTES};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Model;
-use crate::ops::Role;
+use crate::ops::RowRole;
 use crate::session::Sequence;
 
 /// The first bytes of every file of this kind.
@@ -50,7 +50,7 @@ pub enum Restored {
     Unusable(&'static str),
 }
 
-impl Memory {
+impl PromptCache {
     /// Writes what is held to `path`, in place of what is there: all of it or nothing.
     /// `fingerprint` says what the positions were computed with.
     ///
@@ -83,13 +83,13 @@ impl Memory {
         out.inner.write_all(&digest)
     }
 
-    /// Reads what [`Memory::save`] wrote with the same `fingerprint`, into a sequence with room for
+    /// Reads what [`PromptCache::save`] wrote with the same `fingerprint`, into a sequence with room for
     /// `room` positions. A file that cannot be used leaves the memory empty.
     ///
     /// # Errors
     /// [`Kind::Input`](crate::Kind::Input) where `path` is a file of another kind, which should not
     /// be replaced, [`Kind::Io`](crate::Kind::Io) where it cannot be read, and as
-    /// [`Memory::reserve`].
+    /// [`PromptCache::reserve`].
     pub fn restore(
         &mut self,
         model: &Model,
@@ -150,7 +150,7 @@ fn read(
     file: File,
     sequence: &mut Sequence,
     fingerprint: &[u8; 32],
-) -> Result<(Vec<Held>, usize), Refusal> {
+) -> Result<(Vec<CachedPosition>, usize), Refusal> {
     let n_bytes = file.metadata()?.len();
     let mut input = Hashing::new(BufReader::with_capacity(BUFFER_BYTES, file));
     check_beginning(&mut input, n_bytes, fingerprint)?;
@@ -168,7 +168,7 @@ fn read(
     }
     let mut held = Vec::with_capacity(n_positions as usize);
     for _ in 0..n_positions {
-        held.push(Held::from_bytes(take(&mut input)?).ok_or(DAMAGED)?);
+        held.push(CachedPosition::from_bytes(take(&mut input)?).ok_or(DAMAGED)?);
     }
     cache.restore(held.len(), &mut input)?;
     let digest = input.digest();
@@ -208,12 +208,12 @@ mod kind {
     pub const TOKEN_OF_ANSWER: u8 = 2;
 }
 
-impl Held {
+impl CachedPosition {
     fn to_bytes(self) -> [u8; POSITION_BYTES as usize] {
         let mut bytes = [0; POSITION_BYTES as usize];
         let (kind, number) = match (self.position, self.role) {
-            (Position::Token(id), Role::Prompt) => (kind::TOKEN_OF_PROMPT, id),
-            (Position::Token(id), Role::Answer) => (kind::TOKEN_OF_ANSWER, id),
+            (Position::Token(id), RowRole::Prompt) => (kind::TOKEN_OF_PROMPT, id),
+            (Position::Token(id), RowRole::Answer) => (kind::TOKEN_OF_ANSWER, id),
             (Position::Picture { key, row }, _) => {
                 bytes[5..].copy_from_slice(&key.0);
                 (kind::PICTURE, row)
@@ -229,15 +229,15 @@ impl Held {
         let [kind, number @ ..] = *head;
         let number = u32::from_le_bytes(number);
         let (position, role) = match kind {
-            kind::TOKEN_OF_PROMPT => (Position::Token(number), Role::Prompt),
-            kind::TOKEN_OF_ANSWER => (Position::Token(number), Role::Answer),
+            kind::TOKEN_OF_PROMPT => (Position::Token(number), RowRole::Prompt),
+            kind::TOKEN_OF_ANSWER => (Position::Token(number), RowRole::Answer),
             kind::PICTURE => {
                 let key = PictureKey(key.try_into().ok()?);
-                (Position::Picture { key, row: number }, Role::Prompt)
+                (Position::Picture { key, row: number }, RowRole::Prompt)
             }
             _ => return None,
         };
-        Some(Held { position, role })
+        Some(CachedPosition { position, role })
     }
 }
 

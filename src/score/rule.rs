@@ -1,4 +1,4 @@
-//! What each model is asked, and what is made of the logits.
+//! The question and the formula of each rating model.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use crate::gguf::{Gguf, names};
 use crate::image::Aspect;
 use crate::request::{WordLogits, softmax};
 
-use super::{Score, Scoring, Subject};
+use super::{Score, ScoreSubject, Scoring};
 
 /// Which words are looked at, and what is made of their logits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,10 +147,10 @@ impl Rule {
 
 impl Scoring {
     /// The whole prompt for `subject`.
-    pub fn prompt(&self, subject: &Subject) -> String {
+    pub fn prompt(&self, subject: &ScoreSubject) -> String {
         let what = match subject {
-            Subject::Picture(_) => "image",
-            Subject::Clip(_) => "video",
+            ScoreSubject::Picture(_) => "image",
+            ScoreSubject::Clip(_) => "video",
         };
         let task = self.task;
         match (self.rule, self.form) {
@@ -159,7 +159,7 @@ impl Scoring {
                  {task} of the {what} is"
             ),
             (Rule::QAlign | Rule::Deqa, Form::Scripts) => match (task, subject) {
-                (Task::Quality, _) | (_, Subject::Clip(_)) => format!(
+                (Task::Quality, _) | (_, ScoreSubject::Clip(_)) => format!(
                     "USER: How would you rate the {task} of this {what}?\n<|image|> ASSISTANT: The \
                      {task} of the {what} is"
                 ),
@@ -411,7 +411,7 @@ mod tests {
             task: Task::Aesthetics,
             ..Scoring::new(Rule::QAlign)
         };
-        let clip = Subject::Clip(vec![Source::Bytes(Vec::new())]);
+        let clip = ScoreSubject::Clip(vec![Source::Bytes(Vec::new())]);
         assert_eq!(
             scoring.prompt(&clip),
             "USER: How would you rate the aesthetics of this video?\n<|image|>\nASSISTANT: The \

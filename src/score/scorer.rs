@@ -1,11 +1,11 @@
-//! Rates subject after subject, computing what their prompts have in common once.
+//! Rates one subject after another, and computes the common part of their prompts once.
 
 use super::preference::{self, N_ANCHORS};
 use super::rule::{COMPARISON_TEMPERATURE, COMPARISONS};
-use super::{Rule, Score, Scoring, Subject};
+use super::{Rule, Score, ScoreSubject, Scoring};
 use crate::error::{Error, Result};
 use crate::request::{Assistant, Prompt, Source, WordLogits, WordsRequest, softmax};
-use crate::reuse::Memory;
+use crate::reuse::PromptCache;
 
 /// A model that rates subjects.
 #[derive(Debug)]
@@ -13,11 +13,11 @@ pub struct Scorer<'m> {
     assistant: &'m Assistant,
     scoring: Scoring,
     /// One for each subject of a group; all but the first are made when there is one.
-    memories: Vec<Memory>,
+    memories: Vec<PromptCache>,
     /// What Compare2Score compares with, the worst first.
     anchors: Vec<Source>,
     /// For each of these, what was computed of its prompt, up to the picture that is compared with it.
-    of_anchors: Vec<Memory>,
+    of_anchors: Vec<PromptCache>,
 }
 
 /// What Compare2Score says of two pictures.
@@ -53,7 +53,7 @@ impl<'m> Scorer<'m> {
         Ok(Scorer {
             assistant,
             scoring,
-            memories: vec![Memory::new()],
+            memories: vec![PromptCache::new()],
             anchors: Vec::new(),
             of_anchors: Vec::new(),
         })
@@ -79,7 +79,7 @@ impl<'m> Scorer<'m> {
             Ok(Source::Pixels(pixels))
         });
         self.anchors = prepared.collect::<Result<_>>()?;
-        self.of_anchors = anchors.iter().map(|_| Memory::new()).collect();
+        self.of_anchors = anchors.iter().map(|_| PromptCache::new()).collect();
         Ok(self)
     }
 
@@ -93,7 +93,7 @@ impl<'m> Scorer<'m> {
     /// # Errors
     /// [`Kind::Usage`](crate::Kind::Usage) where the rule needs anchors and there are none, the
     /// others as [`Assistant::word_logits`].
-    pub fn score(&mut self, subject: &Subject) -> Result<Score> {
+    pub fn score(&mut self, subject: &ScoreSubject) -> Result<Score> {
         let mut scores = self.score_each(std::slice::from_ref(subject), &mut || true);
         scores
             .pop()
@@ -107,7 +107,7 @@ impl<'m> Scorer<'m> {
     /// More than [`Scorer::TOGETHER`] pictures gain nothing, and take memory.
     pub fn score_each(
         &mut self,
-        subjects: &[Subject],
+        subjects: &[ScoreSubject],
         go_on: &mut dyn FnMut() -> bool,
     ) -> Vec<Result<Score>> {
         if self.scoring.rule == Rule::Compare2Score {
@@ -125,7 +125,7 @@ impl<'m> Scorer<'m> {
             .map(|subject| self.request(subject, vec![frames(subject)]))
             .collect();
         if self.memories.len() < subjects.len() {
-            self.memories.resize_with(subjects.len(), Memory::new);
+            self.memories.resize_with(subjects.len(), PromptCache::new);
         }
         let memories = &mut self.memories[..subjects.len()];
         let logits = self.assistant.word_logits_each(memories, &requests, go_on);
@@ -141,14 +141,14 @@ impl<'m> Scorer<'m> {
     /// As [`Assistant::word_logits`].
     pub fn compare(&mut self, first: &Source, second: &Source) -> Result<Comparison> {
         let slots = vec![vec![first.clone()], vec![second.clone()]];
-        let request = self.request(&Subject::Picture(second.clone()), slots);
+        let request = self.request(&ScoreSubject::Picture(second.clone()), slots);
         let logits = self
             .assistant
             .word_logits_from(&mut self.memories[0], &request)?;
         Ok(comparison(&logits))
     }
 
-    fn score_by_anchors(&mut self, subject: &Subject) -> Result<Score> {
+    fn score_by_anchors(&mut self, subject: &ScoreSubject) -> Result<Score> {
         if self.anchors.is_empty() {
             return Err(Error::usage(format!(
                 "is missing; Compare2Score rates by comparison with {N_ANCHORS} pictures (the \
@@ -189,7 +189,7 @@ impl<'m> Scorer<'m> {
         })
     }
 
-    fn request(&self, subject: &Subject, slots: Vec<Vec<Source>>) -> WordsRequest {
+    fn request(&self, subject: &ScoreSubject, slots: Vec<Vec<Source>>) -> WordsRequest {
         WordsRequest {
             slots,
             // As the authors' scripts do; "moderate" alone has more than one piece.
@@ -209,10 +209,10 @@ impl<'m> Scorer<'m> {
     }
 }
 
-fn frames(subject: &Subject) -> Vec<Source> {
+fn frames(subject: &ScoreSubject) -> Vec<Source> {
     match subject {
-        Subject::Picture(picture) => vec![picture.clone()],
-        Subject::Clip(frames) => frames.clone(),
+        ScoreSubject::Picture(picture) => vec![picture.clone()],
+        ScoreSubject::Clip(frames) => frames.clone(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! A line in the log for each request: who asked, how it ended, how much it was; never what was said.
+//! The request log: who asked, the result, and the numbers of tokens. It never contains texts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

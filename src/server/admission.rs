@@ -1,4 +1,4 @@
-//! From a question to a job: everything that can be refused is refused here, before it waits.
+//! Turns a question into a job. All checks happen here, before the job waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use hyper::StatusCode;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 
-use super::queue::{Progress, Ticket, Work};
+use super::queue::{JobKind, Progress, Ticket};
 use super::refusal::{Refusal, mistake};
 use super::routes::{Arrival, Server};
 use crate::request::{Pixels, Request, Source};
-use crate::score::{Scoring, Subject};
+use crate::score::{ScoreSubject, Scoring};
 
 /// A job that was taken.
 pub struct Admitted {
@@ -67,14 +67,14 @@ pub fn ready_to_rate(
     sources: &[Source],
     scoring: &Scoring,
     key: Option<usize>,
-) -> Result<Vec<Subject>, Refusal> {
+) -> Result<Vec<ScoreSubject>, Refusal> {
     let aspect = scoring.aspect.unwrap_or(scoring.rule.aspect());
     let subjects = sources.iter().enumerate().map(|(index, source)| {
         let pixels = server
             .assistant
             .pixels_beside(source, Some(aspect), scoring.reading);
         let pixels = pixels.map_err(|e| in_picture(index, e))?;
-        Ok(Subject::Picture(Source::Pixels(of_key(
+        Ok(ScoreSubject::Picture(Source::Pixels(of_key(
             server, pixels, key,
         ))))
     });
@@ -100,7 +100,7 @@ fn in_picture(index: usize, error: crate::Error) -> Refusal {
 }
 
 /// Puts a job at the end of the queue.
-pub fn admit(server: &Arc<Server>, work: Work, arrival: &Arrival) -> Result<Admitted, Refusal> {
+pub fn admit(server: &Arc<Server>, work: JobKind, arrival: &Arrival) -> Result<Admitted, Refusal> {
     let (sender, progress) = unbounded_channel();
     /// Longer than anybody waits.
     const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);

@@ -1,5 +1,5 @@
-//! From what becomes of a job to what the client reads: frames as text comes, or one JSON object.
-//! Either shows signs of life while there is nothing to tell.
+//! Sends the answer of a job to the client: frames as text arrives, or one JSON object. Both send signs
+//! of life during long waits.
 
 use std::time::Duration;
 

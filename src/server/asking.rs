@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::fields::{Fields, Read, wrong};
 use super::refusal::Refusal;
-use super::settings::Settings;
+use super::settings::ServerSettings;
 use crate::constrain::Constraint;
 use crate::prompt::{IMAGE_MARKER, Message, Role};
 use crate::request::{Prompt, Request, Source};
@@ -12,7 +12,7 @@ use crate::sampler::Sampling;
 
 /// What a client asks, read and checked as far as that goes without the model.
 #[derive(Clone, Debug)]
-pub struct Question {
+pub struct ClientQuestion {
     /// All of it, pictures included.
     pub request: Request,
     /// Whether the answer is wanted as it comes.
@@ -26,7 +26,7 @@ const MAX_TEMPERATURE: f64 = 100.0;
 
 /// A conversation while it is read.
 #[derive(Debug, Default)]
-pub struct Conversation {
+pub struct ClientMessages {
     system: Vec<String>,
     messages: Vec<Message>,
     pictures: Vec<Source>,
@@ -44,11 +44,11 @@ pub enum Content<'a> {
     Picture(Source),
 }
 
-impl Conversation {
+impl ClientMessages {
     /// Adds a message. `path` is that of its field.
     pub fn push(
         &mut self,
-        settings: &Settings,
+        settings: &ServerSettings,
         role: &str,
         contents: Vec<Content>,
         path: &str,
@@ -221,7 +221,7 @@ fn any_seed() -> u64 {
 }
 
 /// Texts that end the answer: one, or an array.
-pub fn stops(fields: &Fields, name: &str, settings: &Settings) -> Read<Vec<String>> {
+pub fn stops(fields: &Fields, name: &str, settings: &ServerSettings) -> Read<Vec<String>> {
     let values = match fields.get(name) {
         None => return Ok(Vec::new()),
         Some(value @ Value::String(_)) => std::slice::from_ref(value),
@@ -270,8 +270,8 @@ mod tests {
     use super::*;
 
     fn conversation(messages: &[(&str, &[Content])]) -> Read<(Prompt, Vec<Source>)> {
-        let settings = Settings::new("m");
-        let mut conversation = Conversation::default();
+        let settings = ServerSettings::new("m");
+        let mut conversation = ClientMessages::default();
         for (role, contents) in messages {
             conversation.push(&settings, role, contents.to_vec(), "messages[0]")?;
         }

@@ -1,4 +1,4 @@
-//! Bodies: those that come in, within bounds, and those that go out, whole or piece by piece.
+//! Request bodies, within bounds, and response bodies, whole or in pieces.
 
 use std::convert::Infallible;
 use std::pin::Pin;

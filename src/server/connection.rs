@@ -1,4 +1,4 @@
-//! Sockets: who connects, how many at once, and how they are let go.
+//! Sockets: accepting, counting and closing connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -70,7 +70,7 @@ impl Listener {
                     let message = match e.kind() {
                         io::ErrorKind::AddrInUse => {
                             format!(
-                                "cannot listen at {address}: something else does; choose another --port"
+                                "cannot listen on {address}: it is in use; choose another --port"
                             )
                         }
                         _ => format!("cannot listen at {address}: {e}"),

@@ -1,5 +1,5 @@
-//! Reading JSON that clients send: what is absent or null is left out, what is there has to have the
-//! right type and range, and an error names the field by its whole path.
+//! Reads the JSON of clients. A missing or null field is skipped; others must have the right type and
+//! range. An error names the whole path of the field.
 
 use serde_json::{Map, Value};
 

@@ -12,14 +12,14 @@ use hyper::header::{
 use hyper::{Method, StatusCode};
 
 use super::refusal::Refusal;
-use super::settings::{Address, Settings};
+use super::settings::{Address, ServerSettings};
 
 /// Ollama's and llama.cpp's clients may send a key here.
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// What is known of a request that was let in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pass {
+pub struct Caller {
     /// Which key it has, where there are any.
     pub key: Option<usize>,
     /// The site whose page asks, where that is another than this server's.
@@ -30,12 +30,12 @@ pub struct Pass {
 
 /// Lets a request in, or refuses it. `path` is the request's.
 pub fn check(
-    settings: &Settings,
+    settings: &ServerSettings,
     method: &Method,
     path: &str,
     authority: Option<&str>,
     headers: &HeaderMap,
-) -> Result<Pass, Refusal> {
+) -> Result<Caller, Refusal> {
     let host = check_host(settings, authority, headers)?;
     let (origin, is_cross) = match headers.get(ORIGIN) {
         None => (None, false),
@@ -58,7 +58,7 @@ pub fn check(
     let is_preflight = method == Method::OPTIONS
         && origin.is_some()
         && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let mut pass = Pass {
+    let mut pass = Caller {
         key: None,
         origin: origin.filter(|_| is_cross).map(str::to_owned),
         is_preflight,
@@ -88,7 +88,7 @@ fn is_open(path: &str) -> bool {
 
 /// The host that the request is for. A UNIX socket has no names to be mistaken for.
 fn check_host<'h>(
-    settings: &Settings,
+    settings: &ServerSettings,
     authority: Option<&'h str>,
     headers: &'h HeaderMap,
 ) -> Result<Option<&'h str>, Refusal> {
@@ -125,7 +125,7 @@ fn check_host<'h>(
         true => Ok(Some(host)),
         false => Err(Refusal::new(
             StatusCode::FORBIDDEN,
-            "the Host header is no name of this server; --allow-host adds one",
+            "the Host header is not a name of this server; --allow-host adds one",
         )),
     }
 }
@@ -152,7 +152,7 @@ fn is_same_site(origin: &str, host: &str) -> bool {
     rest.is_some_and(|rest| rest.eq_ignore_ascii_case(host))
 }
 
-fn check_key(settings: &Settings, headers: &HeaderMap) -> Result<usize, Refusal> {
+fn check_key(settings: &ServerSettings, headers: &HeaderMap) -> Result<usize, Refusal> {
     let bearer = headers
         .get(AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
@@ -182,7 +182,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::settings::Keys;
+    use crate::server::settings::ApiKeys;
 
     fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -192,7 +192,7 @@ mod tests {
         headers
     }
 
-    fn status(settings: &Settings, method: Method, list: &[(&'static str, &str)]) -> u16 {
+    fn status(settings: &ServerSettings, method: Method, list: &[(&'static str, &str)]) -> u16 {
         match check(
             settings,
             &method,
@@ -207,8 +207,9 @@ mod tests {
 
     #[test]
     fn only_names_of_this_server_are_taken() {
-        let mut settings = Settings::new("m");
-        let get = |settings: &Settings, host| status(settings, Method::GET, &[("host", host)]);
+        let mut settings = ServerSettings::new("m");
+        let get =
+            |settings: &ServerSettings, host| status(settings, Method::GET, &[("host", host)]);
         for host in [
             "localhost",
             "localhost:8080",
@@ -246,8 +247,8 @@ mod tests {
 
     #[test]
     fn pages_of_other_sites_may_not_ask_unless_they_are_allowed() {
-        let mut settings = Settings::new("m");
-        let post = |settings: &Settings, origin, kind| {
+        let mut settings = ServerSettings::new("m");
+        let post = |settings: &ServerSettings, origin, kind| {
             let list = [
                 ("host", "localhost:8080"),
                 ("origin", origin),
@@ -285,9 +286,9 @@ mod tests {
 
     #[test]
     fn a_key_is_wanted_everywhere_but_for_health_and_the_page() {
-        let settings = Settings {
-            keys: Keys::read("one\ntwo"),
-            ..Settings::new("m")
+        let settings = ServerSettings {
+            keys: ApiKeys::read("one\ntwo"),
+            ..ServerSettings::new("m")
         };
         let with = |name, value| {
             let list = [("host", "localhost"), (name, value)];

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::asking::{Content, Conversation, Question, json_constraint, sampling, stops};
+use super::asking::{ClientMessages, ClientQuestion, Content, json_constraint, sampling, stops};
 use super::dialect::{Dialect, Frames};
 use super::fields::{Fields, Read, wrong};
 use super::pictures;
 use super::refusal::Refusal;
-use super::settings::Settings;
+use super::settings::ServerSettings;
 use super::time;
 use crate::constrain::Constraint;
 use crate::request::{Answer, Prompt, Request, Source, StopReason};
@@ -16,7 +16,7 @@ use crate::timing::Stage;
 
 /// Which of the two paths was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Path {
+pub enum Endpoint {
     /// `/api/generate`: a prompt.
     Generate,
     /// `/api/chat`: messages.
@@ -25,11 +25,11 @@ pub enum Path {
 
 /// Reads the body of a request.
 pub fn question(
-    path: Path,
+    path: Endpoint,
     body: &Value,
-    settings: &Settings,
+    settings: &ServerSettings,
     defaults: &Sampling,
-) -> Read<Question> {
+) -> Read<ClientQuestion> {
     let fields = Fields::of_body(body)?;
     fields.unsupported("tools", &[], "this model calls no tools; leave them out")?;
     fields.unsupported(
@@ -43,8 +43,8 @@ pub fn question(
     // A conversation's ids are no longer sent by Ollama's own clients.
     fields.unsupported("context", &[], "use /api/chat")?;
     let (prompt, pictures) = match path {
-        Path::Generate => generate_prompt(&fields, settings)?,
-        Path::Chat => chat_prompt(&fields, settings)?,
+        Endpoint::Generate => generate_prompt(&fields, settings)?,
+        Endpoint::Chat => chat_prompt(&fields, settings)?,
     };
     let none = json!({});
     let options = match fields.object("options")? {
@@ -55,7 +55,7 @@ pub fn question(
         Some(0) => return Err(options.refuse("num_predict", "is 0, expected 1 or more")),
         max_tokens => max_tokens,
     };
-    Ok(Question {
+    Ok(ClientQuestion {
         request: Request {
             pictures,
             sampling: sampling(&options, defaults)?,
@@ -71,7 +71,7 @@ pub fn question(
 }
 
 /// A request may want less context than the server has, not more.
-fn context(options: &Fields, settings: &Settings) -> Read<Option<usize>> {
+fn context(options: &Fields, settings: &ServerSettings) -> Read<Option<usize>> {
     let wanted = options.count("num_ctx")?;
     Ok(match (wanted, settings.context) {
         (Some(wanted), Some(context)) => Some(wanted.min(context)),
@@ -80,7 +80,7 @@ fn context(options: &Fields, settings: &Settings) -> Read<Option<usize>> {
     })
 }
 
-fn generate_prompt(fields: &Fields, settings: &Settings) -> Read<(Prompt, Vec<Source>)> {
+fn generate_prompt(fields: &Fields, settings: &ServerSettings) -> Read<(Prompt, Vec<Source>)> {
     // LLM Vision sends an empty array for no prompt.
     let text = match fields.get("prompt") {
         Some(Value::Array(values)) if values.is_empty() => "",
@@ -90,7 +90,7 @@ fn generate_prompt(fields: &Fields, settings: &Settings) -> Read<(Prompt, Vec<So
     if fields.flag("raw")?.unwrap_or(false) {
         return raw_prompt(text, images, settings);
     }
-    let mut conversation = Conversation::default();
+    let mut conversation = ClientMessages::default();
     if let Some(system) = fields.text("system")?.filter(|system| !system.is_empty()) {
         let contents = vec![Content::Text(system)];
         conversation.push(settings, "system", contents, &fields.path("system"))?;
@@ -101,7 +101,11 @@ fn generate_prompt(fields: &Fields, settings: &Settings) -> Read<(Prompt, Vec<So
 }
 
 /// A whole prompt that a program wrote, where the operator lets programs do that.
-fn raw_prompt(text: &str, images: Vec<Source>, settings: &Settings) -> Read<(Prompt, Vec<Source>)> {
+fn raw_prompt(
+    text: &str,
+    images: Vec<Source>,
+    settings: &ServerSettings,
+) -> Read<(Prompt, Vec<Source>)> {
     if !settings.allow_raw {
         return Err(Refusal::field(
             "raw",
@@ -119,12 +123,12 @@ fn raw_prompt(text: &str, images: Vec<Source>, settings: &Settings) -> Read<(Pro
     Ok((Prompt::Raw(text.to_owned()), images))
 }
 
-fn chat_prompt(fields: &Fields, settings: &Settings) -> Read<(Prompt, Vec<Source>)> {
+fn chat_prompt(fields: &Fields, settings: &ServerSettings) -> Read<(Prompt, Vec<Source>)> {
     let Some(messages) = fields.array("messages")? else {
         return Err(fields.refuse("messages", "is missing"));
     };
     // LLM Vision sends a message's pictures beside the messages too; they are the same ones.
-    let mut conversation = Conversation::default();
+    let mut conversation = ClientMessages::default();
     for (index, message) in messages.iter().enumerate() {
         let message = Fields::of(message, format!("messages[{index}]"))?;
         message.unsupported("tool_calls", &[], "this model calls no tools")?;
@@ -146,7 +150,7 @@ fn with_text(images: Vec<Source>, text: &str) -> Vec<Content<'_>> {
 }
 
 /// The pictures of a message, in base64.
-fn images(fields: &Fields, settings: &Settings) -> Read<Vec<Source>> {
+fn images(fields: &Fields, settings: &ServerSettings) -> Read<Vec<Source>> {
     let images = fields.array("images")?.unwrap_or_default();
     let limit = settings.limits.pictures;
     if images.len() > limit {
@@ -178,12 +182,12 @@ fn format(fields: &Fields) -> Read<Option<Constraint>> {
 /// How answers look to Ollama's clients.
 #[derive(Clone, Debug)]
 pub struct Ollama {
-    path: Path,
+    path: Endpoint,
     model: String,
 }
 
 impl Ollama {
-    pub fn new(path: Path, model: &str) -> Self {
+    pub fn new(path: Endpoint, model: &str) -> Self {
         Ollama {
             path,
             model: model.to_owned(),
@@ -197,8 +201,8 @@ impl Ollama {
             "done": false,
         });
         match self.path {
-            Path::Generate => object["response"] = text.into(),
-            Path::Chat => object["message"] = json!({"role": "assistant", "content": text}),
+            Endpoint::Generate => object["response"] = text.into(),
+            Endpoint::Chat => object["message"] = json!({"role": "assistant", "content": text}),
         }
         object
     }
@@ -264,15 +268,15 @@ impl Frames for Ollama {
 mod tests {
     use super::*;
 
-    fn read(path: Path, body: Value) -> Read<Question> {
-        question(path, &body, &Settings::new("m"), &Sampling::default())
+    fn read(path: Endpoint, body: Value) -> Read<ClientQuestion> {
+        question(path, &body, &ServerSettings::new("m"), &Sampling::default())
     }
 
     #[test]
     fn what_tools_send_is_taken() {
         // PhotoPrism.
         let question = read(
-            Path::Generate,
+            Endpoint::Generate,
             json!({
                 "model": "owl2", "prompt": "Describe it.", "suffix": "", "images": ["Y2F0"],
                 "format": "json", "stream": false, "think": false, "keep_alive": "5m",
@@ -286,7 +290,7 @@ mod tests {
         assert_eq!(question.request.max_tokens, None);
         // LLM Vision.
         let question = read(
-            Path::Chat,
+            Endpoint::Chat,
             json!({
                 "model": "owl2", "prompt": [], "images": ["Y2F0"], "think": false, "stream": false,
                 "messages": [{"role": "user", "content": "What is it?", "images": ["Y2F0"]}],
@@ -297,7 +301,7 @@ mod tests {
         assert_eq!(question.request.pictures.len(), 1);
         // Home Assistant.
         let question = read(
-            Path::Chat,
+            Endpoint::Chat,
             json!({"model": "owl2", "messages": [{"role": "user", "content": "Hi"}], "keep_alive": -1}),
         )
         .unwrap();
@@ -307,52 +311,56 @@ mod tests {
     #[test]
     fn what_would_be_silently_wrong_is_refused_by_name() {
         for (path, body, name) in [
-            (Path::Generate, json!({"prompt": 3}), "prompt"),
+            (Endpoint::Generate, json!({"prompt": 3}), "prompt"),
             (
-                Path::Generate,
+                Endpoint::Generate,
                 json!({"prompt": "x", "images": "Y2F0"}),
                 "images",
             ),
             (
-                Path::Generate,
+                Endpoint::Generate,
                 json!({"prompt": "x", "images": ["*"]}),
                 "images[0]",
             ),
             (
-                Path::Generate,
+                Endpoint::Generate,
                 json!({"prompt": "x", "format": "xml"}),
                 "format",
             ),
-            (Path::Generate, json!({"prompt": "x", "raw": true}), "raw"),
             (
-                Path::Generate,
+                Endpoint::Generate,
+                json!({"prompt": "x", "raw": true}),
+                "raw",
+            ),
+            (
+                Endpoint::Generate,
                 json!({"prompt": "x", "think": true}),
                 "think",
             ),
             (
-                Path::Generate,
+                Endpoint::Generate,
                 json!({"prompt": "x", "suffix": "y"}),
                 "suffix",
             ),
             (
-                Path::Generate,
+                Endpoint::Generate,
                 json!({"prompt": "x", "options": {"num_predict": 0}}),
                 "options.num_predict",
             ),
             (
-                Path::Generate,
+                Endpoint::Generate,
                 json!({"prompt": "x", "options": {"temperature": 1e308}}),
                 "options.temperature",
             ),
             (
-                Path::Generate,
+                Endpoint::Generate,
                 json!({"prompt": "x", "options": 3}),
                 "options",
             ),
-            (Path::Chat, json!({}), "messages"),
-            (Path::Chat, json!({"messages": [3]}), "messages[0]"),
+            (Endpoint::Chat, json!({}), "messages"),
+            (Endpoint::Chat, json!({"messages": [3]}), "messages[0]"),
             (
-                Path::Chat,
+                Endpoint::Chat,
                 json!({"messages": [{"role": "tool", "content": "x"}]}),
                 "messages[0].content",
             ),
@@ -365,12 +373,13 @@ mod tests {
 
     #[test]
     fn raw_prompts_are_for_operators_who_let_them() {
-        let settings = Settings {
+        let settings = ServerSettings {
             allow_raw: true,
-            ..Settings::new("m")
+            ..ServerSettings::new("m")
         };
         let body = json!({"prompt": "USER: x</s>", "raw": true});
-        let question = question(Path::Generate, &body, &settings, &Sampling::default()).unwrap();
+        let question =
+            question(Endpoint::Generate, &body, &settings, &Sampling::default()).unwrap();
         assert_eq!(
             question.request.prompt,
             Prompt::Raw("USER: x</s>".to_owned())

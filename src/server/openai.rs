@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::asking::{Content, Conversation, Question, json_constraint, sampling, stops};
+use super::asking::{ClientMessages, ClientQuestion, Content, json_constraint, sampling, stops};
 use super::dialect::{Dialect, Frames};
 use super::fields::{Fields, Read, wrong};
 use super::pictures;
 use super::refusal::Refusal;
-use super::settings::Settings;
+use super::settings::ServerSettings;
 use super::time;
 use crate::constrain::Constraint;
 use crate::request::{Answer, Request, StopReason};
@@ -15,7 +15,11 @@ use crate::sampler::Sampling;
 use crate::timing::Stage;
 
 /// Reads the body of a request.
-pub fn question(body: &Value, settings: &Settings, defaults: &Sampling) -> Read<Question> {
+pub fn question(
+    body: &Value,
+    settings: &ServerSettings,
+    defaults: &Sampling,
+) -> Read<ClientQuestion> {
     let fields = Fields::of_body(body)?;
     refuse_unsupported(&fields)?;
     let (prompt, pictures) = messages(&fields, settings)?;
@@ -24,7 +28,7 @@ pub fn question(body: &Value, settings: &Settings, defaults: &Sampling) -> Read<
         Some(options) => options.flag("include_usage")?.unwrap_or(false),
         None => false,
     };
-    Ok(Question {
+    Ok(ClientQuestion {
         request: Request {
             pictures,
             sampling: sampling(&fields, defaults)?,
@@ -74,12 +78,12 @@ fn max_tokens(fields: &Fields) -> Read<Option<usize>> {
 
 fn messages(
     fields: &Fields,
-    settings: &Settings,
+    settings: &ServerSettings,
 ) -> Read<(crate::request::Prompt, Vec<crate::request::Source>)> {
     let Some(messages) = fields.array("messages")? else {
         return Err(fields.refuse("messages", "is missing"));
     };
-    let mut conversation = Conversation::default();
+    let mut conversation = ClientMessages::default();
     for (index, message) in messages.iter().enumerate() {
         let message = Fields::of(message, format!("{}[{index}]", fields.path("messages")))?;
         message.unsupported("tool_calls", &[], "this model calls no tools")?;
@@ -94,7 +98,7 @@ fn messages(
 }
 
 /// The parts of a message: a text, or an array of texts and pictures.
-fn contents<'a>(message: &Fields<'a>, settings: &Settings) -> Read<Vec<Content<'a>>> {
+fn contents<'a>(message: &Fields<'a>, settings: &ServerSettings) -> Read<Vec<Content<'a>>> {
     let parts = match message.get("content") {
         Some(Value::String(text)) => return Ok(vec![Content::Text(text)]),
         Some(Value::Array(parts)) => parts,
@@ -127,7 +131,7 @@ fn contents<'a>(message: &Fields<'a>, settings: &Settings) -> Read<Vec<Content<'
 }
 
 /// `"image_url": {"url": ...}`, or the address itself as some clients have it.
-fn picture<'a>(part: &Fields<'a>, settings: &Settings) -> Read<Content<'a>> {
+fn picture<'a>(part: &Fields<'a>, settings: &ServerSettings) -> Read<Content<'a>> {
     let (address, path) = match part.get("image_url") {
         Some(Value::String(address)) => (Some(address.as_str()), part.path("image_url")),
         _ => match part.object("image_url")? {
@@ -324,8 +328,8 @@ impl Frames for OpenAi {
 mod tests {
     use super::*;
 
-    fn read(body: Value) -> Read<Question> {
-        question(&body, &Settings::new("m"), &Sampling::default())
+    fn read(body: Value) -> Read<ClientQuestion> {
+        question(&body, &ServerSettings::new("m"), &Sampling::default())
     }
 
     fn with(name: &str, value: Value) -> Value {

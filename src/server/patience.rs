@@ -1,4 +1,4 @@
-//! A socket whose other side has to go on taking what it is sent.
+//! Detects clients that stop reading what the server sends.
 
 use std::io;
 use std::pin::Pin;

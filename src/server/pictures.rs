@@ -27,7 +27,7 @@ pub fn from_address(address: &str, path: &str, media_root: Option<&Path>) -> Rea
         Some("data") => from_data(&address[5..], path),
         Some("http" | "https") => Err(Refusal::field(
             path,
-            "is an address on the web, and pictures are not fetched; send the picture itself, as \
+            "is a web address, and the server downloads nothing; send the picture itself, as \
              data:image/jpeg;base64,...",
         )),
         Some("file") => from_file(address, path, media_root),
@@ -35,7 +35,7 @@ pub fn from_address(address: &str, path: &str, media_root: Option<&Path>) -> Rea
         None if address.len() > 64 => from_base64(address, path),
         _ => Err(Refusal::field(
             path,
-            "is no picture; send it as data:image/jpeg;base64,...",
+            "is not a picture; send it as data:image/jpeg;base64,...",
         )),
     }
 }
@@ -86,7 +86,7 @@ fn from_file(address: &str, path: &str, root: Option<&Path>) -> Read<Source> {
     let Some(root) = root else {
         return Err(Refusal::field(
             path,
-            "is a file's address, which this server does not open; send the picture itself, as \
+            "is a file address, which this server does not open; send the picture itself, as \
              data:image/jpeg;base64,...",
         ));
     };

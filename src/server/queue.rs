@@ -10,26 +10,26 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::refusal::Refusal;
 use crate::request::{Answer, Request};
-use crate::score::{Score, Scoring, Subject};
+use crate::score::{Score, ScoreSubject, Scoring};
 
 /// What the engine is to do.
 #[derive(Debug)]
-pub enum Work {
+pub enum JobKind {
     /// Answer a question.
     Answer(Box<Request>),
     /// Rate pictures.
     Score {
-        subjects: Vec<Subject>,
+        subjects: Vec<ScoreSubject>,
         scoring: Scoring,
     },
 }
 
-impl Work {
+impl JobKind {
     /// Pictures that are held for it.
     fn n_pictures(&self) -> usize {
         match self {
-            Work::Answer(request) => request.pictures.len(),
-            Work::Score { subjects, .. } => subjects.len(),
+            JobKind::Answer(request) => request.pictures.len(),
+            JobKind::Score { subjects, .. } => subjects.len(),
         }
     }
 }
@@ -52,7 +52,7 @@ pub enum Progress {
 pub struct Job {
     /// What it is called; no other job has the same.
     pub id: u64,
-    pub work: Work,
+    pub work: JobKind,
     /// Who hears of it. It does not wait: an answer is no longer than its context.
     pub progress: UnboundedSender<Progress>,
     /// When it has to be done.
@@ -151,7 +151,7 @@ impl Queue {
     /// Adds a job at the end, or says after how many seconds to try again.
     pub fn submit(
         self: &Arc<Self>,
-        work: Work,
+        work: JobKind,
         progress: UnboundedSender<Progress>,
         deadline: Instant,
         key: Option<usize>,
@@ -271,16 +271,16 @@ mod tests {
         let request = Request::new(Prompt::Raw(text.to_owned()));
         let (progress, _) = mpsc::unbounded_channel();
         let deadline = Instant::now() + Duration::from_secs(60);
-        queue.submit(Work::Answer(Box::new(request)), progress, deadline, None)
+        queue.submit(JobKind::Answer(Box::new(request)), progress, deadline, None)
     }
 
     fn text(job: &Job) -> &str {
         match &job.work {
-            Work::Answer(request) => match &request.prompt {
+            JobKind::Answer(request) => match &request.prompt {
                 Prompt::Raw(text) => text,
                 Prompt::Turns { .. } => "",
             },
-            Work::Score { .. } => "",
+            JobKind::Score { .. } => "",
         }
     }
 

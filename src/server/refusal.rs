@@ -1,4 +1,4 @@
-//! What a request is refused with, or fails with.
+//! The errors of requests: refused, or failed.
 
 use std::io::Write;
 

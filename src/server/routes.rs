@@ -1,4 +1,4 @@
-//! Which path is answered by what.
+//! Maps paths to handlers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use super::access::Access;
 use super::admission::{self, admit, prepare};
 use super::answering::{lost, refused, streamed, whole};
-use super::asking::Question;
+use super::asking::ClientQuestion;
 use super::body::{self, Outgoing};
 use super::dialect::Frames;
 use super::fields::{Fields, Read};
@@ -25,10 +25,10 @@ use super::metrics::Metrics;
 use super::ollama::{self, Ollama};
 use super::openai::{self, OpenAi};
 use super::page;
-use super::queue::{Progress, Queue, Work};
+use super::queue::{JobKind, Progress, Queue};
 use super::refusal::{Refusal, took_too_long};
 use super::score;
-use super::settings::Settings;
+use super::settings::ServerSettings;
 use super::status::Card;
 use crate::error::Result;
 use crate::request::Assistant;
@@ -38,7 +38,7 @@ use crate::sampler::Sampling;
 #[derive(Debug)]
 pub struct Server {
     pub assistant: Assistant,
-    pub settings: Settings,
+    pub settings: ServerSettings,
     pub queue: Arc<Queue>,
     pub metrics: Metrics,
     pub card: Card,
@@ -61,7 +61,7 @@ const BODY_UNIT: usize = 1 << 10;
 impl Server {
     /// # Errors
     /// [`Kind::Usage`](crate::Kind::Usage) for a context that no memory could hold.
-    pub fn new(assistant: Assistant, settings: Settings, address: String) -> Result<Self> {
+    pub fn new(assistant: Assistant, settings: ServerSettings, address: String) -> Result<Self> {
         let card = Card::new(&assistant, &settings, address)?;
         Ok(Server {
             queue: Arc::new(Queue::new(settings.queue)),
@@ -165,11 +165,11 @@ async fn route(
             }
             "/api/generate" | "/api/chat" => {
                 let kind = match path {
-                    "/api/chat" => ollama::Path::Chat,
-                    _ => ollama::Path::Generate,
+                    "/api/chat" => ollama::Endpoint::Chat,
+                    _ => ollama::Endpoint::Generate,
                 };
                 let model = server.card.tag();
-                let read = move |body: &Value, settings: &Settings, defaults: &Sampling| {
+                let read = move |body: &Value, settings: &ServerSettings, defaults: &Sampling| {
                     ollama::question(kind, body, settings, defaults)
                 };
                 return ask(server, body, arrival, access, read, move |_| {
@@ -248,7 +248,7 @@ fn not_here(server: &Server, method: &Method, path: &str) -> Refusal {
         ),
         false => Refusal::new(
             StatusCode::NOT_FOUND,
-            "there is nothing at this path; docs/serving.md lists those that there are",
+            "there is nothing at this path; docs/serving.md lists all paths",
         ),
     }
 }
@@ -351,8 +351,8 @@ async fn ask<F: Frames + 'static>(
     body: Incoming,
     arrival: Arrival,
     mut access: Access,
-    question: impl Fn(&Value, &Settings, &Sampling) -> Read<Question> + Send + 'static,
-    frames: impl FnOnce(&Question) -> F,
+    question: impl Fn(&Value, &ServerSettings, &Sampling) -> Read<ClientQuestion> + Send + 'static,
+    frames: impl FnOnce(&ClientQuestion) -> F,
 ) -> Response<Outgoing> {
     let admitted = async {
         let held = read(server, body).await?;
@@ -371,7 +371,7 @@ async fn ask<F: Frames + 'static>(
             &mut question.request,
             crate::Request::new(crate::request::Prompt::Raw(String::new())),
         );
-        let admitted = admit(server, Work::Answer(Box::new(request)), &arrival)?;
+        let admitted = admit(server, JobKind::Answer(Box::new(request)), &arrival)?;
         Ok::<_, Refusal>((admitted, frames, question.is_streamed))
     };
     let failed = shape(access.path());
@@ -410,7 +410,7 @@ async fn rate(
             Ok((scoring, subjects))
         })
         .await?;
-        let work = Work::Score {
+        let work = JobKind::Score {
             subjects,
             scoring: scoring.clone(),
         };

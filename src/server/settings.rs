@@ -1,4 +1,4 @@
-//! What an operator decides.
+//! The settings of the server.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use crate::score::Rule;
 
 /// How the server runs.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ServerSettings {
     /// Where it listens.
     pub address: Address,
-    /// What the model is called; requests may name any other unless [`Settings::strict_model`].
+    /// What the model is called; requests may name any other unless [`ServerSettings::strict_model`].
     pub model_name: String,
     /// How most of its weights are stored, such as `Q4_K`.
     pub quantization: String,
@@ -23,7 +23,7 @@ pub struct Settings {
     /// Refuse requests for a model of another name.
     pub strict_model: bool,
     /// Who may ask. Without a key, everybody who reaches the address.
-    pub keys: Keys,
+    pub keys: ApiKeys,
     /// Serve an address that others can reach although there is no key.
     pub insecure: bool,
     /// Names of this server, besides those of its address, that requests may be sent to (`Host`).
@@ -33,7 +33,7 @@ pub struct Settings {
     /// The folder whose files requests may name as `file://` addresses; none may without it.
     pub media_root: Option<PathBuf>,
     /// Bounds of requests.
-    pub limits: Limits,
+    pub limits: RequestLimits,
     /// Context of each request in positions; `None` is as for [`Assistant::context`].
     ///
     /// [`Assistant::context`]: crate::Assistant::context
@@ -69,7 +69,7 @@ pub enum Address {
 
 /// Bounds of one request.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct RequestLimits {
     /// Bytes of a body.
     pub body_bytes: usize,
     /// Bytes of all bodies that are held at once.
@@ -84,9 +84,9 @@ pub struct Limits {
     pub connections: usize,
 }
 
-impl Default for Limits {
+impl Default for RequestLimits {
     fn default() -> Self {
-        Limits {
+        RequestLimits {
             body_bytes: 64 << 20,
             bodies_bytes: 256 << 20,
             pictures: 8,
@@ -111,14 +111,14 @@ pub enum LogFormat {
 
 /// Digests of the keys that let requests in. The keys themselves are not kept.
 #[derive(Clone, Debug, Default)]
-pub struct Keys(Vec<[u8; 32]>);
+pub struct ApiKeys(Vec<[u8; 32]>);
 
-impl Keys {
+impl ApiKeys {
     /// The keys in a text, one a line; empty lines and those that begin with `#` do not count.
     pub fn read(text: &str) -> Self {
         let lines = text.lines().map(str::trim);
         let keys = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Keys(keys.map(digest).collect())
+        ApiKeys(keys.map(digest).collect())
     }
 
     /// Whether there is none.
@@ -152,21 +152,21 @@ fn digest(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
-impl Settings {
+impl ServerSettings {
     /// The defaults: this machine alone, at port 8080.
     pub fn new(model_name: impl Into<String>) -> Self {
-        Settings {
+        ServerSettings {
             address: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080))),
             model_name: model_name.into(),
             quantization: String::new(),
             score_rule: None,
             strict_model: false,
-            keys: Keys::default(),
+            keys: ApiKeys::default(),
             insecure: false,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             media_root: None,
-            limits: Limits::default(),
+            limits: RequestLimits::default(),
             context: None,
             parallel: 4,
             kv_memory: None,
@@ -210,21 +210,21 @@ mod tests {
 
     #[test]
     fn keys_are_lines_and_are_told_apart() {
-        let keys = Keys::read("# people\n\nanna-1\r\n  ben-2  \n");
+        let keys = ApiKeys::read("# people\n\nanna-1\r\n  ben-2  \n");
         assert!(keys.are_several());
         assert_eq!(keys.find("anna-1"), Some(0));
         assert_eq!(keys.find("ben-2"), Some(1));
         for wrong in ["", "anna", "anna-1 ", "# people", "ANNA-1"] {
             assert_eq!(keys.find(wrong), None, "{wrong}");
         }
-        assert_eq!(Keys::read("# none\n").find(""), None);
+        assert_eq!(ApiKeys::read("# none\n").find(""), None);
     }
 
     #[test]
     fn an_address_that_others_reach_wants_a_key() {
-        let at = |address: &str| Settings {
+        let at = |address: &str| ServerSettings {
             address: Address::Tcp(address.parse().unwrap()),
-            ..Settings::new("m")
+            ..ServerSettings::new("m")
         };
         for inside in [
             "127.0.0.1:1",
@@ -237,15 +237,15 @@ mod tests {
         for outside in ["0.0.0.0:1", "[::]:1", "192.168.1.5:1", "10.0.0.1:1"] {
             let error = at(outside).check().unwrap_err().to_string();
             assert!(error.contains("--api-key-file"), "{error}");
-            let keys = Keys::read("k");
-            Settings {
+            let keys = ApiKeys::read("k");
+            ServerSettings {
                 keys,
                 ..at(outside)
             }
             .check()
             .unwrap();
             let insecure = true;
-            Settings {
+            ServerSettings {
                 insecure,
                 ..at(outside)
             }

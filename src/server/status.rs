@@ -1,10 +1,10 @@
-//! What the model is, in the words of each kind of client.
+//! Describes the model to each kind of client.
 
 use serde_json::{Value, json};
 
 use super::fields::{Fields, Read};
 use super::refusal::Refusal;
-use super::settings::Settings;
+use super::settings::ServerSettings;
 use super::time;
 use crate::error::Result;
 use crate::model::layout;
@@ -36,7 +36,7 @@ const FAMILY: &str = "mplug_owl2";
 impl Card {
     /// # Errors
     /// As [`Assistant::context`].
-    pub fn new(assistant: &Assistant, settings: &Settings, address: String) -> Result<Self> {
+    pub fn new(assistant: &Assistant, settings: &ServerSettings, address: String) -> Result<Self> {
         let model = assistant.model();
         let config = model.config();
         let tensors = layout::tensors(config);

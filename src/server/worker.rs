@@ -1,4 +1,4 @@
-//! The engine's thread: takes jobs from the queue, computes them together, and tells what comes of it.
+//! The engine's thread: takes jobs from the queue, computes them together, and reports their progress.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use hyper::StatusCode;
 
-use super::queue::{Job, Progress, Work};
+use super::queue::{Job, JobKind, Progress};
 use super::refusal::{Refusal, mistake, took_too_long};
 use super::routes::Server;
-use crate::engine::{Ended, Engine, Limits};
+use crate::engine::{Ended, Engine, StepLimits};
 use crate::error::{Error, Kind, Result};
 use crate::panics;
 use crate::request::{Answer, Event, Request, StopReason};
-use crate::score::{Score, Scorer, Scoring, Subject};
+use crate::score::{Score, ScoreSubject, Scorer, Scoring};
 
 /// The thread, until it ends.
 pub struct Worker(JoinHandle<()>);
@@ -85,13 +85,13 @@ impl<'a> Working<'a> {
             return self.end(&job, start, Progress::Failed(refusal));
         }
         match &job.work {
-            Work::Answer(request) => match self.begin(&job, request) {
+            JobKind::Answer(request) => match self.begin(&job, request) {
                 Ok(()) => {
                     self.jobs.insert(id, (job, start));
                 }
                 Err(e) => self.end(&job, start, Progress::Failed(failed(e))),
             },
-            Work::Score { subjects, scoring } => {
+            JobKind::Score { subjects, scoring } => {
                 let done = self.score(&job, subjects, scoring);
                 self.end(&job, start, done);
             }
@@ -143,7 +143,7 @@ impl<'a> Working<'a> {
     }
 
     /// Rates pictures one by one; answers go on between them.
-    fn score(&mut self, job: &Job, subjects: &[Subject], scoring: &Scoring) -> Progress {
+    fn score(&mut self, job: &Job, subjects: &[ScoreSubject], scoring: &Scoring) -> Progress {
         let mut scores = Vec::with_capacity(subjects.len());
         for subject in subjects {
             if let Some(refusal) = ended(job) {
@@ -164,7 +164,7 @@ impl<'a> Working<'a> {
         Progress::Scored(scores)
     }
 
-    fn score_one(&mut self, subject: &Subject, scoring: &Scoring) -> Result<Score> {
+    fn score_one(&mut self, subject: &ScoreSubject, scoring: &Scoring) -> Result<Score> {
         let scorer = match self.scorer.take() {
             Some(scorer) if scorer.scoring() == scoring => scorer,
             _ => Scorer::new(&self.server.assistant, scoring.clone())?,
@@ -204,12 +204,12 @@ fn failed(error: Error) -> Refusal {
 }
 
 /// How much is computed together.
-fn limits(server: &Server) -> Limits {
-    Limits {
+fn limits(server: &Server) -> StepLimits {
+    StepLimits {
         together: server.settings.parallel,
         kept: server.settings.parallel.max(2),
         cache_bytes: server.settings.kv_memory,
-        ..Limits::default()
+        ..StepLimits::default()
     }
 }
 

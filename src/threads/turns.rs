@@ -1,4 +1,4 @@
-//! Turns of threads that ask for the same thing, in the order in which they came.
+//! Turns: threads that ask for the same thing get it one after another, in order of arrival.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -9,13 +9,13 @@ use std::thread::{self, Thread};
 /// Who has the turn, and who waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    queue: Mutex<Queue>,
+    queue: Mutex<Waiters>,
     /// [`this_thread`] of the one that has the turn, or 0.
     holder: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct Waiters {
     /// Number of the next that comes.
     next: u64,
     /// Number of the one whose turn it is, or that of the next that comes.
@@ -26,7 +26,7 @@ struct Queue {
 
 /// The turn, passed on when it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn<'a>(&'a Turns);
+pub(super) struct TurnGuard<'a>(&'a Turns);
 
 impl Turns {
     /// Waits until all that came before have had their turn. A thread must not ask for a second
@@ -34,7 +34,7 @@ impl Turns {
     ///
     /// The wait blocks the thread: one of a pool must not do other work of the pool meanwhile,
     /// which could ask for a turn behind this one.
-    pub(super) fn take(&self) -> Turn<'_> {
+    pub(super) fn take(&self) -> TurnGuard<'_> {
         let mut queue = self.queue();
         let number = queue.next;
         queue.next += 1;
@@ -48,7 +48,7 @@ impl Turns {
             }
         }
         self.holder.store(this_thread(), Ordering::Relaxed);
-        Turn(self)
+        TurnGuard(self)
     }
 
     /// Whether this thread has the turn.
@@ -58,12 +58,12 @@ impl Turns {
         self.holder.load(Ordering::Relaxed) == this_thread()
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, Waiters> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for TurnGuard<'_> {
     fn drop(&mut self) {
         let mut queue = self.0.queue();
         self.0.holder.store(0, Ordering::Relaxed);

@@ -27,7 +27,7 @@ struct Symbol {
 }
 
 /// A symbol and its right neighbour that may be joined.
-struct Candidate {
+struct MergeCandidate {
     score: f32,
     left: usize,
     /// Bytes of both when they met; with another length by now, the candidate is stale.
@@ -35,7 +35,7 @@ struct Candidate {
     id: u32,
 }
 
-impl Ord for Candidate {
+impl Ord for MergeCandidate {
     fn cmp(&self, other: &Self) -> Ordering {
         self.score
             .total_cmp(&other.score)
@@ -43,26 +43,26 @@ impl Ord for Candidate {
     }
 }
 
-impl PartialOrd for Candidate {
+impl PartialOrd for MergeCandidate {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Candidate {
+impl PartialEq for MergeCandidate {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Candidate {}
+impl Eq for MergeCandidate {}
 
 /// A text on its way from characters to pieces.
 pub(super) struct Merger<'a> {
     tokenizer: &'a Tokenizer,
     text: &'a str,
     symbols: Vec<Symbol>,
-    candidates: BinaryHeap<Candidate>,
+    candidates: BinaryHeap<MergeCandidate>,
 }
 
 impl<'a> Merger<'a> {
@@ -106,7 +106,7 @@ impl<'a> Merger<'a> {
     }
 
     /// The symbol `left` with its right neighbour, if together they are a piece.
-    fn candidate(&self, left: usize) -> Option<Candidate> {
+    fn candidate(&self, left: usize) -> Option<MergeCandidate> {
         let first = &self.symbols[left];
         let second = &self.symbols[first.next?];
         if first.frozen || second.frozen {
@@ -116,7 +116,7 @@ impl<'a> Merger<'a> {
         let text = &self.text[first.start..first.start + len];
         let id = self.tokenizer.piece_id(text)?;
         let score = self.tokenizer.score(id);
-        Some(Candidate {
+        Some(MergeCandidate {
             score,
             left,
             len,
@@ -125,7 +125,7 @@ impl<'a> Merger<'a> {
     }
 
     /// Joins `candidate`, unless one of its two symbols has been joined with another since.
-    fn join(&mut self, candidate: &Candidate) {
+    fn join(&mut self, candidate: &MergeCandidate) {
         let left = candidate.left;
         let Some(right) = self.symbols[left].next else {
             return;

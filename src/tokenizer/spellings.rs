@@ -1,4 +1,4 @@
-//! Tokens that are found in a text by their spelling, before anything of it is merged.
+//! Finds tokens by their spelling in a text, before pieces are merged.
 
 use std::ops::Range;
 

@@ -95,7 +95,7 @@ pub struct Vocabulary {
     pub add_bos: bool,
     /// Whether a space is put before the text (SentencePiece's dummy prefix).
     pub add_space_prefix: bool,
-    /// transformers' `legacy` flag (spec section 10): whether each stretch of text between
+    /// transformers' `legacy` flag: whether each stretch of text between
     /// special tokens gets a space prefix of its own, or only the first.
     pub legacy: bool,
     /// The tokens that were added, by id.

@@ -13,13 +13,13 @@ use std::sync::OnceLock;
 use owl2::chat::Conversation;
 use owl2::constrain::Constraint;
 use owl2::eval;
-use owl2::eval::benchmark::{Benchmark, Format};
+use owl2::eval::benchmark::{Benchmark, BenchmarkFormat};
 use owl2::eval::prompts::Style;
 use owl2::gguf::{Bytes, Gguf};
 use owl2::image::{Aspect, Limits, Reading, decode};
 use owl2::kernels::Isa;
 use owl2::request::{Assistant, Prompt, Request};
-use owl2::reuse::Memory;
+use owl2::reuse::PromptCache;
 use owl2::tokenizer::vocabulary::{AddedToken, Piece, PieceType};
 use owl2::tokenizer::{Tokenizer, Vocabulary};
 use owl2_convert::checkpoint::{Checkpoint, TensorSource};
@@ -187,7 +187,7 @@ pub fn chat_file(data: &[u8]) {
     let path = directory.path().join("chat.json");
     fs::write(&path, data).unwrap();
     let settings = Request::new(Prompt::turns(Vec::new()));
-    let mut conversation = Conversation::new(assistant(), Memory::new(), settings);
+    let mut conversation = Conversation::new(assistant(), PromptCache::new(), settings);
     if conversation.load(&path, &mut || true).is_ok() {
         let turns = conversation.turns().to_vec();
         conversation.save(&path).unwrap();
@@ -219,7 +219,7 @@ pub fn table(data: &[u8]) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("questions.tsv");
     fs::write(&path, data).unwrap();
-    let Ok(benchmark) = Benchmark::read(&path, Format::Tsv, directory.path(), 100) else {
+    let Ok(benchmark) = Benchmark::read(&path, BenchmarkFormat::Tsv, directory.path(), 100) else {
         return;
     };
     let n_columns = benchmark.columns().len();
@@ -272,7 +272,7 @@ pub fn state_file(data: &[u8]) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
     fs::write(&path, data).unwrap();
-    let mut memory = Memory::new();
+    let mut memory = PromptCache::new();
     let _ = memory.restore(assistant().model(), 64, &path, &FINGERPRINT);
     assert!(memory.held().len() <= 64);
 }

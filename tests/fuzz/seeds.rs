@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use owl2::reuse::{Memory, Position};
+use owl2::reuse::{Position, PromptCache};
 use owl2::session::Input;
 use owl2::workspace::Workspace;
 
@@ -158,7 +158,7 @@ pub fn schema() -> Vec<Vec<u8>> {
 pub fn state_file() -> Vec<Vec<u8>> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
-    let mut memory = Memory::new();
+    let mut memory = PromptCache::new();
     let mut workspace = Workspace::new(assistant().model());
     memory.reserve(&mut workspace, 64).unwrap();
     let ids = [1, 5, 9];

@@ -8,7 +8,7 @@ use owl2::kernels::Isa;
 use owl2::model::config::{Config, DecoderConfig, RopeScaling, RopeScalingKind};
 use owl2::prompt::{Message, Template};
 use owl2::request::{Answer, Assistant, Event, Prompt, Request, Source};
-use owl2::reuse::{Memory, Restored};
+use owl2::reuse::{PromptCache, Restored};
 use owl2::session::{Input, Session};
 use owl2::{Kind, Result};
 
@@ -46,7 +46,7 @@ fn request(turns: &[&str], pictures: &[&str]) -> Request {
 }
 
 /// The answer, and how many pictures were encoded for it.
-fn ask(assistant: &Assistant, memory: &mut Memory, request: &Request) -> (Answer, usize) {
+fn ask(assistant: &Assistant, memory: &mut PromptCache, request: &Request) -> (Answer, usize) {
     let mut n_encoded = 0;
     let answer = assistant.answer_from(memory, request, &mut |event| {
         n_encoded += usize::from(matches!(event, Event::Encoding { .. }));
@@ -67,7 +67,7 @@ fn ask_anew(config: &Config, request: &Request) -> Answer {
 fn a_second_turn_computes_only_its_own_positions() {
     let assistant = assistant();
     for reuses_answers in [false, true] {
-        let mut memory = Memory::with_room(400);
+        let mut memory = PromptCache::with_room(400);
         if reuses_answers {
             memory = memory.reusing_answers();
         }
@@ -96,7 +96,7 @@ fn a_second_turn_computes_only_its_own_positions() {
 #[test]
 fn the_same_prompt_again_computes_one_position() {
     let assistant = assistant();
-    let mut memory = Memory::with_room(400);
+    let mut memory = PromptCache::with_room(400);
     let request = request(&["<|image|>what is it"], &["gray.png"]);
     let (first, _) = ask(&assistant, &mut memory, &request);
     let (again, n_encoded) = ask(&assistant, &mut memory, &request);
@@ -108,7 +108,7 @@ fn the_same_prompt_again_computes_one_position() {
 #[test]
 fn another_picture_is_computed_and_the_first_one_known_again() {
     let assistant = assistant();
-    let mut memory = Memory::with_room(400);
+    let mut memory = PromptCache::with_room(400);
     let of = |name| request(&["<|image|>what is it"], &[name]);
     let (first, _) = ask(&assistant, &mut memory, &of("gray.png"));
     let (other, n_encoded) = ask(&assistant, &mut memory, &of("wide_rgb.png"));
@@ -159,7 +159,7 @@ fn nothing_is_kept_where_keys_depend_on_the_length() {
         ..config.decoder
     };
     let assistant = assistant_with(&config, 1);
-    let mut memory = Memory::with_room(400);
+    let mut memory = PromptCache::with_room(400);
     let request = |text: &str| Request {
         context: Some(400),
         ..request(&[text], &[])
@@ -178,7 +178,7 @@ fn nothing_is_kept_where_keys_depend_on_the_length() {
 #[test]
 fn a_cancelled_request_leaves_what_it_computed() {
     let assistant = assistant();
-    let mut memory = Memory::with_room(4000);
+    let mut memory = PromptCache::with_room(4000);
     let long = Request {
         context: Some(4000),
         ..request(&["a b c ".repeat(300).as_str()], &[])
@@ -204,15 +204,15 @@ fn a_cancelled_request_leaves_what_it_computed() {
 fn saved(assistant: &Assistant) -> (tempfile::TempDir, PathBuf, Answer) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
-    let mut memory = Memory::new();
+    let mut memory = PromptCache::new();
     let request = request(&["<|image|>what is it"], &["gray.png"]);
     let (answer, _) = ask(assistant, &mut memory, &request);
     memory.save(&path, &assistant.fingerprint()).unwrap();
     (directory, path, answer)
 }
 
-fn restore(assistant: &Assistant, path: &Path, room: usize) -> (Result<Restored>, Memory) {
-    let mut memory = Memory::new();
+fn restore(assistant: &Assistant, path: &Path, room: usize) -> (Result<Restored>, PromptCache) {
+    let mut memory = PromptCache::new();
     let fingerprint = assistant.fingerprint();
     let restored = memory.restore(assistant.model(), room, path, &fingerprint);
     (restored, memory)

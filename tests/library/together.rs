@@ -7,8 +7,8 @@ use owl2::Kind;
 use owl2::kernels::Isa;
 use owl2::model::config::{DecoderConfig, RopeScaling, RopeScalingKind};
 use owl2::request::{Assistant, Prompt, Source, WordLogits, WordsRequest};
-use owl2::reuse::Memory;
-use owl2::score::{Objective, Rule, Scorer, Scoring, Subject};
+use owl2::reuse::PromptCache;
+use owl2::score::{Objective, Rule, ScoreSubject, Scorer, Scoring};
 
 const NAMES: [&str; 6] = [
     "gray.png",
@@ -57,7 +57,7 @@ fn words_after_several_prompts_are_as_likely_as_after_each_alone() {
     let alone: Vec<WordLogits> = (requests.iter())
         .map(|request| self::assistant().word_logits(request).unwrap())
         .collect();
-    let mut memories: Vec<Memory> = (0..4).map(|_| Memory::new()).collect();
+    let mut memories: Vec<PromptCache> = (0..4).map(|_| PromptCache::new()).collect();
     // Groups of several sizes, one after the other through the same memories.
     for indices in [
         &[0, 1, 3][..],
@@ -82,8 +82,8 @@ fn words_after_several_prompts_are_as_likely_as_after_each_alone() {
 fn the_beginning_of_all_prompts_is_computed_once() {
     let assistant = assistant();
     let requests = ["gray.png", "wide_rgb.png", "rgba.png"].map(|name| request(name, "", true));
-    let mut memories = [Memory::new(), Memory::new(), Memory::new()];
-    let n_reused = |memories: &mut [Memory], requests: &[WordsRequest]| -> Vec<usize> {
+    let mut memories = [PromptCache::new(), PromptCache::new(), PromptCache::new()];
+    let n_reused = |memories: &mut [PromptCache], requests: &[WordsRequest]| -> Vec<usize> {
         let logits = assistant.word_logits_each(memories, requests, &mut || true);
         let logits = logits.into_iter();
         logits.map(|logits| logits.unwrap().n_reused).collect()
@@ -109,7 +109,7 @@ fn one_that_fails_leaves_the_others() {
         .to_vec();
     requests[1].slots = vec![vec![Source::File("nothing.png".into())]];
     requests[2].words.clear();
-    let mut memories: Vec<Memory> = requests.iter().map(|_| Memory::new()).collect();
+    let mut memories: Vec<PromptCache> = requests.iter().map(|_| PromptCache::new()).collect();
     let logits = assistant.word_logits_each(&mut memories, &requests, &mut || true);
     let kinds: Vec<Option<Kind>> = (logits.iter())
         .map(|logits| logits.as_ref().err().map(|e| e.kind()))
@@ -144,7 +144,7 @@ fn prompts_whose_keys_depend_on_their_length_share_nothing() {
     };
     let assistant = assistant_with(&config);
     let requests = ["", "or bad "].map(|question| request("gray.png", question, true));
-    let mut memories = [Memory::new(), Memory::new()];
+    let mut memories = [PromptCache::new(), PromptCache::new()];
     for _ in 0..2 {
         let logits = assistant.word_logits_each(&mut memories, &requests, &mut || true);
         for (logits, request) in logits.into_iter().zip(&requests) {
@@ -157,8 +157,8 @@ fn prompts_whose_keys_depend_on_their_length_share_nothing() {
 #[test]
 fn scores_of_several_pictures_are_those_of_each_alone() {
     let assistant = assistant();
-    let pictures = NAMES.map(|name| Subject::Picture(picture(name)));
-    let clip = Subject::Clip(vec![picture("gray.png"), picture("rgba.png")]);
+    let pictures = NAMES.map(|name| ScoreSubject::Picture(picture(name)));
+    let clip = ScoreSubject::Clip(vec![picture("gray.png"), picture("rgba.png")]);
     let subjects = [&pictures[..3], &[clip], &pictures[3..]].concat();
     let anchors = [
         "gray.png",

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use owl2::constrain::Constraint;
-use owl2::engine::{Engine, Id, Limits};
+use owl2::engine::{Engine, Id, StepLimits};
 use owl2::kernels::Isa;
 use owl2::ops::Compute;
 use owl2::prompt::{IMAGE_MARKER, Message};
@@ -100,7 +100,7 @@ fn cache_bytes(assistant: &Assistant, n_positions: usize) -> u64 {
 /// One schedule: requests come at random, some twice and some cancelled, steps are of random sizes.
 fn run(assistant: &Assistant, requests: &[Request], alone: &[Outcome], seed: u64) {
     let mut random = Random(seed);
-    let limits = Limits {
+    let limits = StepLimits {
         together: 1 + below(&mut random, 6),
         rows_beside_answers: 1 + below(&mut random, 70),
         rows: 1 + below(&mut random, 200),
@@ -203,9 +203,9 @@ fn what_fails_fails_alone() {
     let assistant = assistant(Isa::detect().unwrap());
     let mut engine = Engine::new(
         &assistant,
-        Limits {
+        StepLimits {
             together: 4,
-            ..Limits::default()
+            ..StepLimits::default()
         },
     );
     let good = asked("What is this?", Some("cat.png"));
@@ -251,10 +251,10 @@ fn a_panic_ends_its_request_alone() {
         })
         .collect();
     let mut random = Random(5);
-    let limits = Limits {
+    let limits = StepLimits {
         together: 6,
         rows_beside_answers: 9,
-        ..Limits::default()
+        ..StepLimits::default()
     };
     let mut engine = Engine::new(&assistant, limits);
     let mut n_panicked = 0;
@@ -316,10 +316,10 @@ fn memory_is_waited_for() {
     let room = 120;
     let mut engine = Engine::new(
         &assistant,
-        Limits {
+        StepLimits {
             together: 8,
             cache_bytes: Some(cache_bytes(&assistant, room)),
-            ..Limits::default()
+            ..StepLimits::default()
         },
     );
     let greedy = Request {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use owl2::kernels::Isa;
 use owl2::request::{Answer, Assistant, Prompt, Request};
-use owl2::reuse::Memory;
+use owl2::reuse::PromptCache;
 use owl2::sampler::Sampling;
 
 /// Texts that repeat themselves, which answers then go on with.
@@ -19,7 +19,7 @@ fn request(prompt: &str) -> Request {
     Request::new(Prompt::Raw(prompt.to_owned()))
 }
 
-fn answer(assistant: &Assistant, memory: &mut Memory, request: &Request) -> Answer {
+fn answer(assistant: &Assistant, memory: &mut PromptCache, request: &Request) -> Answer {
     let answer = assistant.answer_from(memory, request, &mut |_| ControlFlow::Continue(()));
     answer.unwrap()
 }
@@ -45,11 +45,11 @@ fn check(
         lookup,
         ..request.clone()
     };
-    let plain = answer(assistant, &mut Memory::new(), &with(Some(0)));
+    let plain = answer(assistant, &mut PromptCache::new(), &with(Some(0)));
     assert_eq!(plain.n_drafted, 0);
     let mut n_accepted = 0;
     for &lookup in lookups {
-        let mut memory = Memory::new();
+        let mut memory = PromptCache::new();
         let with = with(lookup);
         let drafted = answer(assistant, &mut memory, &with);
         assert_eq!(drafted.ids, plain.ids, "{isa} {lookup:?}");

@@ -5,9 +5,9 @@ use crate::{files, machine, tiny};
 use owl2::gguf::DType;
 use owl2::kernels::Isa;
 use owl2::model::{Model, layout};
-use owl2::ops::Role;
+use owl2::ops::RowRole;
 use owl2::quant::Rotation;
-use owl2::session::{Input, Part, Sequence, Session};
+use owl2::session::{Input, Sequence, SequencePart, Session};
 use owl2::workspace::Workspace;
 use owl2::{Kind, Result};
 
@@ -183,12 +183,12 @@ fn a_model_without_an_image_branch_has_one_modality() {
 }
 
 fn embeddings(model: &Model, ids: &[u32]) -> Vec<f32> {
-    use owl2::model::observer::{Observer, Stage};
+    use owl2::model::observer::{ForwardStage, Observer};
     #[derive(Default)]
     struct Embeddings(Vec<f32>);
     impl Observer for Embeddings {
-        fn observe(&mut self, stage: Stage, values: &[f32]) {
-            if stage == Stage::Embeddings {
+        fn observe(&mut self, stage: ForwardStage, values: &[f32]) {
+            if stage == ForwardStage::Embeddings {
                 self.0.extend(values);
             }
         }
@@ -203,11 +203,11 @@ fn embeddings(model: &Model, ids: &[u32]) -> Vec<f32> {
 /// An observer sees the logits that are computed without one.
 #[test]
 fn observing_changes_nothing() {
-    use owl2::model::observer::{Observer, Stage};
+    use owl2::model::observer::{ForwardStage, Observer};
     struct LastRow(Vec<f32>);
     impl Observer for LastRow {
-        fn observe(&mut self, stage: Stage, values: &[f32]) {
-            if stage == Stage::FinalNorm {
+        fn observe(&mut self, stage: ForwardStage, values: &[f32]) {
+            if stage == ForwardStage::FinalNorm {
                 self.0 = values.to_vec();
             }
         }
@@ -323,16 +323,16 @@ fn a_pass_is_computed_as_a_whole_or_not_at_all() {
         (&mut Sequence::new(&model, 20), 8, Kind::Input),
     ] {
         let mut parts = [
-            Part::new(&mut good, &inputs, 1),
-            Part::new(bad, &inputs, n_logits),
+            SequencePart::new(&mut good, &inputs, 1),
+            SequencePart::new(bad, &inputs, n_logits),
         ];
-        let error = workspace.compute(Role::Prompt, &mut parts).unwrap_err();
+        let error = workspace.compute(RowRole::Prompt, &mut parts).unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
         assert!(good.is_empty() && bad.is_empty());
     }
-    workspace.compute(Role::Prompt, &mut []).unwrap();
-    let mut parts = [Part::new(&mut good, &inputs, 1)];
-    workspace.compute(Role::Prompt, &mut parts).unwrap();
+    workspace.compute(RowRole::Prompt, &mut []).unwrap();
+    let mut parts = [SequencePart::new(&mut good, &inputs, 1)];
+    workspace.compute(RowRole::Prompt, &mut parts).unwrap();
     assert_eq!(good.len(), ids.len());
 
     let damaged = damaged(DType::F32, false, "output.weight", f32::NAN);
@@ -345,8 +345,8 @@ fn a_pass_is_computed_as_a_whole_or_not_at_all() {
     let mut sequences = [Sequence::new(&model, 20), Sequence::new(&model, 20)];
     let mut parts = sequences
         .each_mut()
-        .map(|sequence| Part::new(sequence, &inputs, 1));
-    let error = workspace.compute(Role::Answer, &mut parts).unwrap_err();
+        .map(|sequence| SequencePart::new(sequence, &inputs, 1));
+    let error = workspace.compute(RowRole::Answer, &mut parts).unwrap_err();
     assert!(error.to_string().contains("output head"), "{error}");
     assert!(sequences.iter().all(Sequence::is_empty));
 }

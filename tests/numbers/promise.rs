@@ -8,8 +8,8 @@ use owl2::gguf::DType;
 use owl2::kernels::Isa;
 use owl2::model::Model;
 use owl2::model::kv_cache::CacheType;
-use owl2::ops::Role;
-use owl2::session::{Input, Part, Sequence, Session};
+use owl2::ops::RowRole;
+use owl2::session::{Input, Sequence, SequencePart, Session};
 use owl2::workspace::Workspace;
 
 use tiny::Random;
@@ -286,34 +286,34 @@ impl<'r> Running<'r> {
         }
     }
 
-    fn n_left(&self, role: Role) -> usize {
+    fn n_left(&self, role: RowRole) -> usize {
         match role {
-            Role::Prompt => self.request.n_prompt() - self.n_prompt,
-            Role::Answer if self.n_left(Role::Prompt) > 0 => 0,
-            Role::Answer => self.request.answer.len() - self.n_answer,
+            RowRole::Prompt => self.request.n_prompt() - self.n_prompt,
+            RowRole::Answer if self.n_left(RowRole::Prompt) > 0 => 0,
+            RowRole::Answer => self.request.answer.len() - self.n_answer,
         }
     }
 
     /// The next `n` positions.
-    fn share(&self, role: Role, n: usize) -> Share<'r> {
+    fn share(&self, role: RowRole, n: usize) -> Share<'r> {
         let request = self.request;
         match role {
-            Role::Prompt => Share {
+            RowRole::Prompt => Share {
                 inputs: request.inputs(self.n_prompt, self.n_prompt + n),
                 // Those in the middle of a prompt are of no use, but may be asked for.
                 n_logits: usize::from(n == self.n_left(role)),
             },
-            Role::Answer => Share {
+            RowRole::Answer => Share {
                 inputs: vec![Input::Tokens(&request.answer[self.n_answer..][..n])],
                 n_logits: n,
             },
         }
     }
 
-    fn note(&mut self, role: Role, n: usize) {
+    fn note(&mut self, role: RowRole, n: usize) {
         match role {
-            Role::Prompt => self.n_prompt += n,
-            Role::Answer => self.n_answer += n,
+            RowRole::Prompt => self.n_prompt += n,
+            RowRole::Answer => self.n_answer += n,
         }
     }
 }
@@ -322,16 +322,17 @@ impl<'r> Running<'r> {
 fn compute_together(
     workspace: &mut Workspace,
     running: &mut [Running],
-    role: Role,
+    role: RowRole,
     mut n: impl FnMut(&Running) -> usize,
 ) {
     let lengths: Vec<usize> = running.iter().map(&mut n).collect();
     let pairs = running.iter().zip(&lengths);
     let shares: Vec<Share> = pairs.map(|(running, &n)| running.share(role, n)).collect();
     let parts = running.iter_mut().zip(&shares);
-    let parts = parts
-        .map(|(running, share)| Part::new(&mut running.sequence, &share.inputs, share.n_logits));
-    let mut parts: Vec<Part> = (parts.zip(&lengths))
+    let parts = parts.map(|(running, share)| {
+        SequencePart::new(&mut running.sequence, &share.inputs, share.n_logits)
+    });
+    let mut parts: Vec<SequencePart> = (parts.zip(&lengths))
         .filter_map(|(part, &n)| (n > 0).then_some(part))
         .collect();
     workspace.compute(role, &mut parts).unwrap();
@@ -361,8 +362,8 @@ fn together_at_random(
     let mut running: Vec<Running> = running.collect();
     loop {
         let is_left = |role| move |running: &Running| running.n_left(role) > 0;
-        let roles = [Role::Prompt, Role::Answer];
-        let roles: Vec<Role> = roles
+        let roles = [RowRole::Prompt, RowRole::Answer];
+        let roles: Vec<RowRole> = roles
             .into_iter()
             .filter(|&role| running.iter().any(is_left(role)))
             .collect();
@@ -371,8 +372,8 @@ fn together_at_random(
         }
         let role = roles[random.next() as usize % roles.len()];
         let most = match role {
-            Role::Prompt => 70,
-            Role::Answer => 5,
+            RowRole::Prompt => 70,
+            RowRole::Answer => 5,
         };
         // Nobody may be chosen, and then all are.
         let is_chosen: Vec<bool> = running
@@ -391,7 +392,7 @@ fn together_at_random(
         // A prompt is forgotten in part, or taken over from where it was computed before.
         let index = random.next() as usize % running.len();
         let one = &mut running[index];
-        if one.n_answer == 0 && one.n_prompt > 1 && one.n_left(Role::Prompt) > 0 {
+        if one.n_answer == 0 && one.n_prompt > 1 && one.n_left(RowRole::Prompt) > 0 {
             let n_kept = 1 + random.next() as usize % (one.n_prompt - 1);
             if random.next().is_multiple_of(2) {
                 one.sequence.truncate(n_kept);
@@ -447,14 +448,14 @@ fn many_requests_together_have_the_bits_of_each_alone() {
         let running = running.map(|request| Running::new(request, &model, CacheType::F16));
         let mut running: Vec<Running> = running.collect();
         let mut workspace = Workspace::new(&model);
-        compute_together(&mut workspace, &mut running, Role::Prompt, |running| {
-            running.n_left(Role::Prompt)
+        compute_together(&mut workspace, &mut running, RowRole::Prompt, |running| {
+            running.n_left(RowRole::Prompt)
         });
         let n_positions: usize = running.iter().map(|running| running.sequence.len()).sum();
         assert!(n_positions > 2 * workspace.batch());
         for n_together in (1..=32).rev().step_by(4) {
             let mut n_before = 0;
-            compute_together(&mut workspace, &mut running, Role::Answer, |_| {
+            compute_together(&mut workspace, &mut running, RowRole::Answer, |_| {
                 n_before += 1;
                 usize::from(n_before <= n_together)
             });

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use owl2::Result;
 use owl2_convert::checkpoint::Checkpoint;
-use owl2_convert::input::Input;
+use owl2_convert::input::ConversionInput;
 use owl2_convert::mapping::{self, Extra};
 use owl2_convert::pack;
 use owl2_convert::progress::Progress;
@@ -28,7 +28,7 @@ pub fn open(golden: &Golden, entry: &Value) -> Result<Checkpoint> {
 
 /// Converts a checkpoint at f32.
 pub fn convert(checkpoint: Checkpoint, target: &Path) -> Result<()> {
-    let input = Input::from(checkpoint);
+    let input = ConversionInput::from(checkpoint);
     let source = input.tensors.as_ref();
     let mapped = mapping::map(&input.config, source, Extra::Refuse)?.tensors;
     let recipe = Recipe {

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use owl2::eval::benchmark::{Benchmark, Format, VqaMetric};
+use owl2::eval::benchmark::{Benchmark, BenchmarkFormat, VqaMetric};
 use owl2::eval::metrics::answers::{Options, YesNo, choice, choice_by_letter, choice_by_text};
 use owl2::eval::metrics::correlation::{Agreement, kendall, pearson, spearman};
 use owl2::eval::metrics::distribution::{Gap, Normal};
-use owl2::eval::metrics::tables::{self, Chosen, Judged, Scores};
+use owl2::eval::metrics::tables::{self, ChoiceAnswer, Judged, Scores};
 use owl2::eval::metrics::vqa::{self, Periods};
 use owl2::eval::prompts::Style;
 use owl2::eval::table::Table;
 use owl2::image::{Aspect, Reading};
 use owl2::request::WordLogit;
-use owl2::reuse::Memory;
+use owl2::reuse::PromptCache;
 use owl2::score::{Rule, Scoring};
 use serde_json::Value;
 
@@ -248,7 +248,7 @@ pub fn check_tables(golden: &Golden, report: &mut Report) {
     );
 
     let circular = &vectors["mmbench_circular"];
-    let rows: Vec<Chosen> = elements(&circular["rows"]).map(chosen).collect();
+    let rows: Vec<ChoiceAnswer> = elements(&circular["rows"]).map(chosen).collect();
     let plain = &vectors["mcq_vanilla"];
     check_hits(report, &rows, &plain["hits"]);
     check_groups(
@@ -297,7 +297,7 @@ fn judged(report: &mut Report, vectors: &Value, by_index: bool) -> Vec<Judged> {
     .collect()
 }
 
-fn chosen(row: &Value) -> Chosen {
+fn chosen(row: &Value) -> ChoiceAnswer {
     let some = |key: &str| row[key].as_str().map(str::to_owned);
     let options: Options = ('A'..='Z')
         .filter_map(|letter| {
@@ -305,7 +305,7 @@ fn chosen(row: &Value) -> Chosen {
             (!option.is_null()).then(|| (letter, written(option)))
         })
         .collect();
-    Chosen {
+    ChoiceAnswer {
         index: count(&row["index"]) as u64,
         category: some("category"),
         l2_category: some("l2-category"),
@@ -314,7 +314,7 @@ fn chosen(row: &Value) -> Chosen {
     }
 }
 
-fn check_hits(report: &mut Report, rows: &[Chosen], hits: &Value) {
+fn check_hits(report: &mut Report, rows: &[ChoiceAnswer], hits: &Value) {
     report.equal("hits", "all", &rows.len(), &members(hits).count());
     for row in rows {
         let wanted = count(&hits[row.index.to_string()]) == 1;
@@ -354,7 +354,8 @@ pub fn check_questions(family: &Golden, golden: &Golden, report: &mut Report) {
     for file in elements(&listed["files"]).map(text) {
         let name = file.rsplit('/').next().unwrap().trim_end_matches(".tsv");
         let path = family.path(file);
-        let benchmark = Benchmark::read(&path, Format::Tsv, family.dir(), usize::MAX).unwrap();
+        let benchmark =
+            Benchmark::read(&path, BenchmarkFormat::Tsv, family.dir(), usize::MAX).unwrap();
         let table = Table::read(&path, b'\t', usize::MAX).unwrap();
         let rows = &vectors[name];
         report.equal(
@@ -393,7 +394,7 @@ pub fn check_questions(family: &Golden, golden: &Golden, report: &mut Report) {
             let n_tokens = integers(&wanted["new_ids"]).len();
             let answer = benchmark.answer(
                 rater.assistant(),
-                &mut Memory::new(),
+                &mut PromptCache::new(),
                 item,
                 Style::VlmEvalKit,
                 Some(n_tokens),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use owl2::image::Preprocess;
 use owl2::model::Model;
-use owl2::model::observer::{Observer, Stage};
+use owl2::model::observer::{ForwardStage, Observer};
 use owl2::prompt::{Segment, tokenize_raw};
 use owl2::session::{Input, Session};
 use owl2::tokenizer::Tokenizer;
@@ -24,28 +24,28 @@ pub struct Loaded {
 
 /// Keeps what it sees, the pictures of a case one behind the other.
 #[derive(Default)]
-struct Recorder(HashMap<Stage, Vec<f32>>);
+struct Recorder(HashMap<ForwardStage, Vec<f32>>);
 
 impl Observer for Recorder {
-    fn observe(&mut self, stage: Stage, values: &[f32]) {
+    fn observe(&mut self, stage: ForwardStage, values: &[f32]) {
         self.0.entry(stage).or_default().extend(values);
     }
 }
 
 /// The stage that a tensor of the vectors holds.
-fn stage_of(tensor: &str) -> Option<Stage> {
+fn stage_of(tensor: &str) -> Option<ForwardStage> {
     let layer = |prefix: &str| tensor.strip_prefix(prefix)?.parse().ok();
     match tensor {
-        "vit.patch_embeds" => Some(Stage::PatchEmbeddings),
-        "vit.embeddings" => Some(Stage::VitEmbeddings),
-        "vit.output" => Some(Stage::VitOutput),
-        "abstractor.output" => Some(Stage::AbstractorOutput),
-        "inputs_embeds" => Some(Stage::Embeddings),
-        "llm.norm" => Some(Stage::FinalNorm),
+        "vit.patch_embeds" => Some(ForwardStage::PatchEmbeddings),
+        "vit.embeddings" => Some(ForwardStage::VitEmbeddings),
+        "vit.output" => Some(ForwardStage::VitOutput),
+        "abstractor.output" => Some(ForwardStage::AbstractorOutput),
+        "inputs_embeds" => Some(ForwardStage::Embeddings),
+        "llm.norm" => Some(ForwardStage::FinalNorm),
         _ => layer("vit.layer.")
-            .map(Stage::VitLayer)
-            .or_else(|| layer("abstractor.layer.").map(Stage::AbstractorLayer))
-            .or_else(|| layer("llm.layer.").map(Stage::DecoderLayer)),
+            .map(ForwardStage::VitLayer)
+            .or_else(|| layer("abstractor.layer.").map(ForwardStage::AbstractorLayer))
+            .or_else(|| layer("llm.layer.").map(ForwardStage::DecoderLayer)),
     }
 }
 
@@ -217,7 +217,7 @@ impl Case<'_> {
             let nothing = Vec::new();
             let got = recorder.0.get(&stage).unwrap_or(&nothing);
             let mut wanted = self.tensors.f32s(&name);
-            if stage == Stage::FinalNorm && !got.is_empty() && got.len() < wanted.len() {
+            if stage == ForwardStage::FinalNorm && !got.is_empty() && got.len() < wanted.len() {
                 // Of a prompt longer than a batch, only the last batch is normed.
                 wanted.drain(..wanted.len() - got.len());
             }
@@ -231,7 +231,7 @@ impl Case<'_> {
         let tolerance = self.golden.tolerance("logits");
         if self.tensors.has("logits") {
             let width = model.config().decoder.hidden_size;
-            let normed = &recorder.0[&Stage::FinalNorm];
+            let normed = &recorder.0[&ForwardStage::FinalNorm];
             let got: Vec<f32> = normed
                 .chunks_exact(width)
                 .flat_map(|row| model.output_head(row))

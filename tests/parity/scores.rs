@@ -6,7 +6,7 @@ use owl2::clip;
 use owl2::image::{Aspect, Reading};
 use owl2::ops::Compute;
 use owl2::request::{Assistant, Prompt, Source, WordLogits, WordsRequest};
-use owl2::score::{Form, Objective, Rule, Scorer, Scoring, Subject, Task, place};
+use owl2::score::{Form, Objective, Rule, ScoreSubject, Scorer, Scoring, Task, place};
 use serde_json::Value;
 
 use crate::golden::{Golden, Tensors, count, elements, floats, integers, members, number, text};
@@ -41,13 +41,13 @@ impl<'g> Rater<'g> {
         self.golden.path(&format!("images/{picture}"))
     }
 
-    fn picture(&self, name: &str) -> Subject {
-        Subject::Picture(Source::File(self.path(name)))
+    fn picture(&self, name: &str) -> ScoreSubject {
+        ScoreSubject::Picture(Source::File(self.path(name)))
     }
 
-    fn clip(&self, frames: &Value) -> Subject {
+    fn clip(&self, frames: &Value) -> ScoreSubject {
         let frames = elements(frames).map(|name| Source::File(self.path(text(name))));
-        Subject::Clip(frames.collect())
+        ScoreSubject::Clip(frames.collect())
     }
 
     fn scorer(&self, scoring: Scoring) -> Scorer<'_> {
@@ -108,8 +108,8 @@ pub fn check_qalign(golden: &Golden, report: &mut Report) {
     for (name, prompt) in members(&vectors["prompts"]) {
         let written = text(&prompt["prompt"]);
         rater.check_prompt(report, name, written, &prompt["ids"]);
-        let some = Subject::Picture(Source::Bytes(Vec::new()));
-        let clip = Subject::Clip(Vec::new());
+        let some = ScoreSubject::Picture(Source::Bytes(Vec::new()));
+        let clip = ScoreSubject::Clip(Vec::new());
         let (task, form, subject) = match name {
             "video" => ("quality", Form::Hub, &clip),
             "video_aesthetics" => ("aesthetics", Form::Hub, &clip),
@@ -184,7 +184,7 @@ fn check_score(
     at: &str,
     wanted: &Value,
     scorer: &mut Scorer,
-    subject: &Subject,
+    subject: &ScoreSubject,
 ) {
     let Some(score) = report.ok("score", at, scorer.score(subject)) else {
         return;

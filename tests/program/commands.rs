@@ -259,6 +259,16 @@ fn help_is_a_page_or_all() {
         let page = room.stdout(&["man", command]);
         assert!(page.contains(&format!(".TH owl2-{command}")), "{page}");
     }
+    // Every command has a sentence of its own, and the synopsis is no list of all flags.
+    let help = room.stdout(&["-h"]);
+    assert!(!help.contains("Arguments of"), "{help}");
+    let page = room.stdout(&["man"]);
+    let (_, synopsis) = page.split_once(".SH SYNOPSIS\n").unwrap();
+    let (synopsis, _) = synopsis.split_once("\n.SH ").unwrap();
+    assert!(
+        synopsis.starts_with("owl2 [OPTIONS]") && synopsis.lines().count() == 3,
+        "{synopsis}"
+    );
     fs::create_dir(room.path("pages")).unwrap();
     room.stdout(&["man", "--dir", "pages"]);
     assert!(room.path("pages/owl2.1").exists() && room.path("pages/owl2-score.1").exists());

@@ -8,7 +8,7 @@ use owl2::chat::Conversation;
 use owl2::kernels::Isa;
 use owl2::prompt::Template;
 use owl2::request::{Answer, Assistant, Event, Prompt, Request, StopReason};
-use owl2::reuse::Memory;
+use owl2::reuse::PromptCache;
 use owl2::{Kind, Result};
 
 fn picture() -> PathBuf {
@@ -29,7 +29,7 @@ fn conversation(assistant: &Assistant, context: usize) -> Conversation<'_> {
     };
     let mut conversation = Conversation::new(
         assistant,
-        Memory::with_room(context).reusing_answers(),
+        PromptCache::with_room(context).reusing_answers(),
         settings,
     );
     conversation.template = Some(Template::MplugOwl2);

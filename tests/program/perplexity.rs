@@ -10,7 +10,7 @@ use owl2::model::config::{Config, DecoderConfig};
 use owl2::model::layout;
 use owl2::perplexity::{Measurement, Mode, windows};
 use owl2::session::{Input, Session};
-use owl2_convert::input::Input as Source;
+use owl2_convert::input::ConversionInput as Source;
 use owl2_convert::pack;
 use owl2_convert::progress::Progress;
 use owl2_convert::recipe::{Quant, Recipe};

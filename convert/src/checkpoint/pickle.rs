@@ -53,7 +53,7 @@ pub(crate) struct Storage {
 
 /// A tensor as the pickle describes it: a view of a storage.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct View {
+pub(crate) struct TensorView {
     pub(crate) storage: Rc<Storage>,
     /// In elements.
     pub(crate) offset: usize,
@@ -63,14 +63,14 @@ pub(crate) struct View {
 }
 
 /// The state dictionary in `pickle`: names and tensors, in its order.
-pub(crate) fn state_dict(pickle: &[u8]) -> Result<Vec<(String, View)>> {
+pub(crate) fn state_dict(pickle: &[u8]) -> Result<Vec<(String, TensorView)>> {
     let mut machine = Machine {
         code: pickle,
         stack: Vec::new(),
         memo: HashMap::new(),
         dicts: Vec::new(),
     };
-    let Value::Dict(root) = machine.run()? else {
+    let PickleValue::Dict(root) = machine.run()? else {
         return Err(Error::model(
             "holds something else than a dictionary of tensors; save the model's state_dict()",
         ));
@@ -78,7 +78,7 @@ pub(crate) fn state_dict(pickle: &[u8]) -> Result<Vec<(String, View)>> {
     std::mem::take(&mut machine.dicts[root])
         .into_iter()
         .map(|(name, value)| match value {
-            Value::Tensor(view) => Ok((name.to_string(), View::clone(&view))),
+            PickleValue::Tensor(view) => Ok((name.to_string(), TensorView::clone(&view))),
             _ => Err(Error::model(format!(
                 "has '{name}', which is not a tensor; save the model's state_dict() alone"
             ))),
@@ -87,7 +87,7 @@ pub(crate) fn state_dict(pickle: &[u8]) -> Result<Vec<(String, View)>> {
 }
 
 #[derive(Clone)]
-enum Value {
+enum PickleValue {
     Mark,
     None,
     Bool,
@@ -100,19 +100,19 @@ enum Value {
     RebuildTensor,
     StorageClass(StorageType),
     Storage(Rc<Storage>),
-    Tensor(Rc<View>),
+    Tensor(Rc<TensorView>),
 }
 
 struct Tuple {
-    items: Vec<Value>,
+    items: Vec<PickleValue>,
     depth: usize,
 }
 
 struct Machine<'a> {
     code: &'a [u8],
-    stack: Vec<Value>,
-    memo: HashMap<u32, Value>,
-    dicts: Vec<Vec<(Rc<str>, Value)>>,
+    stack: Vec<PickleValue>,
+    memo: HashMap<u32, PickleValue>,
+    dicts: Vec<Vec<(Rc<str>, PickleValue)>>,
 }
 
 fn damaged() -> Error {
@@ -123,16 +123,16 @@ impl Machine<'_> {
     /// Runs to the end and gives the value that is left.
     ///
     /// The instructions are those of Python's `pickletools`, by their names there.
-    fn run(&mut self) -> Result<Value> {
+    fn run(&mut self) -> Result<PickleValue> {
         loop {
             match self.byte()? {
                 // PROTO: newer protocols differ by instructions, which are refused one by one.
                 0x80 => _ = self.byte()?,
                 b'.' => return self.pop(),
-                b'(' => self.stack.push(Value::Mark),
-                b'N' => self.stack.push(Value::None),
+                b'(' => self.stack.push(PickleValue::Mark),
+                b'N' => self.stack.push(PickleValue::None),
                 // NEWTRUE, NEWFALSE
-                0x88 | 0x89 => self.stack.push(Value::Bool),
+                0x88 | 0x89 => self.stack.push(PickleValue::Bool),
                 // BININT1, BININT2, BININT, LONG1
                 b'K' => self.int(1)?,
                 b'M' => self.int(2)?,
@@ -206,20 +206,20 @@ impl Machine<'_> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    fn pop(&mut self) -> Result<Value> {
+    fn pop(&mut self) -> Result<PickleValue> {
         self.stack.pop().ok_or_else(damaged)
     }
 
-    fn pop_last(&mut self, n: usize) -> Result<Vec<Value>> {
+    fn pop_last(&mut self, n: usize) -> Result<Vec<PickleValue>> {
         let start = self.stack.len().checked_sub(n).ok_or_else(damaged)?;
         Ok(self.stack.split_off(start))
     }
 
-    fn pop_to_mark(&mut self) -> Result<Vec<Value>> {
+    fn pop_to_mark(&mut self) -> Result<Vec<PickleValue>> {
         let mark = self
             .stack
             .iter()
-            .rposition(|value| matches!(value, Value::Mark))
+            .rposition(|value| matches!(value, PickleValue::Mark))
             .ok_or_else(damaged)?;
         let items = self.stack.split_off(mark + 1);
         self.stack.pop();
@@ -231,7 +231,7 @@ impl Machine<'_> {
         let mut bytes = [0; 4];
         bytes[..n_bytes].copy_from_slice(self.take(n_bytes)?);
         self.stack
-            .push(Value::Int(i32::from_le_bytes(bytes).into()));
+            .push(PickleValue::Int(i32::from_le_bytes(bytes).into()));
         Ok(())
     }
 
@@ -245,7 +245,7 @@ impl Machine<'_> {
         let sign = taken.last().is_some_and(|byte| byte & 0x80 != 0);
         let mut bytes = [if sign { 0xff } else { 0 }; 8];
         bytes[..n_bytes].copy_from_slice(taken);
-        self.stack.push(Value::Int(i64::from_le_bytes(bytes)));
+        self.stack.push(PickleValue::Int(i64::from_le_bytes(bytes)));
         Ok(())
     }
 
@@ -253,7 +253,7 @@ impl Machine<'_> {
         let n_bytes = u32::from_le_bytes(self.array()?) as usize;
         let text = std::str::from_utf8(self.take(n_bytes)?).map_err(|_| damaged())?;
         let text = Rc::from(text);
-        self.stack.push(Value::Text(text));
+        self.stack.push(PickleValue::Text(text));
         Ok(())
     }
 
@@ -271,9 +271,9 @@ impl Machine<'_> {
         let (module, name) = (self.line()?, self.line()?);
         let storage = STORAGES.iter().find(|(class, _)| *class == name);
         let value = match (&*module, &*name, storage) {
-            ("collections", "OrderedDict", _) => Value::OrderedDictClass,
-            ("torch._utils", "_rebuild_tensor_v2", _) => Value::RebuildTensor,
-            ("torch", _, Some((_, storage_type))) => Value::StorageClass(*storage_type),
+            ("collections", "OrderedDict", _) => PickleValue::OrderedDictClass,
+            ("torch._utils", "_rebuild_tensor_v2", _) => PickleValue::RebuildTensor,
+            ("torch", _, Some((_, storage_type))) => PickleValue::StorageClass(*storage_type),
             _ => {
                 return Err(Error::model(format!(
                     "asks for '{module}.{name}', which no state dictionary of plain tensors needs; it was not run"
@@ -285,15 +285,15 @@ impl Machine<'_> {
     }
 
     fn new_dict(&mut self) {
-        self.stack.push(Value::Dict(self.dicts.len()));
+        self.stack.push(PickleValue::Dict(self.dicts.len()));
         self.dicts.push(Vec::new());
     }
 
-    fn tuple(&mut self, items: Vec<Value>) -> Result<()> {
+    fn tuple(&mut self, items: Vec<PickleValue>) -> Result<()> {
         let depth = items
             .iter()
             .map(|item| match item {
-                Value::Tuple(inner) => inner.depth + 1,
+                PickleValue::Tuple(inner) => inner.depth + 1,
                 _ => 1,
             })
             .max()
@@ -302,7 +302,7 @@ impl Machine<'_> {
             return Err(damaged());
         }
         self.stack
-            .push(Value::Tuple(Rc::new(Tuple { items, depth })));
+            .push(PickleValue::Tuple(Rc::new(Tuple { items, depth })));
         Ok(())
     }
 
@@ -318,14 +318,14 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn set_items(&mut self, items: Vec<Value>) -> Result<()> {
-        let Some(Value::Dict(dict)) = self.stack.last() else {
+    fn set_items(&mut self, items: Vec<PickleValue>) -> Result<()> {
+        let Some(PickleValue::Dict(dict)) = self.stack.last() else {
             return Err(damaged());
         };
         let dict = &mut self.dicts[*dict];
         let mut items = items.into_iter();
         while let Some(key) = items.next() {
-            let (Value::Text(key), Some(value)) = (key, items.next()) else {
+            let (PickleValue::Text(key), Some(value)) = (key, items.next()) else {
                 return Err(damaged());
             };
             dict.push((key, value));
@@ -335,15 +335,15 @@ impl Machine<'_> {
 
     /// `('storage', class, key, device, number of elements)`.
     fn persistent_id(&mut self) -> Result<()> {
-        let Value::Tuple(id) = self.pop()? else {
+        let PickleValue::Tuple(id) = self.pop()? else {
             return Err(damaged());
         };
         let [
-            Value::Text(tag),
-            Value::StorageClass(storage_type),
-            Value::Text(key),
-            Value::Text(_),
-            Value::Int(n_elements),
+            PickleValue::Text(tag),
+            PickleValue::StorageClass(storage_type),
+            PickleValue::Text(key),
+            PickleValue::Text(_),
+            PickleValue::Int(n_elements),
         ] = id.items.as_slice()
         else {
             return Err(damaged());
@@ -351,7 +351,7 @@ impl Machine<'_> {
         if &**tag != "storage" {
             return Err(damaged());
         }
-        self.stack.push(Value::Storage(Rc::new(Storage {
+        self.stack.push(PickleValue::Storage(Rc::new(Storage {
             storage_type: *storage_type,
             key: key.clone(),
             n_elements: usize::try_from(*n_elements).map_err(|_| damaged())?,
@@ -362,12 +362,14 @@ impl Machine<'_> {
     fn reduce(&mut self) -> Result<()> {
         let (arguments, function) = (self.pop()?, self.pop()?);
         match (function, arguments) {
-            (Value::OrderedDictClass, Value::Tuple(arguments)) if arguments.items.is_empty() => {
+            (PickleValue::OrderedDictClass, PickleValue::Tuple(arguments))
+                if arguments.items.is_empty() =>
+            {
                 self.new_dict();
             }
-            (Value::RebuildTensor, Value::Tuple(arguments)) => {
+            (PickleValue::RebuildTensor, PickleValue::Tuple(arguments)) => {
                 let view = rebuild_tensor(&arguments.items)?;
-                self.stack.push(Value::Tensor(Rc::new(view)));
+                self.stack.push(PickleValue::Tensor(Rc::new(view)));
             }
             _ => return Err(damaged()),
         }
@@ -379,21 +381,21 @@ impl Machine<'_> {
     fn build(&mut self) -> Result<()> {
         self.pop()?;
         match self.stack.last() {
-            Some(Value::Dict(_)) => Ok(()),
+            Some(PickleValue::Dict(_)) => Ok(()),
             _ => Err(damaged()),
         }
     }
 }
 
 /// `_rebuild_tensor_v2(storage, storage_offset, size, stride, requires_grad, backward_hooks)`.
-fn rebuild_tensor(arguments: &[Value]) -> Result<View> {
+fn rebuild_tensor(arguments: &[PickleValue]) -> Result<TensorView> {
     let [
-        Value::Storage(storage),
-        Value::Int(offset),
-        Value::Tuple(shape),
-        Value::Tuple(strides),
-        Value::Bool,
-        Value::Dict(_) | Value::None,
+        PickleValue::Storage(storage),
+        PickleValue::Int(offset),
+        PickleValue::Tuple(shape),
+        PickleValue::Tuple(strides),
+        PickleValue::Bool,
+        PickleValue::Dict(_) | PickleValue::None,
     ] = arguments
     else {
         return Err(damaged());
@@ -402,7 +404,7 @@ fn rebuild_tensor(arguments: &[Value]) -> Result<View> {
     if shape.len() != strides.len() {
         return Err(damaged());
     }
-    Ok(View {
+    Ok(TensorView {
         storage: storage.clone(),
         offset: usize::try_from(*offset).map_err(|_| damaged())?,
         shape,
@@ -415,7 +417,7 @@ fn sizes(tuple: &Tuple) -> Result<Vec<usize>> {
         .items
         .iter()
         .map(|item| match item {
-            Value::Int(n) => usize::try_from(*n).map_err(|_| damaged()),
+            PickleValue::Int(n) => usize::try_from(*n).map_err(|_| damaged()),
             _ => Err(damaged()),
         })
         .collect()

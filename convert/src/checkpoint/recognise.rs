@@ -1,4 +1,4 @@
-//! Folders and files that are taken for a checkpoint but are something else.
+//! Recognizes folders and files that are mistaken for a checkpoint.
 
 use std::fs;
 use std::path::{Path, PathBuf};

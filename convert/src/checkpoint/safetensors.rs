@@ -9,7 +9,7 @@ use owl2::{Error, Result};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::shard::Shard;
+use super::shard::ShardFile;
 use super::stored::{Stored, row_major};
 use super::{ElementType, Listed, Tensor, TensorMeta, is_ignored, unsupported_type};
 
@@ -21,7 +21,7 @@ const MAX_HEADER_BYTES: u64 = 16 << 20;
 
 /// Lists the tensors of the file at `path`.
 pub(crate) fn open(path: &Path) -> Result<Vec<Listed>> {
-    let shard = Shard::open(path)?;
+    let shard = ShardFile::open(path)?;
     let (header, data_start) = read_header(&shard).map_err(|e| e.in_file(path))?;
     header
         .tensors()
@@ -53,7 +53,7 @@ pub(crate) fn open(path: &Path) -> Result<Vec<Listed>> {
 }
 
 /// The decoded header, and where the data starts.
-fn read_header(shard: &Shard) -> Result<(Metadata, u64)> {
+fn read_header(shard: &ShardFile) -> Result<(Metadata, u64)> {
     let mut length = [0; LENGTH_BYTES as usize];
     if shard.n_bytes() < LENGTH_BYTES {
         return Err(Error::model(

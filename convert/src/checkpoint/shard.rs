@@ -13,20 +13,20 @@ use owl2::{Error, Result, files};
 
 /// An open weight file. Reads from several threads run at once.
 #[derive(Debug)]
-pub(crate) struct Shard {
+pub(crate) struct ShardFile {
     path: PathBuf,
     file: File,
     n_bytes: u64,
 }
 
-impl Shard {
+impl ShardFile {
     /// Opens the file at `path`.
     pub(crate) fn open(path: &Path) -> Result<Arc<Self>> {
         let file = files::open(path)?;
         let metadata = file
             .metadata()
             .map_err(|e| Error::io("cannot examine", path, e))?;
-        let shard = Shard {
+        let shard = ShardFile {
             path: path.to_owned(),
             file,
             n_bytes: metadata.len(),

@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use owl2::{Error, Result};
 
 use super::ElementType;
-use super::shard::Shard;
+use super::shard::ShardFile;
 
 /// Elements converted at a time: 64 KiB of 16-bit values stay in the fastest caches.
 const CHUNK: usize = 1 << 15;
@@ -15,7 +15,7 @@ const CHUNK: usize = 1 << 15;
 /// Values of a tensor in a file, checked to lie inside it.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
-    shard: Arc<Shard>,
+    shard: Arc<ShardFile>,
     element: ElementType,
     first_byte: u64,
     /// The dimensions that are not part of a run, slowest first, with their strides in elements.
@@ -30,7 +30,7 @@ impl Stored {
     ///
     /// Fails unless all of them lie before byte `end`, and `end` inside the file.
     pub(crate) fn new(
-        shard: Arc<Shard>,
+        shard: Arc<ShardFile>,
         element: ElementType,
         first_byte: u64,
         end: u64,
@@ -179,10 +179,10 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Write;
 
-    fn shard_of(values: &[f32]) -> (tempfile::NamedTempFile, Arc<Shard>) {
+    fn shard_of(values: &[f32]) -> (tempfile::NamedTempFile, Arc<ShardFile>) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytemuck::cast_slice(values)).unwrap();
-        let shard = Shard::open(file.path()).unwrap();
+        let shard = ShardFile::open(file.path()).unwrap();
         (file, shard)
     }
 
@@ -237,7 +237,7 @@ mod tests {
         for (bits, element) in [(halves, ElementType::F16), (brains, ElementType::BF16)] {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(bytemuck::cast_slice(&bits)).unwrap();
-            let shard = Shard::open(file.path()).unwrap();
+            let shard = ShardFile::open(file.path()).unwrap();
             let n_bytes = shard.n_bytes();
             let shape = [numbers.len()];
             let stored = Stored::new(shard, element, 0, n_bytes, &shape, &[1]).unwrap();

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use owl2::{Error, Result};
 use zip::{CompressionMethod, ZipArchive};
 
-use super::pickle::{self, StorageType, View};
-use super::shard::Shard;
+use super::pickle::{self, StorageType, TensorView};
+use super::shard::ShardFile;
 use super::stored::Stored;
 use super::{Listed, Tensor, TensorMeta, is_ignored, unsupported_type};
 
@@ -33,11 +33,11 @@ struct Entry {
 
 /// Lists the tensors of the file at `path`.
 pub(crate) fn open(path: &Path) -> Result<Vec<Listed>> {
-    let shard = Shard::open(path)?;
+    let shard = ShardFile::open(path)?;
     list(&shard).map_err(|e| e.in_file(path))
 }
 
-fn list(shard: &Arc<Shard>) -> Result<Vec<Listed>> {
+fn list(shard: &Arc<ShardFile>) -> Result<Vec<Listed>> {
     check_magic(shard)?;
     let entries = entries(shard)?;
     let root = entries
@@ -72,7 +72,7 @@ fn list(shard: &Arc<Shard>) -> Result<Vec<Listed>> {
         .collect()
 }
 
-fn check_magic(shard: &Shard) -> Result<()> {
+fn check_magic(shard: &ShardFile) -> Result<()> {
     let mut magic = [0; ZIP_MAGIC.len()];
     if shard.n_bytes() >= magic.len() as u64 {
         shard.read_at(&mut magic, 0)?;
@@ -86,7 +86,7 @@ fn check_magic(shard: &Shard) -> Result<()> {
 }
 
 /// Every entry of the archive by its name, checked to be stored and to lie inside the file.
-fn entries(shard: &Shard) -> Result<HashMap<String, Entry>> {
+fn entries(shard: &ShardFile) -> Result<HashMap<String, Entry>> {
     let broken = |e: zip::result::ZipError| {
         Error::model(format!(
             "has a damaged zip directory ({e}); the file is probably truncated"
@@ -122,7 +122,7 @@ fn entries(shard: &Shard) -> Result<HashMap<String, Entry>> {
     Ok(entries)
 }
 
-fn read_entry(shard: &Shard, entry: Entry, name: &str, max_bytes: u64) -> Result<Vec<u8>> {
+fn read_entry(shard: &ShardFile, entry: Entry, name: &str, max_bytes: u64) -> Result<Vec<u8>> {
     if entry.n_bytes > max_bytes {
         return Err(Error::model(format!(
             "has a {name} of {} bytes; a state dictionary's is far smaller",
@@ -134,7 +134,12 @@ fn read_entry(shard: &Shard, entry: Entry, name: &str, max_bytes: u64) -> Result
     Ok(bytes)
 }
 
-fn tensor(shard: &Arc<Shard>, name: String, view: View, data: Option<Entry>) -> Result<Tensor> {
+fn tensor(
+    shard: &Arc<ShardFile>,
+    name: String,
+    view: TensorView,
+    data: Option<Entry>,
+) -> Result<Tensor> {
     let key = &view.storage.key;
     let StorageType::Float(element) = view.storage.storage_type else {
         return Err(unsupported_type("other than float"));

@@ -1,8 +1,7 @@
-//! Keys of `config.json` that change what a model computes and that this program does not know how to follow.
+//! Keys of `config.json` that change what a model computes, but are not supported here.
 //!
-//! The reference's classes pass over keys that they do not know, and so do we: a checkpoint has a
-//! hundred that are about training. But a model that has one of these would answer wrongly, without a
-//! word.
+//! The reference's classes ignore unknown keys, and so does this program: a checkpoint has a hundred
+//! keys about training. But with one of these keys, the model would silently give wrong answers.
 
 use owl2::Result;
 use serde_json::Value;
@@ -126,7 +125,7 @@ pub(crate) fn check_pictures(json: &Object) -> Result<()> {
         None => Ok(()),
         Some(key) => Err(json.error(
             key,
-            "is set; the model's pictures are not prepared so, and that is not supported",
+            "is set, but this preparation of pictures is not supported",
         )),
     }
 }

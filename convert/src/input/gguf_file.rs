@@ -15,8 +15,10 @@ use owl2::gguf::{DType, Gguf, TensorInfo};
 use owl2::model::config::Config;
 use owl2::{Error, Result};
 
-use super::{Input, Naming};
-use crate::checkpoint::{ElementType, Shard, Stored, Tensor, TensorMeta, TensorSource, row_major};
+use super::{ConversionInput, Naming};
+use crate::checkpoint::{
+    ElementType, ShardFile, Stored, Tensor, TensorMeta, TensorSource, row_major,
+};
 use crate::mapping::Extra;
 
 /// Keys that say how the tensors of the file at hand are stored, which the new one says for itself.
@@ -30,12 +32,12 @@ const NOT_COPIED: [&str; 4] = [
 /// The tensors of a file.
 struct GgufTensors(BTreeMap<String, Tensor>);
 
-pub(super) fn open(path: &Path) -> Result<Input> {
+pub(super) fn open(path: &Path) -> Result<ConversionInput> {
     let gguf = Gguf::open(path)?;
     let config = Config::read(&gguf)?;
     gguf.check_types()?;
-    // Read, not mapped: see the head of `Shard`.
-    let shard = Shard::open(path)?;
+    // Read, not mapped: see the head of `ShardFile`.
+    let shard = ShardFile::open(path)?;
     let tensors = gguf
         .tensors()
         .iter()
@@ -58,7 +60,7 @@ pub(super) fn open(path: &Path) -> Result<Input> {
         .filter(|(key, _)| !NOT_COPIED.contains(key))
         .map(|(key, value)| (key.to_owned(), value));
     metadata.add_missing(copied);
-    Ok(Input {
+    Ok(ConversionInput {
         tensors: Box::new(GgufTensors(tensors)),
         naming: Naming::Gguf,
         config,
@@ -68,7 +70,7 @@ pub(super) fn open(path: &Path) -> Result<Input> {
     })
 }
 
-fn tensor(shard: &Arc<Shard>, info: &TensorInfo) -> Result<Tensor> {
+fn tensor(shard: &Arc<ShardFile>, info: &TensorInfo) -> Result<Tensor> {
     let element = match info.dtype {
         DType::F32 => ElementType::F32,
         DType::F16 => ElementType::F16,

@@ -32,12 +32,12 @@ struct Description {
     added_tokens: Vec<Numbered>,
     normalizer: Option<Step>,
     pre_tokenizer: Option<Step>,
-    model: Model,
+    model: BpeModel,
 }
 
 /// What decides whether the model can be read at all.
 #[derive(Deserialize)]
-struct Model {
+struct BpeModel {
     r#type: Option<String>,
     continuing_subword_prefix: Option<String>,
     end_of_word_suffix: Option<String>,
@@ -141,7 +141,7 @@ pub(super) fn read(path: &Path) -> Result<Trained> {
     })
 }
 
-fn check_model(model: &Model) -> Result<()> {
+fn check_model(model: &BpeModel) -> Result<()> {
     let refuse = |key: &str, what: &str| Err(Error::model(what).in_key(format!("model.{key}")));
     match model.r#type.as_deref() {
         None | Some("BPE") => {}

@@ -1,4 +1,4 @@
-//! Environment variables in place of flags: `OWL2_` and the flag's name, in capitals.
+//! Environment variables that set flags: `OWL2_` and the flag's name in capitals.
 
 use std::ffi::OsString;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args};
 
-use crate::eval::benchmark::Format;
+use crate::eval::benchmark::BenchmarkFormat;
 use crate::eval::prompts::Style;
 use crate::score::{Form, Rule, Task};
 
@@ -43,7 +43,7 @@ pub(in crate::cli) struct EvalArgs {
 
     /// Format: lines, iqa, tsv, mme, vqa, q-bench or mmlu [default: detected from name and content]
     #[arg(long, value_name = "FORMAT")]
-    pub format: Option<Format>,
+    pub format: Option<BenchmarkFormat>,
 
     /// Prompts of mPLUG-Owl2's authors or of VLMEvalKit (tsv, mme, vqa)
     #[arg(long, value_name = "authors|vlmevalkit", default_value_t)]

@@ -1,4 +1,4 @@
-//! Numbers for which -1 means something of its own, as in llama.cpp.
+//! Numbers for which -1 has a meaning of its own, as in llama.cpp.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -98,5 +98,8 @@ mod tests {
         let seeds: std::collections::HashSet<u64> = (0..8).map(|_| random.value()).collect();
         assert!(seeds.len() > 1);
         assert!(seeds.iter().all(|&seed| seed <= u64::from(u32::MAX)));
+        // As the help shows a default.
+        assert_eq!(random.to_string(), "-1");
+        assert_eq!(Seed::Fixed(7).to_string(), "7");
     }
 }

@@ -182,10 +182,19 @@ mod tests {
         ] {
             assert_eq!(of(text), Ok(Argument::Picture), "{text}");
         }
-        for text in ["What is it?", "describe", "", "What is in cat.png", "a.b"] {
+        for text in [
+            "What is it?",
+            "describe",
+            "",
+            "What is in cat.png",
+            "Is it in model.gguf",
+            "a.b",
+        ] {
             assert_eq!(of(text), Ok(Argument::Prompt), "{text}");
         }
         assert!(of(root).unwrap_err().contains("--each"));
         assert!(of("model.gguf").unwrap_err().contains("-m model.gguf"));
+        let two = what_it_is(OsStr::new("b.gguf"), Some(Path::new("a.gguf"))).unwrap_err();
+        assert!(two.contains("'a.gguf' is the model already"), "{two}");
     }
 }

@@ -1,7 +1,7 @@
-//! Flags that would be taken for the text before them.
+//! Detects flags that would be taken for the text of the flag before them.
 //!
-//! A text may begin with a dash, so the parser takes whatever follows `-p` or `--stop`. Where the
-//! text was forgotten, or came from a variable that is empty, that is the next flag.
+//! A text may begin with a dash, so the parser accepts anything after `-p` or `--stop`. If the text is
+//! missing, or came from an empty variable, that would be the next flag.
 
 use std::ffi::{OsStr, OsString};
 

@@ -1,4 +1,4 @@
-//! The flags of commands that compute many requests together.
+//! The flags of commands that compute several requests at once.
 
 use std::num::NonZeroUsize;
 
@@ -15,16 +15,15 @@ use crate::request::Assistant;
 /// How requests are computed.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct TogetherArgs {
-    /// Room for prompt, pictures and answer of each in positions [default: the trained context, or
-    /// less where memory is short]
+    /// Context size in tokens: prompt, pictures and answer [default: as trained, if memory allows]
     #[arg(short, long, value_name = "N")]
     pub ctx_size: Option<usize>,
 
-    /// How keys and values are kept: f32, f16 or q8_0 [default: f16, or f32 where the weights are]
+    /// KV cache type: f32, f16, or q8_0 (about half of f16) [default: f16; f32 for f32 models]
     #[arg(long, value_name = "TYPE")]
     pub cache_type: Option<CacheType>,
 
-    /// Threads to compute with [default: one for each physical core]
+    /// Worker threads [default: one per physical core]
     #[arg(short, long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 }

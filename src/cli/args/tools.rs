@@ -1,4 +1,4 @@
-//! The flags of the commands beside asking.
+//! The flags of the small commands: info, doctor, tokenize, perplexity, bench, man, completions.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;

@@ -1,9 +1,9 @@
-//! What is written about a row, in the shape of the row.
+//! The output line of a row, in the format of the row.
 
 use serde_json::{Value, json};
 
 use super::prepare::Prepared;
-use super::rows::{Row, Shape};
+use super::rows::{Row, RowShape};
 use crate::error::{Error, Result};
 use crate::request::Answer;
 use crate::score::Score;
@@ -12,12 +12,12 @@ use crate::server::openai;
 /// A row's failure.
 pub fn failed(row: &Row, error: &Error) -> Value {
     match row.shape {
-        Shape::Own => json!({
+        RowShape::Own => json!({
             "id": row.id,
             "image": row.image,
             "error": error_of(row, error),
         }),
-        Shape::OpenAi => json!({
+        RowShape::OpenAi => json!({
             "id": format!("owl2-{:016x}", row.key),
             "custom_id": row.id,
             "response": {"status_code": 400, "request_id": null, "body": null},
@@ -30,8 +30,8 @@ fn error_of(row: &Row, error: &Error) -> Value {
     let message = format!("row {}: {error}", row.number);
     let kind = format!("{:?}", error.kind()).to_lowercase();
     match row.shape {
-        Shape::Own => json!({"kind": kind, "message": message}),
-        Shape::OpenAi => json!({"code": kind, "message": message}),
+        RowShape::Own => json!({"kind": kind, "message": message}),
+        RowShape::OpenAi => json!({"code": kind, "message": message}),
     }
 }
 
@@ -46,7 +46,7 @@ pub fn answered(
     let row = &prepared.row;
     let finish_reason = openai::finish_reason(answer.stop);
     let mut outcome = match row.shape {
-        Shape::Own => json!({
+        RowShape::Own => json!({
             "id": row.id,
             "image": row.image,
             "text": answer.text,
@@ -55,7 +55,7 @@ pub fn answered(
             "usage": openai::usage(answer),
             "seconds": seconds,
         }),
-        Shape::OpenAi => json!({
+        RowShape::OpenAi => json!({
             "id": format!("owl2-{:016x}", row.key),
             "custom_id": row.id,
             "response": {

@@ -1,4 +1,4 @@
-//! Outcomes as lines of a file that is only ever appended to.
+//! The output file: one line per row, only ever appended to.
 
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
@@ -17,7 +17,7 @@ const MAX_LINE_BYTES: usize = 64 << 20;
 
 /// The file.
 #[derive(Debug)]
-pub struct Output {
+pub struct OutcomeFile {
     file: File,
     path: PathBuf,
     synced: Instant,
@@ -26,7 +26,7 @@ pub struct Output {
 
 /// Which rows need not be done.
 #[derive(Debug, Default)]
-pub struct Done {
+pub struct DoneRows {
     /// Their keys.
     keys: HashSet<u64>,
     /// Those that failed in earlier runs and were not done since.
@@ -35,14 +35,14 @@ pub struct Done {
     n_failed: usize,
 }
 
-impl Output {
+impl OutcomeFile {
     /// Opens or makes the file, cuts off a last line that was not written to its end, and reads which
     /// rows are done. With `retry_errors`, those that failed are not.
     ///
     /// # Errors
     /// [`Kind::Io`] where that fails or another run writes to it, [`Kind::Input`] where it holds
     /// something else.
-    pub fn open(path: &Path, retry_errors: bool) -> Result<(Self, Done)> {
+    pub fn open(path: &Path, retry_errors: bool) -> Result<(Self, DoneRows)> {
         let failed = |doing: &'static str| move |e| Error::io(doing, path, e);
         if let Ok(metadata) = std::fs::metadata(path)
             && !metadata.is_file()
@@ -61,7 +61,7 @@ impl Output {
             }
             Err(TryLockError::Error(e)) => return Err(failed("cannot lock")(e)),
         }
-        let mut output = Output {
+        let mut output = OutcomeFile {
             file,
             path: path.to_owned(),
             synced: Instant::now(),
@@ -71,7 +71,7 @@ impl Output {
         Ok((output, done))
     }
 
-    fn read(&mut self, retry_errors: bool) -> Result<Done> {
+    fn read(&mut self, retry_errors: bool) -> Result<DoneRows> {
         let failed = |doing: &str| {
             let path = self.path.clone();
             let doing = doing.to_owned();
@@ -118,7 +118,7 @@ impl Output {
             of_errors.clear();
         }
         done.extend(&of_errors);
-        Ok(Done {
+        Ok(DoneRows {
             keys: done,
             failed: of_errors,
             n_failed: 0,
@@ -166,7 +166,7 @@ impl Output {
     }
 }
 
-impl Done {
+impl DoneRows {
     /// Whether a row is still to be done; it counts as done from then on, so that the same row is done
     /// once.
     pub fn takes(&mut self, key: u64) -> bool {
@@ -200,9 +200,9 @@ mod tests {
     fn a_torn_line_is_cut_and_whole_ones_count() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.jsonl");
-        let (mut output, _) = Output::open(&path, false).unwrap();
+        let (mut output, _) = OutcomeFile::open(&path, false).unwrap();
         assert!(
-            Output::open(&path, false)
+            OutcomeFile::open(&path, false)
                 .unwrap_err()
                 .to_string()
                 .contains("another")
@@ -218,7 +218,7 @@ mod tests {
         let whole = std::fs::read(&path).unwrap();
         for torn in [&b"{"[..], b"{\"key\": \"cc\"}", b"\xff", b""] {
             std::fs::write(&path, [&whole, torn].concat()).unwrap();
-            let (output, mut done) = Output::open(&path, false).unwrap();
+            let (output, mut done) = OutcomeFile::open(&path, false).unwrap();
             assert!(!done.takes(0xaa) && !done.takes(0xbb) && done.takes(0xcc));
             assert!(!done.takes(0xcc), "twice in one run");
             assert_eq!(done.n_failed_before(), 1);
@@ -227,13 +227,13 @@ mod tests {
             drop(output);
             assert_eq!(std::fs::read(&path).unwrap(), whole);
         }
-        let (output, mut done) = Output::open(&path, true).unwrap();
+        let (output, mut done) = OutcomeFile::open(&path, true).unwrap();
         assert!(!done.takes(0xaa) && done.takes(0xbb));
         drop(output);
         std::fs::write(&path, "{\"image\": 3}\n").unwrap();
-        let error = Output::open(&path, false).unwrap_err().to_string();
+        let error = OutcomeFile::open(&path, false).unwrap_err().to_string();
         assert!(error.contains("line 1"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"image\": 3}\n");
-        assert!(Output::open(dir.path(), false).is_err());
+        assert!(OutcomeFile::open(dir.path(), false).is_err());
     }
 }

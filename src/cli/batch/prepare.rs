@@ -1,9 +1,9 @@
-//! Rows are read and their pictures decoded on threads of their own, ahead of those that are computed.
+//! Reads rows and decodes their pictures on threads of their own, ahead of the computation.
 
 use std::sync::mpsc::SyncSender;
 use std::sync::{Mutex, PoisonError};
 
-use super::output::Done;
+use super::output::DoneRows;
 use super::rows::{Asking, Row, Rows};
 use super::{Defaults, Shard};
 use crate::cli::interrupt;
@@ -39,14 +39,14 @@ pub struct Preparing<'a> {
 /// How far the rows are read.
 pub struct ReadingRows {
     pub rows: Rows,
-    pub done: Done,
+    pub done: DoneRows,
     n_read: usize,
     n_taken: usize,
     is_over: bool,
 }
 
 impl ReadingRows {
-    pub fn new(rows: Rows, done: Done) -> Self {
+    pub fn new(rows: Rows, done: DoneRows) -> Self {
         ReadingRows {
             rows,
             done,

@@ -1,4 +1,4 @@
-//! Rows: lines of JSON in either shape, or the pictures of a folder.
+//! The input: JSON lines in either of two formats, or the pictures of a folder.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -16,7 +16,7 @@ use crate::files;
 use crate::prompt::{Message, place_images};
 use crate::request::{Prompt, Request, Source};
 use crate::server::fields::{Fields, Read as ReadFields};
-use crate::server::{Settings, asking, openai};
+use crate::server::{ServerSettings, asking, openai};
 
 /// A line of an input at most; pictures may stand in it.
 const MAX_LINE_BYTES: u64 = 64 << 20;
@@ -28,7 +28,7 @@ pub struct Row {
     pub id: Value,
     /// Its number in the input, from 1.
     pub number: usize,
-    pub shape: Shape,
+    pub shape: RowShape,
     /// Its pictures as the row names them.
     pub image: Value,
     /// Hash of all that the outcome depends on.
@@ -42,7 +42,7 @@ pub type Asking = (Row, Result<Request>);
 
 /// The shape of a row, which is that of its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum RowShape {
     Own,
     OpenAi,
 }
@@ -177,18 +177,18 @@ impl Line {
 }
 
 /// The shape of a row.
-fn shape(row: &Value) -> Shape {
+fn shape(row: &Value) -> RowShape {
     match row.get("body").is_some() || row.get("custom_id").is_some() {
-        true => Shape::OpenAi,
-        false => Shape::Own,
+        true => RowShape::OpenAi,
+        false => RowShape::Own,
     }
 }
 
 /// The id that a row has, if it has one.
 fn named(row: &Value) -> Option<&Value> {
     let name = match shape(row) {
-        Shape::Own => "id",
-        Shape::OpenAi => "custom_id",
+        RowShape::Own => "id",
+        RowShape::OpenAi => "custom_id",
     };
     row.get(name).filter(|id| !id.is_null())
 }
@@ -216,7 +216,7 @@ impl Row {
                 let row = Row {
                     id: Value::Null,
                     number,
-                    shape: Shape::Own,
+                    shape: RowShape::Own,
                     image: Value::Null,
                     key: hash(&[b"line", &number.to_le_bytes(), &line]),
                     picture: None,
@@ -232,8 +232,8 @@ impl Row {
         let id = named(&row).cloned().unwrap_or_else(|| Value::from(number));
         let image = row.get("image").cloned().unwrap_or_default();
         let request = match shape {
-            Shape::Own => own_request(&row, folder, defaults),
-            Shape::OpenAi => openai_request(&row, folder, defaults),
+            RowShape::Own => own_request(&row, folder, defaults),
+            RowShape::OpenAi => openai_request(&row, folder, defaults),
         };
         let pictures = request.as_ref().map(|request| request.pictures.as_slice());
         let pictures = pictures.unwrap_or_default();
@@ -325,7 +325,7 @@ fn own_request(row: &Value, folder: &Path, defaults: &Defaults) -> Result<Reques
                 ));
             }
         };
-        let settings = Settings::new("");
+        let settings = ServerSettings::new("");
         Ok((
             paths,
             fields.text("prompt")?,
@@ -399,10 +399,10 @@ fn openai_request(row: &Value, folder: &Path, defaults: &Defaults) -> Result<Req
     } else {
         folder
     };
-    let settings = Settings {
+    let settings = ServerSettings {
         media_root: Some(folder.to_owned()),
         context: defaults.context,
-        ..Settings::new("")
+        ..ServerSettings::new("")
     };
     let question = openai::question(body, &settings, &defaults.sampling);
     let request = question

@@ -1,6 +1,6 @@
-//! Answers in files beside the pictures, as photo programs and trainers read them.
+//! Answers in files beside the pictures, for photo programs and training tools.
 //!
-//! A picture is never written to. A sidecar that is there already stays as it is but for what is added.
+//! Pictures are never modified. Existing entries of a sidecar are kept.
 
 mod xmp;
 
@@ -20,7 +20,7 @@ const MAX_BYTES: u64 = 16 << 20;
 
 /// What a sidecar looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum SidecarFormat {
     /// `photo.txt` with the answer, as trainers of picture models read it.
     Txt,
     /// `photo.jpg.xmp`, as darktable, digiKam and Immich do.
@@ -30,19 +30,19 @@ pub enum Format {
 /// Writes sidecars.
 #[derive(Debug)]
 pub struct Sidecars {
-    format: Format,
+    format: SidecarFormat,
     /// Folders where there is nothing left of runs that were killed.
     tidied: HashSet<PathBuf>,
 }
 
 /// What is written into a sidecar.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Words {
+pub struct SidecarText {
     description: String,
     keywords: Vec<String>,
 }
 
-impl Words {
+impl SidecarText {
     /// An answer is a description, unless it is a JSON object with a `caption` or `description`,
     /// `keywords` or `tags`.
     fn of(answer: &str) -> Self {
@@ -55,13 +55,13 @@ impl Words {
         let description = member(["caption", "description"]).and_then(Value::as_str);
         let keywords = member(["keywords", "tags"]).and_then(Value::as_array);
         if description.is_none() && keywords.is_none() {
-            return Words {
+            return SidecarText {
                 description: answer.to_owned(),
                 keywords: Vec::new(),
             };
         }
         let keywords = keywords.into_iter().flatten().filter_map(Value::as_str);
-        Words {
+        SidecarText {
             description: description.unwrap_or_default().trim().to_owned(),
             keywords: keywords.map(|keyword| keyword.trim().to_owned()).collect(),
         }
@@ -69,7 +69,7 @@ impl Words {
 }
 
 impl Sidecars {
-    pub fn new(format: Format) -> Self {
+    pub fn new(format: SidecarFormat) -> Self {
         Sidecars {
             format,
             tidied: HashSet::new(),
@@ -84,14 +84,14 @@ impl Sidecars {
     pub fn write(&mut self, picture: Option<&Path>, answer: &str) -> Result<Option<String>> {
         let Some(picture) = picture else {
             return Ok(Some(
-                "no sidecar was written: the row has not one file of a picture".to_owned(),
+                "no sidecar was written: the row does not have exactly one picture file".to_owned(),
             ));
         };
         let sidecar = self.format.path(picture);
         self.tidy(&sidecar);
         match self.format {
-            Format::Txt => write_text(&sidecar, answer),
-            Format::Xmp => write_xmp(&sidecar, &Words::of(answer)),
+            SidecarFormat::Txt => write_text(&sidecar, answer),
+            SidecarFormat::Xmp => write_xmp(&sidecar, &SidecarText::of(answer)),
         }
     }
 
@@ -105,11 +105,11 @@ impl Sidecars {
     }
 }
 
-impl Format {
+impl SidecarFormat {
     fn path(self, picture: &Path) -> PathBuf {
         match self {
-            Format::Txt => picture.with_extension("txt"),
-            Format::Xmp => {
+            SidecarFormat::Txt => picture.with_extension("txt"),
+            SidecarFormat::Xmp => {
                 let mut name = OsString::from(picture);
                 name.push(".xmp");
                 name.into()
@@ -130,17 +130,14 @@ fn write_text(sidecar: &Path, answer: &str) -> Result<Option<String>> {
     }
 }
 
-fn write_xmp(sidecar: &Path, words: &Words) -> Result<Option<String>> {
+fn write_xmp(sidecar: &Path, words: &SidecarText) -> Result<Option<String>> {
     let Some(there) = read(sidecar)? else {
         let merged = xmp::merge(xmp::EMPTY, words).map_err(|e| e.in_file(sidecar))?;
         let text = merged.text.as_deref().unwrap_or(xmp::EMPTY);
         return atomic_file::write_new(sidecar, text.as_bytes()).map(|()| None);
     };
     let old = String::from_utf8(there).map_err(|e| {
-        let message = format!(
-            "is no XMP in UTF-8 and was left as it is: {}",
-            e.utf8_error()
-        );
+        let message = format!("is not XMP in UTF-8; left unchanged: {}", e.utf8_error());
         Error::input(message).in_file(sidecar)
     })?;
     let merged = xmp::merge(&old, words).map_err(|e| e.in_file(sidecar))?;
@@ -173,18 +170,18 @@ mod tests {
 
     #[test]
     fn answers_are_descriptions_unless_they_say_what_they_are() {
-        let words = |description: &str, keywords: &[&str]| Words {
+        let words = |description: &str, keywords: &[&str]| SidecarText {
             description: description.to_owned(),
             keywords: keywords.iter().map(|&keyword| keyword.to_owned()).collect(),
         };
-        assert_eq!(Words::of(" A cat.\n"), words("A cat.", &[]));
+        assert_eq!(SidecarText::of(" A cat.\n"), words("A cat.", &[]));
         assert_eq!(
-            Words::of(r#"{"caption": " A cat.", "keywords": ["cat ", 3, "sofa"]}"#),
+            SidecarText::of(r#"{"caption": " A cat.", "keywords": ["cat ", 3, "sofa"]}"#),
             words("A cat.", &["cat", "sofa"])
         );
-        assert_eq!(Words::of(r#"{"tags": ["cat"]}"#), words("", &["cat"]));
+        assert_eq!(SidecarText::of(r#"{"tags": ["cat"]}"#), words("", &["cat"]));
         for other in [r#"{"colour": "red"}"#, "[1]", "{", "7"] {
-            assert_eq!(Words::of(other), words(other, &[]));
+            assert_eq!(SidecarText::of(other), words(other, &[]));
         }
     }
 
@@ -194,7 +191,7 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         let text = |name: &str| fs::read_to_string(path(name)).unwrap();
         let picture = path("a.b.jpg");
-        let mut txt = Sidecars::new(Format::Txt);
+        let mut txt = Sidecars::new(SidecarFormat::Txt);
         assert_eq!(txt.write(Some(&picture), "A cat.\n").unwrap(), None);
         assert_eq!(text("a.b.txt"), "A cat.\n");
         assert_eq!(txt.write(Some(&picture), "A cat.").unwrap(), None);
@@ -205,7 +202,7 @@ mod tests {
         assert!(txt.write(Some(&path("a.b.txt")), "x").unwrap().is_some());
         assert!(txt.write(None, "x").unwrap().is_some());
 
-        let mut xmp = Sidecars::new(Format::Xmp);
+        let mut xmp = Sidecars::new(SidecarFormat::Xmp);
         assert_eq!(xmp.write(Some(&picture), "A cat.").unwrap(), None);
         let first = text("a.b.jpg.xmp");
         assert!(first.contains("A cat."));

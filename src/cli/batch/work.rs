@@ -1,4 +1,4 @@
-//! Rows are taken as there is room for them, computed together, and their outcomes written.
+//! Takes rows as there is room for them, computes them together, and writes the output.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -8,24 +8,23 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::outcome::{answered, failed, rated};
-use super::output::Output;
+use super::output::OutcomeFile;
 use super::prepare::Prepared;
 use super::sidecar::Sidecars;
 use crate::cli::{interrupt, progress};
-use crate::engine::{Engine, Limits};
+use crate::engine::{Engine, StepLimits};
 use crate::error::{Error, Result};
 use crate::request::{Answer, Assistant, Event, Request, StopReason};
-use crate::score::{Score, Scorer, Scoring, Subject};
+use crate::score::{Score, ScoreSubject, Scorer, Scoring};
 
 /// How long it waits for a row before it looks whether to stop.
 const PATIENCE: Duration = Duration::from_millis(20);
 
-const CUT: &str =
-    "no sidecar was written: the answer was cut before it was what the schema asks for";
+const CUT: &str = "no sidecar was written: the answer was cut before it matched the schema";
 
 /// Rows to be done, and where their outcomes go.
-pub struct Work<'a> {
-    output: &'a mut Output,
+pub struct BatchRun<'a> {
+    output: &'a mut OutcomeFile,
     prepared: Receiver<Prepared>,
     order: Option<Order>,
     sidecars: Option<Sidecars>,
@@ -57,14 +56,14 @@ impl Order {
     }
 }
 
-impl<'a> Work<'a> {
+impl<'a> BatchRun<'a> {
     pub fn new(
-        output: &'a mut Output,
+        output: &'a mut OutcomeFile,
         prepared: Receiver<Prepared>,
         order: Option<Order>,
         sidecars: Option<Sidecars>,
     ) -> Self {
-        Work {
+        BatchRun {
             output,
             prepared,
             order,
@@ -158,8 +157,8 @@ impl<'a> Work<'a> {
 }
 
 /// Answers rows, `together` at once.
-pub fn answer(assistant: &Assistant, together: usize, work: &mut Work) -> Result<()> {
-    let mut engine = Engine::new(assistant, Limits::for_throughput(together));
+pub fn answer(assistant: &Assistant, together: usize, work: &mut BatchRun) -> Result<()> {
+    let mut engine = Engine::new(assistant, StepLimits::for_throughput(together));
     let mut running: BTreeMap<u64, (Prepared, Instant)> = BTreeMap::new();
     let mut id = 0;
     loop {
@@ -200,7 +199,7 @@ fn begin(engine: &mut Engine, id: u64, request: Request) -> Result<()> {
 }
 
 /// Rates rows, as many together as share a pass.
-pub fn rate(assistant: &Assistant, scoring: &Scoring, work: &mut Work) -> Result<()> {
+pub fn rate(assistant: &Assistant, scoring: &Scoring, work: &mut BatchRun) -> Result<()> {
     let mut scorer = Scorer::new(assistant, scoring.clone())?;
     loop {
         let (mut group, mut subjects) = (Vec::new(), Vec::new());
@@ -209,7 +208,7 @@ pub fn rate(assistant: &Assistant, scoring: &Scoring, work: &mut Work) -> Result
         {
             match request.pictures.pop() {
                 Some(picture) => {
-                    subjects.push(Subject::Picture(picture));
+                    subjects.push(ScoreSubject::Picture(picture));
                     group.push(prepared);
                 }
                 None => work.end(&prepared, Err(Error::input("has no picture to rate")))?,

@@ -25,12 +25,12 @@ pub const NAMES: [&str; 13] = [
     "/set", "/stats", "/system",
 ];
 
-/// Lines without a slash that mean [`Command::Quit`]: they are what shells and ollama take.
+/// Lines without a slash that mean [`ChatCommand::Quit`]: they are what shells and ollama take.
 const QUIT_WORDS: [&str; 2] = ["exit", "quit"];
 
 /// A command.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum ChatCommand {
     /// Attach a picture.
     Image(PathBuf),
     /// List the pictures.
@@ -55,12 +55,12 @@ pub enum Command {
     Quit,
 }
 
-impl Command {
+impl ChatCommand {
     /// The command on a line, or `None` where it is none: commands are a slash and letters.
     pub fn parse(line: &str) -> Option<Result<Self>> {
         let line = line.trim();
         if QUIT_WORDS.contains(&line) {
-            return Some(Ok(Command::Quit));
+            return Some(Ok(ChatCommand::Quit));
         }
         let (name, rest) = match line.split_once(char::is_whitespace) {
             Some((name, rest)) => (name, rest.trim()),
@@ -85,30 +85,31 @@ impl Command {
             path => Ok(path),
         };
         match name {
-            "/image" => path().map(Command::Image),
-            "/images" => alone(Command::Images),
-            "/clear" => alone(Command::Clear),
-            "/regen" => alone(Command::Regen),
-            "/system" => Ok(Command::System(match rest {
+            "/image" => path().map(ChatCommand::Image),
+            "/images" => alone(ChatCommand::Images),
+            "/clear" => alone(ChatCommand::Clear),
+            "/regen" => alone(ChatCommand::Regen),
+            "/system" => Ok(ChatCommand::System(match rest {
                 "" => None,
                 "\"\"" => Some(String::new()),
                 text => Some(text.to_owned()),
             })),
             "/set" => match rest.split_once(char::is_whitespace) {
-                Some((name, value)) => {
-                    Ok(Command::Set(Some((name.into(), value.trim_start().into()))))
-                }
-                None if rest.is_empty() => Ok(Command::Set(None)),
+                Some((name, value)) => Ok(ChatCommand::Set(Some((
+                    name.into(),
+                    value.trim_start().into(),
+                )))),
+                None if rest.is_empty() => Ok(ChatCommand::Set(None)),
                 None => Err(
                     Error::usage("needs a name and a value, as in /set temp 0.7")
                         .in_parameter("/set"),
                 ),
             },
-            "/save" => path().map(Command::Save),
-            "/load" => path().map(Command::Load),
-            "/stats" => alone(Command::Stats),
-            "/help" => alone(Command::Help),
-            "/quit" | "/exit" | "/bye" => alone(Command::Quit),
+            "/save" => path().map(ChatCommand::Save),
+            "/load" => path().map(ChatCommand::Load),
+            "/stats" => alone(ChatCommand::Stats),
+            "/help" => alone(ChatCommand::Help),
+            "/quit" | "/exit" | "/bye" => alone(ChatCommand::Quit),
             _ => Err(Error::usage("unknown command; /help lists them").in_parameter(name)),
         }
     }
@@ -118,30 +119,33 @@ impl Command {
 mod tests {
     use super::*;
 
-    fn parsed(line: &str) -> Command {
-        Command::parse(line).expect(line).expect(line)
+    fn parsed(line: &str) -> ChatCommand {
+        ChatCommand::parse(line).expect(line).expect(line)
     }
 
     #[test]
     fn commands_are_a_slash_and_letters() {
         assert_eq!(
             parsed(" /image  my cat.png "),
-            Command::Image("my cat.png".into())
+            ChatCommand::Image("my cat.png".into())
         );
         assert_eq!(
             parsed("/image 'my cat.png'"),
-            Command::Image("my cat.png".into())
+            ChatCommand::Image("my cat.png".into())
         );
         assert_eq!(
             parsed("/system Be  brief."),
-            Command::System(Some("Be  brief.".into()))
+            ChatCommand::System(Some("Be  brief.".into()))
         );
-        assert_eq!(parsed("/system"), Command::System(None));
-        assert_eq!(parsed("/system \"\""), Command::System(Some(String::new())));
+        assert_eq!(parsed("/system"), ChatCommand::System(None));
+        assert_eq!(
+            parsed("/system \"\""),
+            ChatCommand::System(Some(String::new()))
+        );
         let set = Some(("temp".to_owned(), "0.7".to_owned()));
-        assert_eq!(parsed("/set temp  0.7"), Command::Set(set));
+        assert_eq!(parsed("/set temp  0.7"), ChatCommand::Set(set));
         for line in ["/quit", "/exit", "/bye", "exit", " quit "] {
-            assert_eq!(parsed(line), Command::Quit, "{line}");
+            assert_eq!(parsed(line), ChatCommand::Quit, "{line}");
         }
         for line in [
             "what is it?",
@@ -150,11 +154,11 @@ mod tests {
             "/pictures",
             "a /help",
         ] {
-            let is_none = Command::parse(line).is_none_or(|command| command.is_err());
+            let is_none = ChatCommand::parse(line).is_none_or(|command| command.is_err());
             assert!(is_none, "{line}");
         }
         for line in ["/frobnicate", "/image", "/set temp", "/clear now", "/"] {
-            assert!(Command::parse(line).expect(line).is_err(), "{line}");
+            assert!(ChatCommand::parse(line).expect(line).is_err(), "{line}");
         }
     }
 
@@ -162,7 +166,8 @@ mod tests {
     fn every_name_is_a_command_that_help_tells() {
         for name in NAMES {
             let refused = |rest| {
-                Command::of(name, rest).is_err_and(|e| e.to_string().contains("unknown command"))
+                ChatCommand::of(name, rest)
+                    .is_err_and(|e| e.to_string().contains("unknown command"))
             };
             assert!(!refused("") && !refused("x y"), "{name}");
             assert!(HELP.contains(name), "{name}");

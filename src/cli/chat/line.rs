@@ -1,4 +1,4 @@
-//! Paths of pictures in what a person types, pastes or drops into the terminal.
+//! Finds paths of pictures in a line that was typed, pasted or dropped into the terminal.
 
 use std::env;
 use std::ops::Range;

@@ -1,11 +1,11 @@
-//! What the system says of itself. Linux tells most of it; what is not told is `None`.
+//! What the system reports about itself. Linux reports most of it; the rest is `None`.
 
 use std::env::consts::{ARCH, OS};
 use std::fs;
 use std::path::Path;
 use std::thread;
 
-use crate::capacity::{self, Memory};
+use crate::capacity::{self, MemoryLimits};
 
 /// Facts about the machine and the program.
 pub struct System {
@@ -17,7 +17,7 @@ pub struct System {
     pub processor: String,
     /// Hardware threads that this process may use.
     pub n_processors: usize,
-    pub memory: Memory,
+    pub memory: MemoryLimits,
     /// Whether anonymous memory gets huge pages: `always`, `madvise` or `never`.
     pub huge_pages: Option<String>,
     /// How the clock of the first processor is chosen.

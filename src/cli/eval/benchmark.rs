@@ -1,5 +1,5 @@
-//! `owl2 eval` of files in the layouts of others: what was answered goes into a table as it comes, and
-//! the benchmark's own metrics are printed at the end.
+//! `owl2 eval` for benchmark formats: writes each answer into a table, and prints the benchmark's own
+//! metrics at the end.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,29 +9,29 @@ use serde_json::{Map, Value, json};
 use super::bar;
 use crate::cli::args::EvalArgs;
 use crate::cli::interrupt::{self, Hold};
-use crate::cli::rows::Rows;
+use crate::cli::rows::TableFile;
 use crate::cli::{print, print_json, progress};
 use crate::clip;
 use crate::error::{Error, Kind, Result};
-use crate::eval::benchmark::{Benchmark, Format, Section};
+use crate::eval::benchmark::{Benchmark, BenchmarkFormat, Section};
 use crate::eval::letters::{self, Choice};
 use crate::eval::quality::{self, Rated};
 use crate::request::{Assistant, Source};
-use crate::reuse::Memory;
-use crate::score::{Score, Scorer, Scoring, Subject};
+use crate::reuse::PromptCache;
+use crate::score::{Score, ScoreSubject, Scorer, Scoring};
 
 /// Runs the evaluation of `args.questions`, which are of this format.
 pub fn run(
     args: &EvalArgs,
     assistant: &Assistant,
-    format: Format,
+    format: BenchmarkFormat,
     image_root: &Path,
 ) -> Result<()> {
     let limit = args.limit.unwrap_or(usize::MAX);
     let path = &args.questions;
     match format {
-        Format::Iqa => rate(args, assistant, &quality::read(path, image_root, limit)?),
-        Format::Mmlu => choose(args, assistant, &letters::read(path, limit)?),
+        BenchmarkFormat::Iqa => rate(args, assistant, &quality::read(path, image_root, limit)?),
+        BenchmarkFormat::Mmlu => choose(args, assistant, &letters::read(path, limit)?),
         _ => ask(
             args,
             assistant,
@@ -41,14 +41,14 @@ pub fn run(
 }
 
 /// The table of answers, if one is wanted, and the rows of an earlier run.
-fn table(args: &EvalArgs, columns: &[String]) -> Result<(Option<Rows>, Vec<Vec<String>>)> {
+fn table(args: &EvalArgs, columns: &[String]) -> Result<(Option<TableFile>, Vec<Vec<String>>)> {
     match (&args.output, &args.resume) {
         (_, Some(path)) => {
-            let (rows, earlier) = Rows::resume(path, columns)?;
+            let (rows, earlier) = TableFile::resume(path, columns)?;
             Ok((Some(rows), earlier))
         }
         (Some(path), None) => {
-            let rows = Rows::create(path, columns).map_err(|e| e.in_parameter("output"))?;
+            let rows = TableFile::create(path, columns).map_err(|e| e.in_parameter("output"))?;
             Ok((Some(rows), Vec::new()))
         }
         (None, None) => Ok((None, Vec::new())),
@@ -169,7 +169,7 @@ fn ask(args: &EvalArgs, assistant: &Assistant, benchmark: &Benchmark) -> Result<
             Some((index, prediction))
         })
         .collect();
-    let mut memory = Memory::new();
+    let mut memory = PromptCache::new();
     let answers = answer_all(
         benchmark.items.len(),
         |item| given.remove(&benchmark.items[item].index),
@@ -194,8 +194,7 @@ fn ask(args: &EvalArgs, assistant: &Assistant, benchmark: &Benchmark) -> Result<
 
 fn rate(args: &EvalArgs, assistant: &Assistant, pictures: &[Rated]) -> Result<()> {
     let rule = args.rule.or(assistant.score_rule()).ok_or_else(|| {
-        Error::usage("is missing: the model file does not say by which rule it rates")
-            .in_parameter("rule")
+        Error::usage("is missing: the model file has no scoring rule").in_parameter("rule")
     })?;
     let scoring = Scoring {
         task: args.task,
@@ -261,9 +260,9 @@ fn earlier_score(row: &[String]) -> Score {
 fn loaded(
     assistant: &Assistant,
     scorer: &Scorer,
-    subject: Subject,
+    subject: ScoreSubject,
     warnings: &mut Vec<String>,
-) -> Result<Subject> {
+) -> Result<ScoreSubject> {
     let mut load = |source: Source| {
         let (aspect, reading) = (Some(scorer.aspect()), scorer.scoring().reading);
         let pixels = assistant.pixels(&source, aspect, reading)?;
@@ -273,25 +272,25 @@ fn loaded(
         Ok(Source::Pixels(pixels))
     };
     Ok(match subject {
-        Subject::Picture(picture) => Subject::Picture(load(picture)?),
-        Subject::Clip(frames) => {
+        ScoreSubject::Picture(picture) => ScoreSubject::Picture(load(picture)?),
+        ScoreSubject::Clip(frames) => {
             let frames = frames.into_iter().map(load);
-            Subject::Clip(frames.collect::<Result<_>>()?)
+            ScoreSubject::Clip(frames.collect::<Result<_>>()?)
         }
     })
 }
 
 /// A picture, or the frames in a folder.
-fn subject(path: &Path) -> Result<Subject> {
+fn subject(path: &Path) -> Result<ScoreSubject> {
     if !path.is_dir() {
-        return Ok(Subject::Picture(Source::File(path.to_owned())));
+        return Ok(ScoreSubject::Picture(Source::File(path.to_owned())));
     }
     let cannot_list = |e| Error::io("cannot list", path, e);
     let entries = std::fs::read_dir(path).map_err(cannot_list)?;
     let frames = entries.map(|entry| entry.map(|entry| entry.path()));
     let mut frames: Vec<PathBuf> = frames.collect::<Result<_, _>>().map_err(cannot_list)?;
     clip::sort_frames(&mut frames);
-    Ok(Subject::Clip(
+    Ok(ScoreSubject::Clip(
         frames.into_iter().map(Source::File).collect(),
     ))
 }
@@ -308,7 +307,7 @@ fn choose(args: &EvalArgs, assistant: &Assistant, choices: &[Choice]) -> Result<
         None => Vec::new(),
     };
     let subject = letters::subject(&args.questions);
-    let mut memory = Memory::new();
+    let mut memory = PromptCache::new();
     let answers = answer_all(
         choices.len(),
         |index| given.remove(&index.to_string()),

@@ -1,25 +1,25 @@
-//! The best and the worst, when all is done.
+//! Selects the best and the worst at the end.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::done::Done;
+use super::done::RatedSubject;
 use crate::cli::args::ScoreArgs;
 use crate::error::{Error, Result};
 
 /// What was rated, where it is wanted at the end.
-pub struct Chosen {
+pub struct Selection {
     best: Option<usize>,
     worst: Option<usize>,
     is_sorted: bool,
-    all: Vec<Done>,
+    all: Vec<RatedSubject>,
 }
 
-impl Chosen {
+impl Selection {
     /// Nothing yet.
     pub fn new(args: &ScoreArgs) -> Self {
-        Chosen {
+        Selection {
             best: args.best,
             worst: args.worst,
             is_sorted: args.sort,
@@ -33,22 +33,22 @@ impl Chosen {
     }
 
     /// Takes one.
-    pub fn add(&mut self, done: Done) {
+    pub fn add(&mut self, done: RatedSubject) {
         if self.is_at_end() {
             self.all.push(done);
         }
     }
 
     /// The best first; of equals, those that were rated first.
-    fn sorted(&self) -> Vec<&Done> {
-        let mut sorted: Vec<&Done> = self.all.iter().collect();
-        let score = |done: &Done| done.value.score().unwrap_or(f64::NEG_INFINITY);
+    fn sorted(&self) -> Vec<&RatedSubject> {
+        let mut sorted: Vec<&RatedSubject> = self.all.iter().collect();
+        let score = |done: &RatedSubject| done.value.score().unwrap_or(f64::NEG_INFINITY);
         sorted.sort_by(|a, b| score(b).total_cmp(&score(a)));
         sorted
     }
 
     /// What is to be printed at the end, in order.
-    pub fn listed(&self) -> Vec<&Done> {
+    pub fn listed(&self) -> Vec<&RatedSubject> {
         if !self.is_at_end() {
             return Vec::new();
         }

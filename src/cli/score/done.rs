@@ -1,4 +1,4 @@
-//! What is known of a subject that was rated, as text, JSON and columns.
+//! The result for one subject as text, JSON and table columns.
 
 use std::path::PathBuf;
 
@@ -13,31 +13,31 @@ const N_DIGITS: usize = 3;
 const N_ANCHORS: usize = 5;
 
 /// A rating, or what is left of one in a table.
-pub enum Value {
+pub enum Rating {
     Score(Score),
     Words(WordLogits),
     /// Of an earlier run: the cells of its row.
     Row(Vec<String>),
 }
 
-impl Value {
+impl Rating {
     /// The score, if that is what it is.
     pub fn score(&self) -> Option<f64> {
         match self {
-            Value::Score(score) => Some(score.score),
-            Value::Words(_) => None,
-            Value::Row(cells) => cells.get(1)?.parse().ok(),
+            Rating::Score(score) => Some(score.score),
+            Rating::Words(_) => None,
+            Rating::Row(cells) => cells.get(1)?.parse().ok(),
         }
     }
 }
 
 /// A subject that was rated.
-pub struct Done {
+pub struct RatedSubject {
     /// What it is called where it is printed.
     pub name: String,
     /// Its file, where it is one picture.
     pub path: Option<PathBuf>,
-    pub value: Value,
+    pub value: Rating,
     /// How long it took; those of earlier runs have it in their row.
     pub seconds: f64,
 }
@@ -92,14 +92,14 @@ impl Columns {
     }
 }
 
-impl Done {
+impl RatedSubject {
     /// What an earlier run rated.
     pub fn of_row(row: Vec<String>) -> Self {
         let name = row.first().cloned().unwrap_or_default();
-        Done {
+        RatedSubject {
             path: Some(PathBuf::from(&name)),
             name,
-            value: Value::Row(row),
+            value: Rating::Row(row),
             seconds: 0.0,
         }
     }
@@ -108,7 +108,7 @@ impl Done {
     pub fn row(&self) -> Vec<String> {
         let mut row = vec![self.name.clone()];
         match &self.value {
-            Value::Score(score) => {
+            Rating::Score(score) => {
                 row.push(score.score.to_string());
                 row.push(score.unit.to_string());
                 row.push(score.deviation.map_or_else(String::new, |d| d.to_string()));
@@ -117,14 +117,14 @@ impl Done {
                 row.extend(score.probabilities.iter().map(|(_, p)| p.to_string()));
                 row.extend(score.logits.iter().map(|(_, logit)| logit.to_string()));
             }
-            Value::Words(logits) => {
+            Rating::Words(logits) => {
                 row.push(self.seconds.to_string());
                 row.extend(logits.probabilities().iter().map(f64::to_string));
                 row.extend(logits.words.iter().map(|word| word.logit.to_string()));
                 let words = logits.words.iter();
                 row.extend(words.map(|word| word.log_probability.to_string()));
             }
-            Value::Row(cells) => row.clone_from(cells),
+            Rating::Row(cells) => row.clone_from(cells),
         }
         row
     }
@@ -140,7 +140,7 @@ impl Done {
             return format!("{name}{score:.N_DIGITS$}");
         }
         let probabilities = match &self.value {
-            Value::Words(logits) => {
+            Rating::Words(logits) => {
                 let words = logits.words.iter().map(|word| word.word.as_str());
                 let words = words.zip(logits.probabilities());
                 let words = words.map(|(word, p)| format!("{word} {p:.N_DIGITS$}"));

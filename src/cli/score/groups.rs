@@ -4,10 +4,10 @@ use std::sync::mpsc;
 
 use super::subjects::Named;
 use crate::error::Result;
-use crate::score::{Scorer, Subject};
+use crate::score::{ScoreSubject, Scorer};
 
 /// A subject, and its pictures if they could be read.
-pub type Loaded = (Named, Result<Subject>);
+pub type Loaded = (Named, Result<ScoreSubject>);
 
 /// Subjects that are computed together, as they come.
 pub struct Groups {
@@ -42,8 +42,8 @@ impl Groups {
 /// Pictures that are computed for a subject.
 fn n_pictures((_, subject): &Loaded) -> usize {
     match subject {
-        Ok(Subject::Picture(_)) => 1,
-        Ok(Subject::Clip(frames)) => frames.len(),
+        Ok(ScoreSubject::Picture(_)) => 1,
+        Ok(ScoreSubject::Clip(frames)) => frames.len(),
         Err(_) => 0,
     }
 }

@@ -1,40 +1,40 @@
-//! What rates subjects, as the flags say: a rule, or any words after any prompt.
+//! Rates subjects as the flags say: by a rule, or by the likelihood of words after a prompt.
 
 use std::path::PathBuf;
 
-use super::done::{Columns, Value};
+use super::done::{Columns, Rating};
 use crate::cli::args::ScoreArgs;
 use crate::cli::each::Pictures;
 use crate::error::{Error, Result};
 use crate::image::{Aspect, Reading};
 use crate::prompt::{Message, place_images};
 use crate::request::{Assistant, Prompt, Source, WordLogits, WordsRequest};
-use crate::reuse::Memory;
-use crate::score::{Rule, Scorer, Scoring, Subject};
+use crate::reuse::PromptCache;
+use crate::score::{Rule, ScoreSubject, Scorer, Scoring};
 
 /// What rates subjects.
 pub enum Rater<'m> {
     Score(Box<Scorer<'m>>),
-    Words(Box<Words<'m>>),
+    Words(Box<WordRater<'m>>),
 }
 
-pub struct Words<'m> {
+pub struct WordRater<'m> {
     assistant: &'m Assistant,
     /// One for each subject of a group.
-    memories: Vec<Memory>,
+    memories: Vec<PromptCache>,
     request: WordsRequest,
 }
 
-impl Words<'_> {
+impl WordRater<'_> {
     fn logits_each(
         &mut self,
-        subjects: &[Subject],
+        subjects: &[ScoreSubject],
         go_on: &mut dyn FnMut() -> bool,
     ) -> Vec<Result<WordLogits>> {
-        let slots = |subject: &Subject| match subject {
-            Subject::Picture(picture) => vec![vec![picture.clone()]],
-            Subject::Clip(frames) if frames.is_empty() => Vec::new(),
-            Subject::Clip(frames) => vec![frames.clone()],
+        let slots = |subject: &ScoreSubject| match subject {
+            ScoreSubject::Picture(picture) => vec![vec![picture.clone()]],
+            ScoreSubject::Clip(frames) if frames.is_empty() => Vec::new(),
+            ScoreSubject::Clip(frames) => vec![frames.clone()],
         };
         let requests: Vec<WordsRequest> = (subjects.iter())
             .map(|subject| WordsRequest {
@@ -43,7 +43,7 @@ impl Words<'_> {
             })
             .collect();
         if self.memories.len() < subjects.len() {
-            self.memories.resize_with(subjects.len(), Memory::new);
+            self.memories.resize_with(subjects.len(), PromptCache::new);
         }
         let memories = &mut self.memories[..subjects.len()];
         self.assistant.word_logits_each(memories, &requests, go_on)
@@ -63,7 +63,7 @@ impl<'m> Rater<'m> {
                 reading,
                 ..WordsRequest::new(prompt(args)?, args.words.clone())
             };
-            return Ok(Rater::Words(Box::new(Words {
+            return Ok(Rater::Words(Box::new(WordRater {
                 assistant,
                 memories: Vec::new(),
                 request,
@@ -105,17 +105,17 @@ impl<'m> Rater<'m> {
     /// Rates subjects together; before each but the first, `go_on` says whether to.
     pub fn rate_each(
         &mut self,
-        subjects: &[Subject],
+        subjects: &[ScoreSubject],
         go_on: &mut dyn FnMut() -> bool,
-    ) -> Vec<Result<Value>> {
+    ) -> Vec<Result<Rating>> {
         match self {
             Rater::Score(scorer) => {
                 let scores = scorer.score_each(subjects, go_on).into_iter();
-                scores.map(|score| score.map(Value::Score)).collect()
+                scores.map(|score| score.map(Rating::Score)).collect()
             }
             Rater::Words(words) => {
                 let logits = words.logits_each(subjects, go_on).into_iter();
-                logits.map(|logits| logits.map(Value::Words)).collect()
+                logits.map(|logits| logits.map(Rating::Words)).collect()
             }
         }
     }

@@ -1,8 +1,8 @@
-//! What is to be rated: pictures, or videos as folders and lists of frames and as animations.
+//! Finds what to rate: pictures, or videos (folders of frames, lists of frames, animations).
 
 use std::path::{Path, PathBuf};
 
-use super::Report;
+use super::ScoreSummary;
 use crate::cli::args::ScoreArgs;
 use crate::cli::each::Pictures;
 use crate::cli::progress;
@@ -10,7 +10,7 @@ use crate::clip;
 use crate::error::{Error, Kind, Result};
 use crate::image::{Aspect, Reading};
 use crate::request::{Assistant, Source};
-use crate::score::Subject;
+use crate::score::ScoreSubject;
 
 /// A subject by its files.
 pub enum Named {
@@ -42,8 +42,8 @@ impl Named {
 }
 
 /// All subjects that the flags name. What cannot be listed is reported.
-pub(super) fn named(args: &ScoreArgs) -> Result<(Vec<Named>, Report)> {
-    let mut report = Report {
+pub(super) fn named(args: &ScoreArgs) -> Result<(Vec<Named>, ScoreSummary)> {
+    let mut report = ScoreSummary {
         n_all: 0,
         n_failed: 0,
         left_out: None,
@@ -133,19 +133,19 @@ pub struct Loader<'a> {
 
 impl Loader<'_> {
     /// Decodes a subject.
-    pub fn load(&self, named: &Named) -> Result<Subject> {
+    pub fn load(&self, named: &Named) -> Result<ScoreSubject> {
         match named {
-            Named::Picture(path) => self.pixels(path).map(Subject::Picture),
+            Named::Picture(path) => self.pixels(path).map(ScoreSubject::Picture),
             Named::Animation(path) => {
                 let frames = self.assistant.animation(path, self.aspect, self.reading)?;
-                Ok(Subject::Clip(frames))
+                Ok(ScoreSubject::Clip(frames))
             }
             Named::Clip(_, frames) => {
                 let frames = chosen(frames, self.fps);
                 let frames = frames.into_iter().map(|frame| self.pixels(frame));
-                frames.collect::<Result<_>>().map(Subject::Clip)
+                frames.collect::<Result<_>>().map(ScoreSubject::Clip)
             }
-            Named::Nothing => Ok(Subject::Clip(Vec::new())),
+            Named::Nothing => Ok(ScoreSubject::Clip(Vec::new())),
         }
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::judge::Judge;
-use super::{Benchmark, Item, Pictures, Truth, array, lacks};
+use super::{Benchmark, BenchmarkItem, Pictures, Truth, array, lacks};
 use crate::error::Result;
 use crate::eval::metrics::answers::Options;
 use crate::eval::prompts::{Asked, Wanted};
@@ -108,7 +108,13 @@ fn asked(question: &str, wanted: Wanted) -> Asked {
 }
 
 /// A question about the picture that the entry names, or about none.
-fn item(entry: &Value, image_root: &Path, index: String, asked: Asked, truth: Truth) -> Item {
+fn item(
+    entry: &Value,
+    image_root: &Path,
+    index: String,
+    asked: Asked,
+    truth: Truth,
+) -> BenchmarkItem {
     let image = ["image", "img_path"]
         .into_iter()
         .find_map(|key| entry[key].as_str())
@@ -117,7 +123,7 @@ fn item(entry: &Value, image_root: &Path, index: String, asked: Asked, truth: Tr
         true => Vec::new(),
         false => vec![image_root.join(image)],
     };
-    Item {
+    BenchmarkItem {
         index,
         asked: Asked {
             n_pictures: pictures.len(),

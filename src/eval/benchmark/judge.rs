@@ -1,10 +1,10 @@
-//! What each benchmark's metrics make of the answers.
+//! The metrics of each benchmark.
 
 use std::collections::BTreeMap;
 
-use super::{Item, Truth};
+use super::{BenchmarkItem, Truth};
 use crate::eval::metrics::answers::{YesNo, choice};
-use crate::eval::metrics::tables::{self, Chosen, Judged, Scores};
+use crate::eval::metrics::tables::{self, ChoiceAnswer, Judged, Scores};
 use crate::eval::metrics::vqa;
 use crate::image::Aspect;
 
@@ -123,7 +123,7 @@ impl Judge {
     }
 
     /// The report on answers, one for each item.
-    pub fn sections(self, items: &[Item], predictions: &[String]) -> Vec<Section> {
+    pub fn sections(self, items: &[BenchmarkItem], predictions: &[String]) -> Vec<Section> {
         let pairs = || items.iter().zip(predictions);
         match self {
             Judge::Choices => choices(pairs()),
@@ -164,13 +164,13 @@ fn named(groups: Vec<(String, Scores)>) -> Vec<Section> {
         .collect()
 }
 
-fn choices<'i>(pairs: impl Iterator<Item = (&'i Item, &'i String)>) -> Vec<Section> {
-    let rows: Vec<Chosen> = pairs
+fn choices<'i>(pairs: impl Iterator<Item = (&'i BenchmarkItem, &'i String)>) -> Vec<Section> {
+    let rows: Vec<ChoiceAnswer> = pairs
         .filter_map(|(item, prediction)| {
             let Truth::Letter(right) = item.truth else {
                 return None;
             };
-            Some(Chosen {
+            Some(ChoiceAnswer {
                 index: item.index.parse().unwrap_or(0),
                 category: item.category.clone(),
                 l2_category: item.l2_category.clone(),
@@ -183,7 +183,7 @@ fn choices<'i>(pairs: impl Iterator<Item = (&'i Item, &'i String)>) -> Vec<Secti
         return Vec::new();
     }
     let mut sections = Vec::new();
-    let mut add = |kind: &str, rows: &[Chosen]| {
+    let mut add = |kind: &str, rows: &[ChoiceAnswer]| {
         for (split, scores) in tables::accuracy(rows) {
             sections.push(Section::new(format!("{kind}, {split}"), scores));
         }
@@ -196,7 +196,7 @@ fn choices<'i>(pairs: impl Iterator<Item = (&'i Item, &'i String)>) -> Vec<Secti
 }
 
 fn judged<'i>(
-    pairs: impl Iterator<Item = (&'i Item, &'i String)>,
+    pairs: impl Iterator<Item = (&'i BenchmarkItem, &'i String)>,
     read: fn(&str) -> YesNo,
 ) -> Vec<Judged> {
     pairs
@@ -218,7 +218,7 @@ fn judged<'i>(
 /// Percentages over all and by category.
 fn open<'i>(
     name: &str,
-    pairs: impl Iterator<Item = (&'i Item, &'i String)>,
+    pairs: impl Iterator<Item = (&'i BenchmarkItem, &'i String)>,
     score: impl Fn(&str, &[String]) -> f64,
 ) -> Vec<Section> {
     let mut groups: BTreeMap<Option<&str>, Vec<f64>> = BTreeMap::new();
@@ -235,7 +235,7 @@ fn open<'i>(
     shares(name, groups)
 }
 
-fn q_bench<'i>(pairs: impl Iterator<Item = (&'i Item, &'i String)>) -> Vec<Section> {
+fn q_bench<'i>(pairs: impl Iterator<Item = (&'i BenchmarkItem, &'i String)>) -> Vec<Section> {
     let mut groups: BTreeMap<Option<&str>, Vec<f64>> = BTreeMap::new();
     for (item, prediction) in pairs {
         let Truth::Letter(right) = item.truth else {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::judge::Judge;
-use super::{Benchmark, Item, Pictures, Truth};
+use super::{Benchmark, BenchmarkItem, Pictures, Truth};
 use crate::error::{Error, Result};
 use crate::eval::metrics::answers::Options;
 use crate::eval::prompts::{Asked, Wanted};
@@ -42,7 +42,7 @@ pub fn read(folder: &Path, limit: usize) -> Result<Benchmark> {
                 ))
                 .in_file(&path));
             };
-            items.push(Item {
+            items.push(BenchmarkItem {
                 index: format!("{category}/{number}"),
                 asked: Asked {
                     wanted: Wanted::YesNo,

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::judge::{Judge, VqaMetric};
-use super::{Benchmark, Item, Pictures, Truth};
+use super::{Benchmark, BenchmarkItem, Pictures, Truth};
 use crate::error::{Error, Result};
 use crate::eval::metrics::answers::Options;
 use crate::eval::prompts::{Asked, Wanted};
@@ -35,7 +35,7 @@ fn name(path: &Path) -> String {
         .unwrap_or_default()
 }
 
-fn items(table: &Table, path: &Path, image_root: &Path) -> Result<Vec<Item>> {
+fn items(table: &Table, path: &Path, image_root: &Path) -> Result<Vec<BenchmarkItem>> {
     if !table.has("question") {
         return Err(Error::input("has no column 'question'"));
     }
@@ -73,7 +73,7 @@ fn items(table: &Table, path: &Path, image_root: &Path) -> Result<Vec<Item>> {
             options: options(table, row)?,
             n_pictures,
         };
-        items.push(Item {
+        items.push(BenchmarkItem {
             index,
             category: cell("category")?,
             l2_category: cell("l2-category")?,
@@ -142,7 +142,7 @@ fn truth(wanted: Wanted, answer: Option<String>) -> Truth {
     }
 }
 
-fn judge(name: &str, items: &[Item]) -> Judge {
+fn judge(name: &str, items: &[BenchmarkItem]) -> Judge {
     let wanted = items.first().map(|item| item.asked.wanted);
     match wanted {
         Some(Wanted::Letter | Wanted::Candidate) => Judge::Choices,

@@ -154,7 +154,7 @@ fn least_squares(start: [f64; N], x: &[f64], y: &[f64]) -> [f64; N] {
     let mut length = norm(&residual);
     let (mut scale, mut bound, mut damping) = ([0.0; N], 0.0, 0.0);
     for step in 0..MAX_STEPS {
-        let system = System::new(&Logistic(at), x, &residual);
+        let system = LinearSystem::new(&Logistic(at), x, &residual);
         for (scale, column) in scale.iter_mut().zip(system.column_norms()) {
             *scale = f64::max(*scale, column);
             if step == 0 && *scale == 0.0 {
@@ -226,14 +226,14 @@ fn least_squares(start: [f64; N], x: &[f64], y: &[f64]) -> [f64; N] {
 }
 
 /// The linear least squares problem around a point: `J^T J` and `J^T r`.
-struct System {
+struct LinearSystem {
     squares: [[f64; N]; N],
     gradient: [f64; N],
 }
 
-impl System {
+impl LinearSystem {
     fn new(curve: &Logistic, x: &[f64], residual: &[f64]) -> Self {
-        let mut system = System {
+        let mut system = LinearSystem {
             squares: [[0.0; N]; N],
             gradient: [0.0; N],
         };

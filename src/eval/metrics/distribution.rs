@@ -1,4 +1,4 @@
-//! How far predicted distributions of scores are from people's, as DeQA-Score measures it: both as
+//! The distance of predicted score distributions from people's, as in DeQA-Score: both are taken as
 //! normal distributions.
 
 use super::mean;

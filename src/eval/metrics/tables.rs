@@ -195,7 +195,7 @@ pub fn hallusion_bench(rows: &[Judged]) -> Option<Vec<(String, Scores)>> {
 
 /// A multiple-choice question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Chosen {
+pub struct ChoiceAnswer {
     /// Its number in its table.
     pub index: u64,
     /// Its category.
@@ -212,19 +212,19 @@ pub struct Chosen {
 const ROTATION: u64 = 1_000_000;
 
 /// Whether a table has rotations of its questions.
-pub fn is_circular(rows: &[Chosen]) -> bool {
+pub fn is_circular(rows: &[ChoiceAnswer]) -> bool {
     rows.iter().any(|row| row.index >= ROTATION)
 }
 
 /// Questions of a circular table, each right only where all its rotations are. The other fields are
 /// those of the rotation with the least index.
-pub fn circular(rows: &[Chosen]) -> Vec<Chosen> {
-    let mut questions: BTreeMap<u64, Chosen> = BTreeMap::new();
-    let mut order: Vec<&Chosen> = rows.iter().collect();
+pub fn circular(rows: &[ChoiceAnswer]) -> Vec<ChoiceAnswer> {
+    let mut questions: BTreeMap<u64, ChoiceAnswer> = BTreeMap::new();
+    let mut order: Vec<&ChoiceAnswer> = rows.iter().collect();
     order.sort_by_key(|row| row.index);
     for row in order {
         let index = row.index % ROTATION;
-        let question = questions.entry(index).or_insert_with(|| Chosen {
+        let question = questions.entry(index).or_insert_with(|| ChoiceAnswer {
             index,
             ..row.clone()
         });
@@ -235,9 +235,9 @@ pub fn circular(rows: &[Chosen]) -> Vec<Chosen> {
 
 /// Shares of right answers by split, each over all, by coarser category (MMBench's are shortened)
 /// and by category. Where no question names a split, the one there is is called `none`.
-pub fn accuracy(rows: &[Chosen]) -> Vec<(String, Scores)> {
+pub fn accuracy(rows: &[ChoiceAnswer]) -> Vec<(String, Scores)> {
     let splits: BTreeSet<&str> = rows.iter().filter_map(|row| row.split.as_deref()).collect();
-    let parts: Vec<(&str, Vec<&Chosen>)> = match splits.is_empty() {
+    let parts: Vec<(&str, Vec<&ChoiceAnswer>)> = match splits.is_empty() {
         true => vec![("none", rows.iter().collect())],
         false => splits
             .into_iter()
@@ -254,15 +254,15 @@ pub fn accuracy(rows: &[Chosen]) -> Vec<(String, Scores)> {
         .collect()
 }
 
-fn shares(rows: &[&Chosen]) -> Scores {
-    let share = |rows: &[&Chosen]| mean(rows.iter().map(|row| f64::from(row.is_right)));
+fn shares(rows: &[&ChoiceAnswer]) -> Scores {
+    let share = |rows: &[&ChoiceAnswer]| mean(rows.iter().map(|row| f64::from(row.is_right)));
     let mut scores = vec![("Overall".to_owned(), share(rows))];
-    let kinds: [fn(&Chosen) -> Option<&str>; 2] = [
+    let kinds: [fn(&ChoiceAnswer) -> Option<&str>; 2] = [
         |row| row.l2_category.as_deref().map(shortened),
         |row| row.category.as_deref().map(shortened),
     ];
     for kind in kinds {
-        let mut groups: BTreeMap<&str, Vec<&Chosen>> = BTreeMap::new();
+        let mut groups: BTreeMap<&str, Vec<&ChoiceAnswer>> = BTreeMap::new();
         for row in rows {
             if let Some(name) = kind(row) {
                 groups.entry(name).or_default().push(row);

@@ -104,13 +104,13 @@ impl Scan {
         frame: &'p Frame,
         tables: &'p Tables,
         segments: &'p mut Segments<'a>,
-    ) -> Result<Pass<'p, 'a>> {
+    ) -> Result<ScanPass<'p, 'a>> {
         let entropy: Box<dyn Entropy> = match (frame.is_arithmetic, frame.is_progressive) {
             (true, _) => Box::new(Arithmetic::new(self, frame, tables)?),
             (false, true) => Box::new(Progressive::new(self, tables)?),
             (false, false) => Box::new(Sequential::new(self, tables)?),
         };
-        Ok(Pass {
+        Ok(ScanPass {
             scan: self,
             frame,
             segments,
@@ -206,7 +206,7 @@ struct Restarts {
 }
 
 /// A scan that is being decoded.
-pub(super) struct Pass<'p, 'a> {
+pub(super) struct ScanPass<'p, 'a> {
     scan: &'p Scan,
     frame: &'p Frame,
     segments: &'p mut Segments<'a>,
@@ -215,7 +215,7 @@ pub(super) struct Pass<'p, 'a> {
     share: Share,
 }
 
-impl Pass<'_, '_> {
+impl ScanPass<'_, '_> {
     /// Decodes rows of MCUs, as a scan of all components would have them.
     pub fn rows(&mut self, rows: Range<usize>, coefficients: &mut Coefficients) -> Result<()> {
         let frame = self.frame;

@@ -1,5 +1,4 @@
-//! Units of a weight row in registers, and eights of floats: what is unpacked, and what generation
-//! multiplies.
+//! Units of a weight row in registers, and groups of eight floats, for unpacking and for generation.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;

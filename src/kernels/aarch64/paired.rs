@@ -1,4 +1,4 @@
-//! Tiles of six rows, eight columns of two of which share a register.
+//! Tiles of six rows by eight columns; a register holds two columns.
 #![allow(unsafe_code)]
 
 use std::arch::aarch64::*;

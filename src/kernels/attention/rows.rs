@@ -1,4 +1,4 @@
-//! The queries of answers, one after the other: what generation spends on attention.
+//! The queries of answers, one after the other: the attention of generation.
 //!
 //! Keys and values are read once, as they are stored; registers run along the columns of a head.
 #![allow(unsafe_code)]

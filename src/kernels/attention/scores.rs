@@ -8,7 +8,7 @@
 use std::sync::LazyLock;
 
 use crate::kernels::Isa;
-use crate::kernels::activations::{Layout, Quantize, ScaleSpan};
+use crate::kernels::activations::{PackedLayout, Quantize, ScaleSpan};
 use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::gemm::TileWidth;
 use crate::kernels::gemm::panel::place;
@@ -46,8 +46,8 @@ pub fn tile_width(isa: Isa) -> usize {
 }
 
 impl Quantized {
-    fn layout(isa: Isa, head_dim: usize) -> Layout {
-        Layout {
+    fn layout(isa: Isa, head_dim: usize) -> PackedLayout {
+        PackedLayout {
             width: tile_width(isa),
             n_cols: head_dim,
             span: ScaleSpan::Coarse,
@@ -233,7 +233,7 @@ pub struct KeyScores<'a, 'b> {
     keys: &'a Keys,
     n_keys: usize,
     record: &'a [f32],
-    layout: Layout,
+    layout: PackedLayout,
     scores: &'b mut [f32],
     stride: usize,
 }

@@ -130,7 +130,7 @@ impl Rounding {
 fn run(isa: Isa, head: Head, n_queries: usize, head_dim: usize) -> Vec<f32> {
     let mut out = vec![f32::NAN; n_queries * head_dim];
     let tiles = Tiles::of_rows(&mut out, head_dim, TILE_QUERIES);
-    let mut scratch = Scratch::default();
+    let mut scratch = AttentionScratch::default();
     while let Some(mut tile) = tiles.take() {
         attend(isa, head, &mut tile, &mut scratch);
     }
@@ -195,9 +195,9 @@ fn check(q: &[f32], k: &[f32], v: &[f32], shape: Shape, name: &str) {
         })
         .collect();
     for (role, in_integers) in [
-        (Role::Answer, false),
-        (Role::Prompt, false),
-        (Role::Prompt, true),
+        (RowRole::Answer, false),
+        (RowRole::Prompt, false),
+        (RowRole::Prompt, true),
     ] {
         for isa in instruction_sets() {
             let head = Head {
@@ -246,7 +246,7 @@ fn half_precision_is_what_it_rounds_to() {
         values: Stored::F16(rows(&v, head_dim)),
         n_keys,
         causal_start: Some(n_keys - n_queries),
-        role: Role::Prompt,
+        role: RowRole::Prompt,
         in_integers: false,
         scale: 0.2,
     };
@@ -285,8 +285,8 @@ fn blocks_of_integers_are_what_they_stand_for() {
             n_keys,
             causal_start: Some(n_keys - n_queries),
             role: match n_queries {
-                1 => Role::Answer,
-                _ => Role::Prompt,
+                1 => RowRole::Answer,
+                _ => RowRole::Prompt,
             },
             in_integers: false,
             scale: 0.2,
@@ -313,7 +313,7 @@ fn a_query_does_not_depend_on_its_neighbours() {
         values: Stored::F32(rows(&q, head_dim)),
         n_keys: n_queries,
         causal_start: Some(0),
-        role: Role::Prompt,
+        role: RowRole::Prompt,
         in_integers: false,
         scale: 0.1,
     };

@@ -1,12 +1,13 @@
 //! Products with weights that keep the groups of their format.
 //!
-//! All weights are multiplied so where activations have a scale for each 32 columns, that is, where
-//! columns are not rotated: after each group, sums become floats and get both scales. With a
-//! scale for each 128 columns, those of 4 and 6 bits are where products of whole bytes take longer.
-//! Then sums stay in units of the token's scale until the next block begins.
+//! If columns are not rotated, activations have a scale for each 32 columns, and all weights are
+//! multiplied here: after each group, sums become floats and get both scales. If columns are rotated,
+//! activations have a scale for each 128 columns, and 4- and 6-bit weights are multiplied here where
+//! products of whole bytes take longer. Then sums stay in units of the token's scale until the next
+//! block begins.
 #![allow(unsafe_code)]
 
-use crate::kernels::activations::{COARSE_UNITS, ScaleSpan, View};
+use crate::kernels::activations::{COARSE_UNITS, PackedTokens, ScaleSpan};
 use crate::kernels::formats::{Format, prefetch_ahead};
 use crate::kernels::gemm::panel::{Panel, bits, place, weight_bytes};
 use crate::kernels::gemm::write_products;
@@ -145,7 +146,7 @@ impl<'a> GroupedRows<'a> {
     pub(super) fn dot<I: Int8, F: Format, const R: usize, const V: usize, const COARSE: bool>(
         self,
         isa: I,
-        tokens: View,
+        tokens: PackedTokens,
         first_lane: usize,
         biases: [f32; R],
         products: &mut [f32],
@@ -196,7 +197,7 @@ impl<'a> GroupedRows<'a> {
 /// The operands of [`GroupedRows::dot`], whose lengths it has checked.
 struct Operands<'a> {
     rows: GroupedRows<'a>,
-    tokens: View<'a>,
+    tokens: PackedTokens<'a>,
     first_lane: usize,
 }
 

@@ -13,7 +13,7 @@
 //! ratio. What comes of it for answers is measured in models/tiny/README.md.
 #![allow(unsafe_code)]
 
-use crate::kernels::activations::{COARSE_UNITS as BLOCK_UNITS, View};
+use crate::kernels::activations::{COARSE_UNITS as BLOCK_UNITS, PackedTokens};
 use crate::kernels::formats::{Format, Scales, prefetch_ahead};
 use crate::kernels::gemm::coarse;
 use crate::kernels::gemm::panel::{Panel, place};
@@ -285,7 +285,7 @@ impl<'a> RegroupedRows<'a> {
     pub(in crate::kernels) fn dot<I: Int8, const R: usize, const V: usize>(
         self,
         isa: I,
-        tokens: View,
+        tokens: PackedTokens,
         first_lane: usize,
         biases: [f32; R],
         products: &mut [f32],
@@ -329,7 +329,7 @@ impl<'a> RegroupedRows<'a> {
 /// The operands of [`RegroupedRows::dot`], whose lengths it has checked.
 struct Operands<'a> {
     rows: RegroupedRows<'a>,
-    tokens: View<'a>,
+    tokens: PackedTokens<'a>,
     first_lane: usize,
 }
 

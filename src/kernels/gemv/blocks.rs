@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use crate::kernels::activations::{COARSE_UNITS as BLOCK_UNITS, ScaleSpan, View};
+use crate::kernels::activations::{COARSE_UNITS as BLOCK_UNITS, PackedTokens, ScaleSpan};
 use crate::kernels::formats::{AHEAD_BYTES, Format};
 use crate::kernels::gemv::{Gemv, sum_lanes};
 use crate::kernels::int8::{BLOCK, Int8, UNIT, UNIT_LANES};
@@ -78,7 +78,7 @@ impl Gemv<'_, '_, '_> {
 fn dot_rows<I: Int8, F: Format, const R: usize, const T: usize>(
     isa: I,
     rows: [&[u8]; R],
-    tokens: &[View; T],
+    tokens: &[PackedTokens; T],
 ) -> [[f32; T]; R] {
     assert!(F::IS_COARSE && F::DTYPE.block_len() == BLOCK);
     let n_blocks = rows[0].len() / F::DTYPE.block_bytes();
@@ -123,7 +123,7 @@ type Scales<const R: usize, const T: usize> = [[[f32; EIGHT]; T]; R];
 fn add_blocks<I: Int8, F: Format, const R: usize, const T: usize, const FULL: bool>(
     isa: I,
     rows: [&[u8]; R],
-    tokens: &[View; T],
+    tokens: &[PackedTokens; T],
     blocks: Range<usize>,
     mut sums: [[I::PairF32; T]; R],
 ) -> [[I::PairF32; T]; R] {
@@ -234,7 +234,7 @@ unsafe fn block_of<I: Int8, F: Format>(isa: I, block: *const u8) -> [I::Pair; 2]
 #[inline(always)]
 unsafe fn columns_of<I: Int8, F: Format>(
     isa: I,
-    token: &View,
+    token: &PackedTokens,
     index: usize,
 ) -> ([I::Pair; 2], i32) {
     // SAFETY: the caller vouches for the block.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::gguf::DType;
 use crate::kernels::Isa;
-use crate::kernels::activations::{Layout, Quantize, ScaleSpan};
+use crate::kernels::activations::{PackedLayout, Quantize, ScaleSpan};
 use crate::kernels::gemm::panel::Panel;
 use crate::kernels::gemm::{Gemm, GemmTile, PanelRows, TileWidth, TokenTiles};
 use crate::kernels::gemv::Gemv;
@@ -54,12 +54,12 @@ impl Path {
         self.span() == ScaleSpan::Unit || dtype.block_len() == 128
     }
 
-    pub fn layout(self, runs: Runs, n_cols: usize) -> Layout {
+    pub fn layout(self, runs: Runs, n_cols: usize) -> PackedLayout {
         let (width, span) = match self {
             Path::Gemv(span) => (1, span),
             Path::Gemm(span) => (runs.run_int8(TileWidth), span),
         };
-        Layout {
+        PackedLayout {
             width,
             n_cols,
             span,
@@ -219,7 +219,7 @@ impl Weights {
     /// with a bound of what rounding 32-bit sums can do to it.
     pub fn exact(&self, span: ScaleSpan, x: &[f32]) -> Vec<(f64, f64)> {
         let stored = self.stored();
-        let layout = Layout {
+        let layout = PackedLayout {
             width: 1,
             n_cols: self.n_cols,
             span,
@@ -255,7 +255,12 @@ impl Weights {
     }
 }
 
-pub fn records(runs: Runs, layout: Layout, x: &[f32], rotation: Option<&Rotation>) -> Vec<f32> {
+pub fn records(
+    runs: Runs,
+    layout: PackedLayout,
+    x: &[f32],
+    rotation: Option<&Rotation>,
+) -> Vec<f32> {
     let words = layout.record_words();
     let per_record = layout.width * layout.n_cols;
     let mut records = vec![0.0; x.chunks(per_record).count() * words];

@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 use std::ops::Range;
 
-use super::{CacheType, KvCache, LayerCache, Rows};
+use super::{CacheRows, CacheType, KvCache, LayerCache};
 
 impl KvCache {
     /// Bytes of one position.
@@ -87,28 +87,28 @@ impl LayerCache {
     }
 }
 
-impl Rows {
+impl CacheRows {
     fn cache_type(&self) -> CacheType {
         match self {
-            Rows::F32(_) => CacheType::F32,
-            Rows::F16(_) => CacheType::F16,
-            Rows::Q8_0(_) => CacheType::Q8_0,
+            CacheRows::F32(_) => CacheType::F32,
+            CacheRows::F16(_) => CacheType::F16,
+            CacheRows::Q8_0(_) => CacheType::Q8_0,
         }
     }
 
     fn bytes(&self) -> &[u8] {
         match self {
-            Rows::F32(rows) => bytemuck::cast_slice(rows),
-            Rows::F16(rows) => bytemuck::cast_slice(rows),
-            Rows::Q8_0(rows) => rows,
+            CacheRows::F32(rows) => bytemuck::cast_slice(rows),
+            CacheRows::F16(rows) => bytemuck::cast_slice(rows),
+            CacheRows::Q8_0(rows) => rows,
         }
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
-            Rows::F32(rows) => bytemuck::cast_slice_mut(rows),
-            Rows::F16(rows) => bytemuck::cast_slice_mut(rows),
-            Rows::Q8_0(rows) => rows,
+            CacheRows::F32(rows) => bytemuck::cast_slice_mut(rows),
+            CacheRows::F16(rows) => bytemuck::cast_slice_mut(rows),
+            CacheRows::Q8_0(rows) => rows,
         }
     }
 }

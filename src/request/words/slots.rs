@@ -1,4 +1,4 @@
-//! A prompt whose slots are filled with pictures.
+//! A prompt with its picture slots filled.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::reuse::Position;
 use crate::session::Input;
 
 /// A run of a prompt.
-pub(super) enum Part {
+pub(super) enum SlotRun {
     Tokens(Vec<u32>),
     /// The rows of the picture with this number.
     Picture(usize),
@@ -19,7 +19,7 @@ pub(super) enum Part {
 
 /// A prompt whose slots are filled.
 pub(super) struct Slots<'s> {
-    pub parts: Vec<Part>,
+    pub parts: Vec<SlotRun>,
     /// Positions that one picture takes.
     n_rows: usize,
     pub pictures: Vec<&'s Source>,
@@ -39,10 +39,10 @@ impl<'s> Slots<'s> {
         };
         for segment in segments {
             match segment {
-                Segment::Tokens(ids) => slots.parts.push(Part::Tokens(ids)),
+                Segment::Tokens(ids) => slots.parts.push(SlotRun::Tokens(ids)),
                 Segment::Image(slot) => {
                     for picture in &request.slots[slot] {
-                        slots.parts.push(Part::Picture(slots.pictures.len()));
+                        slots.parts.push(SlotRun::Picture(slots.pictures.len()));
                         slots.pictures.push(picture);
                     }
                 }
@@ -57,17 +57,17 @@ impl<'s> Slots<'s> {
         self.parts.iter().filter_map(move |part| {
             end += self.len(part);
             match part {
-                Part::Tokens(_) => None,
-                Part::Picture(index) => Some((*index, end)),
+                SlotRun::Tokens(_) => None,
+                SlotRun::Picture(index) => Some((*index, end)),
             }
         })
     }
 
     /// Positions that a part takes.
-    pub fn len(&self, part: &Part) -> usize {
+    pub fn len(&self, part: &SlotRun) -> usize {
         match part {
-            Part::Tokens(ids) => ids.len(),
-            Part::Picture(_) => self.n_rows,
+            SlotRun::Tokens(ids) => ids.len(),
+            SlotRun::Picture(_) => self.n_rows,
         }
     }
 
@@ -76,8 +76,8 @@ impl<'s> Slots<'s> {
         let mut positions = Vec::new();
         for part in &self.parts {
             match part {
-                Part::Tokens(ids) => positions.extend(ids.iter().copied().map(Position::Token)),
-                Part::Picture(index) => {
+                SlotRun::Tokens(ids) => positions.extend(ids.iter().copied().map(Position::Token)),
+                SlotRun::Picture(index) => {
                     let key = pictures[*index].key;
                     let rows = 0..self.n_rows as u32;
                     positions.extend(rows.map(|row| Position::Picture { key, row }));
@@ -102,8 +102,8 @@ impl<'s> Slots<'s> {
             n_skipped -= skipped;
             if skipped < len {
                 inputs.push(match part {
-                    Part::Tokens(ids) => Input::Tokens(&ids[skipped..]),
-                    Part::Picture(index) => Input::Image(&rows[*index][skipped * width..]),
+                    SlotRun::Tokens(ids) => Input::Tokens(&ids[skipped..]),
+                    SlotRun::Picture(index) => Input::Image(&rows[*index][skipped * width..]),
                 });
             }
         }

@@ -1,12 +1,12 @@
-//! Prompts of several requests in one pass, and what they begin with in common computed once.
+//! Computes the prompts of several requests in one pass, and their common beginning once.
 
 use std::time::Instant;
 
 use super::super::assistant::Assistant;
 use super::{Asked, WordLogits};
 use crate::error::Result;
-use crate::ops::Role;
-use crate::reuse::Memory;
+use crate::ops::RowRole;
+use crate::reuse::PromptCache;
 use crate::session::Input;
 use crate::timing::Stage;
 use crate::workspace::Workspace;
@@ -16,12 +16,12 @@ impl Assistant {
     /// likely their words are.
     pub(super) fn read_each(
         &self,
-        memories: &mut [Memory],
+        memories: &mut [PromptCache],
         workspace: &mut Workspace,
         asked: Vec<Result<Asked>>,
     ) -> Vec<Result<WordLogits>> {
         let width = self.model.config().decoder.hidden_size;
-        let mut ready: Vec<(&mut Memory, &Asked)> = (memories.iter_mut().zip(&asked))
+        let mut ready: Vec<(&mut PromptCache, &Asked)> = (memories.iter_mut().zip(&asked))
             .filter_map(|(memory, asked)| Some((memory, asked.as_ref().ok()?)))
             .collect();
         let start = Instant::now();
@@ -37,13 +37,13 @@ impl Assistant {
             let parts = ready.iter_mut().zip(&inputs);
             let parts = parts.map(|((memory, _), inputs)| memory.part(inputs, 1));
             let mut parts = parts.collect::<Result<Vec<_>>>()?;
-            workspace.compute(Role::Prompt, &mut parts)
+            workspace.compute(RowRole::Prompt, &mut parts)
         });
         let n_ready = ready.len() as u32;
         let mut logits = Vec::with_capacity(ready.len());
         for (row, (memory, asked)) in ready.into_iter().enumerate() {
             memory.hold(
-                Role::Prompt,
+                RowRole::Prompt,
                 asked.positions[memory.held().len()..].iter().copied(),
             );
             logits.push(read.is_ok().then(|| workspace.logits(row).to_vec()));
@@ -78,7 +78,7 @@ const SHORT_PASS: usize = 32;
 /// Computes what prompts begin with in common in one of the memories, and copies it to the others,
 /// where that takes fewer rows than computing it in each, and a pass of its own pays.
 fn share_prefix(
-    ready: &mut [(&mut Memory, &Asked)],
+    ready: &mut [(&mut PromptCache, &Asked)],
     workspace: &mut Workspace,
     width: usize,
 ) -> Result<()> {
@@ -92,10 +92,10 @@ fn share_prefix(
         let n_common = pairs.take_while(|(a, b)| a == b).count();
         n_shared = n_shared.min(n_common).min(asked.positions.len() - 1);
     }
-    let n_missing = |memory: &Memory| n_shared.saturating_sub(memory.held().len());
+    let n_missing = |memory: &PromptCache| n_shared.saturating_sub(memory.held().len());
     let n_missing_in_others: usize = others.iter().map(|(memory, _)| n_missing(memory)).sum();
     let depends_on_length =
-        |memory: &Memory, asked: &Asked| memory.depends_on_length(asked.positions.len());
+        |memory: &PromptCache, asked: &Asked| memory.depends_on_length(asked.positions.len());
     if n_missing_in_others < SHORT_PASS
         || depends_on_length(first, of_first)
         || others

@@ -61,7 +61,7 @@ fn each_picture_gets_a_sidecar_and_stays_as_it_is() {
     assert_eq!(failed["id"], "cat.png");
     assert!(failed["text"].is_string(), "{failed}");
     let message = failed["error"]["message"].as_str().unwrap();
-    assert!(message.contains("cat.png.xmp: is no XMP"), "{message}");
+    assert!(message.contains("cat.png.xmp: is not XMP"), "{message}");
     assert_eq!(read("cat.png.xmp"), b"not XML <");
     assert_eq!(read("dog-and-car.txt"), b"Bello");
     assert_eq!(n_files(), 9);

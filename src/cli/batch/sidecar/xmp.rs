@@ -1,8 +1,7 @@
-//! Descriptions and keywords in XMP (ISO 16684-1), added to what others wrote.
+//! Descriptions and keywords in XMP files (ISO 16684-1), added to the entries of other programs.
 //!
-//! The text of others is not written anew: what is added is put between its bytes. What was written
-//! here is known by a note, the hash of the description, so that a later answer replaces it, and the
-//! description of anybody else stays.
+//! An existing file is not rewritten: new entries are inserted between its bytes. A hash of the
+//! description marks what owl2 wrote. A later answer replaces only a description with that mark.
 
 mod read;
 
@@ -11,7 +10,7 @@ use std::ops::Range;
 use quick_xml::escape::escape;
 use sha2::{Digest, Sha256};
 
-use super::Words;
+use super::SidecarText;
 use crate::error::Result;
 use read::{Found, Property};
 
@@ -41,7 +40,7 @@ pub struct Merged {
 ///
 /// # Errors
 /// [`Kind::Input`](crate::Kind::Input) for what is no XMP.
-pub fn merge(old: &str, words: &Words) -> Result<Merged> {
+pub fn merge(old: &str, words: &SidecarText) -> Result<Merged> {
     let found = read::read(old)?;
     let mut edits = Edits(Vec::new());
     let mut left = Vec::new();

@@ -62,7 +62,7 @@ impl Sequence {
     fn pass(
         &self,
         isa: Isa,
-        (role, in_integers): (Role, bool),
+        (role, in_integers): (RowRole, bool),
         positions: std::ops::Range<usize>,
         tile_rows: usize,
     ) -> Vec<f32> {
@@ -79,7 +79,7 @@ impl Sequence {
         };
         let mut out = vec![f32::NAN; positions.len() * head_dim];
         let tiles = Tiles::of_rows(&mut out, head_dim, tile_rows);
-        let mut scratch = Scratch::default();
+        let mut scratch = AttentionScratch::default();
         while let Some(mut tile) = tiles.take() {
             attend(isa, head, &mut tile, &mut scratch);
         }
@@ -110,10 +110,10 @@ impl Random {
     }
 }
 
-const WAYS: [(Role, bool); 3] = [
-    (Role::Prompt, true),
-    (Role::Prompt, false),
-    (Role::Answer, true),
+const WAYS: [(RowRole, bool); 3] = [
+    (RowRole::Prompt, true),
+    (RowRole::Prompt, false),
+    (RowRole::Answer, true),
 ];
 
 fn same_bits(a: &[f32], b: &[f32]) -> bool {
@@ -206,7 +206,7 @@ fn rows_of_answers_are_computed_for_themselves() {
         values: Data::new(Kind::F16, &values()),
     };
     for isa in instruction_sets() {
-        let way = (Role::Answer, true);
+        let way = (RowRole::Answer, true);
         let together = sequence.pass(isa, way, 100..150, TILE_QUERIES);
         for (i, row) in together.chunks(head_dim).enumerate() {
             let alone = sequence.pass(isa, way, 100 + i..101 + i, TILE_QUERIES);

@@ -34,15 +34,15 @@ const ADOBE: &str = r#"<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?>
 </r:RDF></x:xmpmeta>
 <?xpacket end="w"?>"#;
 
-fn words(description: &str, keywords: &[&str]) -> Words {
-    Words {
+fn words(description: &str, keywords: &[&str]) -> SidecarText {
+    SidecarText {
         description: description.to_owned(),
         keywords: keywords.iter().map(|&keyword| keyword.to_owned()).collect(),
     }
 }
 
 #[track_caller]
-fn merged(old: &str, words: &Words) -> String {
+fn merged(old: &str, words: &SidecarText) -> String {
     let merged = merge(old, words).unwrap();
     assert_eq!(merged.left, None);
     merged.text.unwrap()
@@ -194,7 +194,7 @@ fn what_is_no_xmp_is_refused() {
             .unwrap_err()
             .to_string();
         assert!(error.contains(reason), "{reason}: {error}");
-        assert!(error.contains("left as it is"), "{error}");
+        assert!(error.contains("left unchanged"), "{error}");
     }
 }
 
@@ -210,7 +210,7 @@ fn a_document_that_was_cut_is_refused() {
 proptest! {
     #[test]
     fn any_words_are_read_back(description in any::<String>(), keyword in any::<String>()) {
-        let words = Words { description, keywords: vec![keyword] };
+        let words = SidecarText { description, keywords: vec![keyword] };
         for old in [EMPTY, EXIV2, ADOBE] {
             let merged = merge(old, &words).unwrap();
             let new = merged.text.unwrap_or_else(|| old.to_owned());

@@ -1,9 +1,9 @@
-//! What each stage has to do at the least: multiply-accumulates, and bytes to be read.
+//! The least work of each stage: multiply-accumulates, and bytes to read.
 
 use crate::gguf::{Gguf, names};
 use crate::model::Model;
 use crate::model::config::{Config, DecoderConfig};
-use crate::model::layout::{self, Part, TensorKind, TensorSpec};
+use crate::model::layout::{self, Component, TensorKind, TensorSpec};
 use crate::model::visual_config::VisualConfig;
 use crate::session::Session;
 
@@ -52,13 +52,13 @@ impl DecoderWork {
         };
         for spec in layout::tensors(config) {
             let bytes = gguf.tensor(&spec.name).map_or(0, |t| t.range.len() as u64);
-            if spec.part == Part::Embedding {
+            if spec.part == Component::Embedding {
                 work.weight_bytes += bytes / decoder.vocab_size as u64;
             }
             if spec.name == head {
                 work.head_macs += n_values(&spec);
                 work.weight_bytes += bytes;
-            } else if spec.part == Part::Decoder && !names::is_image_branch(&spec.name) {
+            } else if spec.part == Component::Decoder && !names::is_image_branch(&spec.name) {
                 work.weight_bytes += bytes;
                 if spec.kind == TensorKind::Matrix {
                     work.block_macs += n_values(&spec);
@@ -107,15 +107,15 @@ impl PictureWork {
                 .iter()
                 .any(|part| spec.name.ends_with(part));
             match spec.part {
-                Part::Vit if spec.name == names::tensor::PATCH_EMBEDDING => {
+                Component::Vit if spec.name == names::tensor::PATCH_EMBEDDING => {
                     work.vit_macs += n_values(spec) * visual.vit.n_patches() as u64;
                 }
-                Part::Vit => work.vit_macs += n_values(spec) * n_tokens as u64,
-                Part::Abstractor if is_key => {
+                Component::Vit => work.vit_macs += n_values(spec) * n_tokens as u64,
+                Component::Abstractor if is_key => {
                     work.abstractor_macs += n_values(spec) * n_keys as u64
                 }
-                Part::Abstractor => work.abstractor_macs += n_values(spec) * n_queries as u64,
-                Part::Decoder | Part::Embedding | Part::Output => {}
+                Component::Abstractor => work.abstractor_macs += n_values(spec) * n_queries as u64,
+                Component::Decoder | Component::Embedding | Component::Output => {}
             }
         }
         work
