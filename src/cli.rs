@@ -1,5 +1,6 @@
 //! The command line of `owl2`: flags and printing, nothing else.
 
+mod ahead;
 mod args;
 mod ask;
 #[cfg(feature = "serve")]
@@ -33,6 +34,7 @@ mod score;
 #[cfg(feature = "serve")]
 mod serve;
 mod setup;
+mod together;
 mod tokenize;
 
 use std::borrow::Cow;

@@ -81,6 +81,19 @@ impl<'a> Engine<'a> {
         self.limits
     }
 
+    /// Takes over what a memory holds, for the first request that begins like it.
+    pub fn with_memory(mut self, memory: PromptCache) -> Self {
+        self.keep(0, memory);
+        self
+    }
+
+    /// What the request that ended last has left.
+    pub fn into_memory(mut self) -> PromptCache {
+        self.kept
+            .pop()
+            .map_or_else(PromptCache::new, |(_, memory)| memory)
+    }
+
     /// Requests that are on their way.
     pub fn len(&self) -> usize {
         self.running.len() + usize::from(self.waiting.is_some())

@@ -35,6 +35,15 @@ pub(crate) use sniff::{FORMATS, FileContent, HEAD, content as content_of};
 use crate::error::{Error, Result};
 use resize::{Axis, resize};
 
+/// Does work on integers with the widest registers that there are. Their size changes no bit of it.
+///
+/// What `work` is made of has to be `#[inline(always)]`, itself too: a function of its own is compiled for
+/// any processor.
+#[inline(always)]
+fn wide<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
+
 /// Colour channels of a [`Picture`].
 const CHANNELS: usize = 3;
 

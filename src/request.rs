@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Everything that can be refused is refused before the first picture is encoded. Every front
-//! (command line, server, bindings) asks through [`Assistant::answer`], or
-//! [`Assistant::answer_from`] where requests follow one another.
+//! (command line, server, bindings) asks through [`Assistant::answer`],
+//! [`Assistant::answer_from`] where requests follow one another, or an
+//! [`Engine`](crate::engine::Engine) where there are many.
 
 mod answer_text;
 mod assistant;

@@ -75,6 +75,13 @@ impl Timings {
     pub fn add(&mut self, stage: Stage, time: Duration) {
         self.0[stage as usize] += time;
     }
+
+    /// Adds all of `other`.
+    pub fn add_all(&mut self, other: &Timings) {
+        for stage in Stage::ALL {
+            self.add(stage, other.of(stage));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -94,5 +101,10 @@ mod tests {
         assert!(timings.of(Stage::Vit) >= 2 * pause);
         assert_eq!(timings.of(Stage::Decode), Duration::ZERO);
         assert_eq!(timings.total(), timings.of(Stage::Vit));
+        let once = timings;
+        timings.add(Stage::Load, pause);
+        timings.add_all(&once);
+        assert_eq!(timings.of(Stage::Vit), 2 * once.of(Stage::Vit));
+        assert_eq!(timings.total(), 2 * once.total() + pause);
     }
 }

@@ -7,18 +7,7 @@ Can be killed and started again. Columns: path, text, n_tokens, error.
 
 import sys
 
-import pyarrow as pa
-from rows import Worker, arguments, run
-
-
-class Captioner(Worker):
-    schema = pa.schema(
-        [("path", pa.string()), ("text", pa.string()), ("n_tokens", pa.int32()), ("error", pa.string())]
-    )
-
-    def compute(self, path):
-        answer = self.model.ask(self.options["prompt"], path)
-        return {"text": answer.text, "n_tokens": len(answer.ids)}
+from rows import Captioner, arguments, run
 
 
 def main():

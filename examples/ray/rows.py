@@ -1,10 +1,11 @@
-"""What the two programs have in common: which pictures are left, who computes them, and the Parquet files.
+"""What the programs have in common: which pictures are left, who computes them, and the Parquet files.
 
-Each row is a picture. A row that failed has an `error` and is tried again by the next run; one that is
+Ray is needed by `run` alone; `../dask` and `../spark` use the rest of it. Each row is a picture. A row that failed has an `error` and is tried again by the next run; one that is
 done is not computed again. `merged` gives a row for each picture, however many runs it took.
 """
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 import owl2
 
@@ -60,6 +60,29 @@ class Worker:
                 time.sleep(0.1 * 2**n_tries)
 
 
+class Captioner(Worker):
+    """Asks each picture the question `prompt`."""
+
+    schema = pa.schema(
+        [("path", pa.string()), ("text", pa.string()), ("n_tokens", pa.int32()), ("error", pa.string())]
+    )
+
+    def compute(self, path):
+        answer = self.model.ask(self.options["prompt"], path)
+        return {"text": answer.text, "n_tokens": len(answer.ids)}
+
+
+@functools.cache
+def captioner(model, tries, prompt):
+    """This process's one, where an engine calls a function and keeps no objects."""
+    return Captioner(model, tries, prompt=prompt)
+
+
+def captions(paths, model, tries, prompt):
+    """The table of some pictures: the function that Dask and Spark are given."""
+    return captioner(model, tries, prompt)(pa.table({"path": pa.array(paths, pa.string())}))
+
+
 def merged(out):
     """A row for each path in the Parquet files of `out`: that of a success, where there is one."""
     rows = {}
@@ -84,6 +107,8 @@ def pending(folder, out):
 
 def run(worker, args, **options):
     """Computes what is left and adds it to the Parquet files. The exit status: 1 where some rows failed."""
+    import ray
+
     args.out.mkdir(parents=True, exist_ok=True)
     paths = pending(args.folder, args.out)
     if paths:

@@ -2,28 +2,28 @@
 
 mod outcome;
 mod output;
-mod prepare;
+mod pending;
 mod rows;
 mod sidecar;
 mod work;
 
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread::{self, ScopedJoinHandle};
 
+use crate::cli::ahead::Ahead;
 use crate::cli::args::BatchArgs;
 use crate::cli::interrupt::{self, Hold};
 use crate::cli::model_file::ModelFile;
-use crate::cli::{progress, setup};
+use crate::cli::{progress, setup, together};
 use crate::constrain::{Constraint, MAX_SCHEMA_BYTES};
+use crate::engine::{Engine, StepLimits};
 use crate::error::{Error, Kind, Result};
 use crate::files;
-use crate::image::Aspect;
+use crate::image::{Aspect, Reading};
 use crate::request::Assistant;
 use crate::sampler::Sampling;
 use crate::score::Scoring;
 use output::OutcomeFile;
-use prepare::{Preparing, ReadingRows};
+use pending::Pending;
 use rows::Rows;
 pub(super) use sidecar::SidecarFormat;
 use sidecar::Sidecars;
@@ -66,6 +66,7 @@ struct Defaults {
     context: Option<usize>,
     constraint: Option<Constraint>,
     aspect: Option<Aspect>,
+    reading: Reading,
     /// Whether pictures are rated in place of being asked about.
     rates: bool,
     /// Whether a picture is told by its bytes.
@@ -87,48 +88,32 @@ pub(super) fn run(args: &BatchArgs) -> Result<()> {
     }
     let scoring = args.score.map(|rule| Scoring {
         task: args.task,
+        aspect: args.aspect,
         ..Scoring::new(rule)
     });
     let defaults = defaults(args, &assistant, constraint, &scoring);
-    let preparing = Preparing {
-        assistant: &assistant,
-        defaults: &defaults,
-        scoring: &scoring,
-        shard: args.shard,
-        reading: Mutex::new(ReadingRows::new(rows, done)),
-    };
-    let (sender, prepared) = mpsc::sync_channel(2 * args.parallel);
+    let pending = Pending::new(rows, done, &defaults, args.shard);
+    let ahead = Ahead::new(&assistant, pending);
     let order = args.ordered.then(|| Order::new(args.parallel));
     let sidecars = args.sidecar.map(Sidecars::new);
-    let mut work = BatchRun::new(&mut output, prepared, order, sidecars);
-    let worked = thread::scope(|scope| {
-        let preparing = &preparing;
-        let decoders: Vec<_> = (0..preparing.n_decoders())
-            .map(|_| sender.clone())
-            .map(|sender| scope.spawn(move || preparing.run(&sender)))
-            .collect();
-        drop(sender);
+    let worked = ahead.run(2 * args.parallel, |prepared, decoders| {
+        let mut work = BatchRun::new(&mut output, prepared, order, sidecars);
         let worked = match &scoring {
             Some(scoring) => work::rate(&assistant, scoring, &mut work),
-            None => work::answer(&assistant, args.parallel, &mut work),
+            None => {
+                let limits = StepLimits::for_throughput(args.parallel);
+                together::compute(&mut Engine::new(&assistant, limits), &mut work)
+            }
         };
-        // The other threads end when nobody takes their rows.
         let finished = work.finish();
-        if interrupt::is_requested() && !decoders.iter().all(ScopedJoinHandle::is_finished) {
+        if interrupt::is_requested() && !decoders.have_ended() {
             // They may wait for a line that never comes; nothing of what they have is lost.
             finished?;
             progress::clear();
             progress::say("owl2: stopped; the same command goes on\n");
             std::process::exit(Kind::Stopped.exit_code().into());
         }
-        let mut read = Ok(());
-        for decoder in decoders {
-            read = read.and(decoder.join().unwrap_or_else(|_| {
-                let message = "reading the rows ended by a mistake in this program";
-                Err(Error::new(Kind::Bug, message))
-            }));
-        }
-        worked.and(read).and(finished)
+        worked.and(finished)
     });
     progress::clear();
     let (n_done, n_failed) = worked?;
@@ -138,8 +123,7 @@ pub(super) fn run(args: &BatchArgs) -> Result<()> {
             format!("stopped after {n_done} rows; the same command goes on"),
         ));
     }
-    let reading = preparing.reading.into_inner();
-    let done = reading.unwrap_or_else(PoisonError::into_inner).done;
+    let done = ahead.into_feed().into_done();
     match n_failed + done.n_failed_before() {
         0 => Ok(()),
         n => Err(Error::new(
@@ -180,7 +164,13 @@ fn defaults(
         max_tokens: args.max_tokens,
         context: args.running.ctx_size,
         constraint,
-        aspect: args.aspect,
+        aspect: match scoring {
+            Some(scoring) => Some(scoring.aspect.unwrap_or(scoring.rule.aspect())),
+            None => args.aspect,
+        },
+        reading: scoring
+            .as_ref()
+            .map_or_else(Reading::default, |scoring| scoring.reading),
         rates: scoring.is_some(),
         by_bytes: args.hash,
         fingerprint,

@@ -70,12 +70,13 @@ impl Output {
         self.n_held_newlines += text.len() - line.len();
     }
 
-    /// Ends the line, where the answer came to its end; whether the output is still read.
-    pub fn finish(self, is_answered: bool) -> Result<bool> {
+    /// Ends the line, where the answer came to its end; whether the output is still read. Nothing can
+    /// be written after that.
+    pub fn finish(&mut self, is_answered: bool) -> Result<bool> {
         progress::clear();
-        let is_read = self.state?;
+        let is_read = std::mem::replace(&mut self.state, Ok(false))?;
         match self.is_streaming && is_answered && is_read {
-            true => print(&(self.prefix + "\n")),
+            true => print(&(std::mem::take(&mut self.prefix) + "\n")),
             false => Ok(is_read),
         }
     }

@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use super::decode::zeros;
-use super::{CHANNELS, Picture};
+use super::{CHANNELS, Picture, wide};
 use crate::error::Result;
 use crate::threads;
 
@@ -145,13 +145,24 @@ impl Axis {
         sums.clear();
         sums.resize(out.len(), HALF);
         for (y, weight) in (window.start..).zip(&self.weights[window.weights.clone()]) {
-            for (sum, &value) in sums.iter_mut().zip(row(y)) {
-                *sum += i32::from(value) * weight;
-            }
+            let row = row(y);
+            wide(
+                #[inline(always)]
+                || {
+                    for (sum, &value) in sums.iter_mut().zip(row) {
+                        *sum += i32::from(value) * weight;
+                    }
+                },
+            );
         }
-        for (out, &sum) in out.iter_mut().zip(sums.iter()) {
-            *out = round(sum);
-        }
+        wide(
+            #[inline(always)]
+            || {
+                for (out, &sum) in out.iter_mut().zip(sums.iter()) {
+                    *out = round(sum);
+                }
+            },
+        );
     }
 }
 
@@ -201,6 +212,7 @@ fn fixed_point(weight: f64) -> i32 {
     (weight * f64::from(1 << WEIGHT_BITS) + half) as i32
 }
 
+#[inline(always)]
 fn round(sum: i32) -> u8 {
     (sum >> WEIGHT_BITS).clamp(0, 255) as u8
 }

@@ -262,8 +262,22 @@ impl Assistant {
         aspect: Option<Aspect>,
         reading: Reading,
     ) -> Result<Arc<Pixels>> {
+        self.timed_pixels(source, aspect, reading, &mut Timings::default())
+    }
+
+    /// [`Assistant::pixels_beside`], adding what it takes to `timings`.
+    ///
+    /// # Errors
+    /// As [`Assistant::pixels`].
+    pub(crate) fn timed_pixels(
+        &self,
+        source: &Source,
+        aspect: Option<Aspect>,
+        reading: Reading,
+        timings: &mut Timings,
+    ) -> Result<Arc<Pixels>> {
         let preparation = self.preparation(aspect, reading)?;
-        preparation.pixels(source, &mut Timings::default())
+        preparation.pixels(source, timings)
     }
 
     /// A picture that is decoded already, at the model's size.

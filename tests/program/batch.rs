@@ -11,6 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use base64::Engine;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -274,10 +275,11 @@ fn wrong_rows_are_errors_with_their_numbers_and_the_rest_goes_on() {
     for (number, part) in [
         (1, "JSON"),
         (2, "JSON object"),
-        (3, "prompt"),
+        // An empty line counts, as it does in editors.
         (4, "prompt"),
-        (5, "gone.png"),
-        (6, "temperature"),
+        (5, "prompt"),
+        (6, "gone.png"),
+        (7, "temperature"),
     ] {
         let start = format!("row {number}: ");
         let error = errors.iter().find(|error| error.starts_with(&start));
@@ -328,13 +330,56 @@ fn pictures_are_rated_as_score_does() {
     place.run(&["-i", ASSETS, "-o", "out.jsonl", "--score", "q-align"], 0);
     for line in place.lines("out.jsonl") {
         let picture = line["image"].as_str().unwrap();
-        let alone = Command::new(env!("CARGO_BIN_EXE_owl2"))
-            .args(["score", "--rule", "q-align", "--json", picture])
-            .output()
-            .unwrap();
-        let alone: Value = serde_json::from_slice(&alone.stdout).unwrap();
-        assert_eq!(line["score"], alone["score"], "{picture}");
+        assert_eq!(line["score"], score_alone(picture, &[]), "{picture}");
     }
+    // One that is not square, in the way that is asked for.
+    let wide = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/jpeg/photo.jpg");
+    let row = json!({"id": "wide", "image": wide}).to_string();
+    let content = json!([{"type": "text", "text": "x"},
+        {"type": "image_url", "image_url": {"url": data_address(wide)}}]);
+    let of_openai = |content: &Value| {
+        json!({"custom_id": "o", "method": "POST", "url": "/v1/chat/completions",
+            "body": {"messages": [{"role": "user", "content": content}]}})
+        .to_string()
+    };
+    let rows = [row, of_openai(&content), of_openai(&json!("no picture"))];
+    fs::write(place.path("rows.jsonl"), rows.join("\n")).unwrap();
+    let mut scores = Vec::new();
+    for aspect in ["squash", "pad", "crop"] {
+        let output = format!("{aspect}.jsonl");
+        let flags = ["--score", "q-align", "--aspect", aspect, "--ordered"];
+        place.run(
+            &[&["-i", "rows.jsonl", "-o", &output], &flags[..]].concat(),
+            1,
+        );
+        let lines = place.lines(&output);
+        let score = score_alone(wide, &["--aspect", aspect]);
+        assert_eq!(lines[0]["score"], score, "{aspect}");
+        // In the shape of its row.
+        assert_eq!(lines[1]["custom_id"], "o");
+        assert_eq!(lines[1]["response"]["body"]["score"], score, "{aspect}");
+        assert_eq!(lines[2]["response"]["status_code"], 400);
+        scores.push(score.to_string());
+    }
+    scores.sort();
+    scores.dedup();
+    assert_eq!(scores.len(), 3, "each in its own way");
+}
+
+/// The score of a picture by the command for that.
+fn score_alone(picture: &str, flags: &[&str]) -> Value {
+    let alone = Command::new(env!("CARGO_BIN_EXE_owl2"))
+        .args(["score", "--rule", "q-align", "--json", picture])
+        .args(flags)
+        .output()
+        .unwrap();
+    let alone: Value = serde_json::from_slice(&alone.stdout).unwrap();
+    alone["score"].clone()
+}
+
+fn data_address(picture: &str) -> String {
+    let bytes = base64::engine::general_purpose::STANDARD.encode(fs::read(picture).unwrap());
+    format!("data:image/jpeg;base64,{bytes}")
 }
 
 #[test]

@@ -1,4 +1,4 @@
-"""Runs the examples for Ray Data: `check.py OWL2`, where OWL2 is the program."""
+"""Runs the examples for Ray Data and Dask: `check.py OWL2`, where OWL2 is the program."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from PIL import Image
 import owl2
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ROOT / "examples/ray"
+EXAMPLES = ROOT / "examples"
 N_PICTURES = 64
 # Ray wants a token for its own server, reports its use, and gives way to whatever else runs.
 ENVIRONMENT = {
@@ -27,7 +27,7 @@ ENVIRONMENT = {
 # Longer than any run takes on a busy machine.
 PATIENCE = 600
 
-sys.path.insert(0, str(EXAMPLES))
+sys.path.insert(0, str(EXAMPLES / "ray"))
 
 
 def start(program, *arguments):
@@ -88,7 +88,7 @@ def check_captions(work, model, merged):
     whole = last.read_bytes()
     last.write_bytes(b"no picture")
     arguments = [pictures, out, "--workers", 2, "--batch", 4]
-    process = start("caption.py", *arguments)
+    process = start("ray/caption.py", *arguments)
     killed = kill_a_worker(process, "Captioner")
     assert finish(process) == (1, N_PICTURES, 1)
     rows = merged(out)
@@ -97,8 +97,8 @@ def check_captions(work, model, merged):
     print(f"captions: all rows, though process {killed} was killed")
 
     last.write_bytes(whole)
-    assert finish(start("caption.py", *arguments)) == (0, 1, 0)
-    assert finish(start("caption.py", *arguments)) == (0, 0, 0)
+    assert finish(start("ray/caption.py", *arguments)) == (0, 1, 0)
+    assert finish(start("ray/caption.py", *arguments)) == (0, 0, 0)
     captions = {path: row["text"] for path, row in merged(out).items()}
     wanted = {
         str(path): model.ask("Describe the image.", path).text for path in pictures.iterdir()
@@ -111,11 +111,20 @@ def check_captions(work, model, merged):
 def check_scores(work, model, merged):
     out = work / "scores"
     arguments = [ROOT / "assets", out, "--workers", 2, "--rule", "q-align"]
-    assert finish(start("score.py", *arguments)) == (0, 6, 0)
+    assert finish(start("ray/score.py", *arguments)) == (0, 6, 0)
     for path, row in merged(out).items():
         score = model.score(path, rule="q-align")
         assert (row["score"], row["deviation"]) == (score.score, score.deviation)
     print("scores: as the model's")
+
+
+def check_dask(work, captions, merged):
+    out = work / "dask"
+    arguments = [work / "pictures", out, "--workers", 2]
+    assert finish(start("dask/caption.py", *arguments)) == (0, N_PICTURES, 0)
+    assert finish(start("dask/caption.py", *arguments)) == (0, 0, 0)
+    assert {path: row["text"] for path, row in merged(out).items()} == captions
+    print("Dask: the same captions")
 
 
 def check_server(work, program, captions, merged):
@@ -127,7 +136,7 @@ def check_server(work, program, captions, merged):
         said_where = (line.split("listening on ")[1] for line in server.stderr if "listening" in line)
         url = next(said_where).strip()
         arguments = [work / "pictures", out, "--url", url]
-        assert finish(start("served.py", *arguments)) == (0, N_PICTURES, 0)
+        assert finish(start("ray/served.py", *arguments)) == (0, N_PICTURES, 0)
     finally:
         server.terminate()
         server.wait()
@@ -145,6 +154,7 @@ def main():
         draw(work / "pictures")
         captions = check_captions(work, model, merged)
         check_scores(work, model, merged)
+        check_dask(work, captions, merged)
         check_server(work, program, captions, merged)
 
 

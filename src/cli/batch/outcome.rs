@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::prepare::Prepared;
 use super::rows::{Row, RowShape};
+use crate::cli::ahead::Prepared;
 use crate::error::{Error, Result};
 use crate::request::Answer;
 use crate::score::Score;
@@ -38,7 +38,7 @@ fn error_of(row: &Row, error: &Error) -> Value {
 /// An answer, in the shape of its row. Where the sidecar could not be written, that is an error beside
 /// it.
 pub fn answered(
-    prepared: &Prepared,
+    prepared: &Prepared<Row>,
     answer: &Answer,
     sidecar: Result<Option<String>>,
     seconds: f64,
@@ -55,27 +55,21 @@ pub fn answered(
             "usage": openai::usage(answer),
             "seconds": seconds,
         }),
-        RowShape::OpenAi => json!({
-            "id": format!("owl2-{:016x}", row.key),
-            "custom_id": row.id,
-            "response": {
-                "status_code": 200,
-                "request_id": format!("owl2-{:016x}", row.key),
-                "body": {
-                    "id": format!("chatcmpl-{:016x}", row.key),
-                    "object": "chat.completion",
-                    "model": "owl2",
-                    "choices": [{
-                        "index": 0,
-                        "message": {"role": "assistant", "content": answer.text, "refusal": null},
-                        "logprobs": null,
-                        "finish_reason": finish_reason,
-                    }],
-                    "usage": openai::usage(answer),
-                },
-            },
-            "error": null,
-        }),
+        RowShape::OpenAi => in_response(
+            row,
+            json!({
+                "id": format!("chatcmpl-{:016x}", row.key),
+                "object": "chat.completion",
+                "model": "owl2",
+                "choices": [{
+                    "index": 0,
+                    "message": {"role": "assistant", "content": answer.text, "refusal": null},
+                    "logprobs": null,
+                    "finish_reason": finish_reason,
+                }],
+                "usage": openai::usage(answer),
+            }),
+        ),
     };
     let mut warnings = prepared.damage.clone();
     match sidecar {
@@ -85,22 +79,47 @@ pub fn answered(
     with_warnings(outcome, warnings)
 }
 
-/// A rating.
-pub fn rated(prepared: &Prepared, score: &Score, seconds: f64) -> Value {
+/// What a row of OpenAI's shape gets, with the body that a server would answer.
+fn in_response(row: &Row, body: Value) -> Value {
+    let id = format!("owl2-{:016x}", row.key);
+    json!({
+        "id": id,
+        "custom_id": row.id,
+        "response": {"status_code": 200, "request_id": id, "body": body},
+        "error": null,
+    })
+}
+
+/// A rating, in the shape of its row.
+pub fn rated(prepared: &Prepared<Row>, score: &Score, seconds: f64) -> Value {
     let row = &prepared.row;
     let probabilities = score
         .probabilities
         .iter()
         .map(|&(word, p)| (word.to_owned(), p.into()));
-    let outcome = json!({
-        "id": row.id,
-        "image": row.image,
-        "score": score.score,
-        "score_unit": score.unit,
-        "deviation": score.deviation,
-        "probabilities": probabilities.collect::<serde_json::Map<_, _>>(),
-        "seconds": seconds,
-    });
+    let probabilities: serde_json::Map<_, _> = probabilities.collect();
+    let outcome = match row.shape {
+        RowShape::Own => json!({
+            "id": row.id,
+            "image": row.image,
+            "score": score.score,
+            "score_unit": score.unit,
+            "deviation": score.deviation,
+            "probabilities": probabilities,
+            "seconds": seconds,
+        }),
+        RowShape::OpenAi => in_response(
+            row,
+            json!({
+                "object": "score",
+                "model": "owl2",
+                "score": score.score,
+                "score_unit": score.unit,
+                "deviation": score.deviation,
+                "probabilities": probabilities,
+            }),
+        ),
+    };
     with_warnings(outcome, prepared.damage.clone())
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{Defaults, Shard};
+use crate::cli::ahead::Asking;
 use crate::cli::each::Pictures;
 use crate::cli::setup;
 use crate::error::{Error, Result};
@@ -36,9 +37,6 @@ pub struct Row {
     /// The file that it is about, if that is one picture.
     pub picture: Option<PathBuf>,
 }
-
-/// A row, and what it asks, or why that cannot be.
-pub type Asking = (Row, Result<Request>);
 
 /// The shape of a row, which is that of its outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,9 +94,8 @@ impl Rows {
         n_read: &mut usize,
         defaults: &Defaults,
         shard: Option<Shard>,
-    ) -> Result<Option<Asking>> {
-        while let Some(line) = self.read()? {
-            *n_read += 1;
+    ) -> Result<Option<Asking<Row>>> {
+        while let Some(line) = self.read(n_read)? {
             let share_key = line.share_key();
             if shard.is_none_or(|shard| shard.has(share_key)) {
                 return Ok(Some(Row::of_line(line, self.folder(), *n_read, defaults)));
@@ -115,9 +112,11 @@ impl Rows {
         }
     }
 
-    fn read(&mut self) -> Result<Option<Line>> {
+    /// The next row, and its number in `n_read`: that of its line, empty ones included.
+    fn read(&mut self, n_read: &mut usize) -> Result<Option<Line>> {
         match self {
             Rows::Pictures { pictures, folder } => {
+                *n_read += 1;
                 Ok(pictures.next().map(|picture| match picture {
                     Ok(picture) => {
                         let id = picture.strip_prefix(&*folder).unwrap_or(&picture);
@@ -132,6 +131,7 @@ impl Rows {
                 let mut line = Vec::new();
                 let mut bounded = reader.by_ref().take(MAX_LINE_BYTES);
                 let cannot_read = |e| Error::io("cannot read", name, e);
+                *n_read += 1;
                 match bounded.read_until(b'\n', &mut line).map_err(cannot_read)? {
                     0 => return Ok(None),
                     _ if line.trim_ascii().is_empty() => continue,
@@ -209,7 +209,7 @@ fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
 }
 
 impl Row {
-    fn of_line(line: Line, folder: &Path, number: usize, defaults: &Defaults) -> Asking {
+    fn of_line(line: Line, folder: &Path, number: usize, defaults: &Defaults) -> Asking<Row> {
         match line {
             Line::Object(row) => Self::of_value(row, folder, number, defaults),
             Line::Unreadable(line, error) => {
@@ -226,7 +226,7 @@ impl Row {
         }
     }
 
-    fn of_value(row: Value, folder: &Path, number: usize, defaults: &Defaults) -> Asking {
+    fn of_value(row: Value, folder: &Path, number: usize, defaults: &Defaults) -> Asking<Row> {
         let shape = shape(&row);
         let text = row.to_string();
         let id = named(&row).cloned().unwrap_or_else(|| Value::from(number));
@@ -235,6 +235,12 @@ impl Row {
             RowShape::Own => own_request(&row, folder, defaults),
             RowShape::OpenAi => openai_request(&row, folder, defaults),
         };
+        let request = request.and_then(|request| match request.pictures.len() {
+            n if defaults.rates && n != 1 => Err(Error::input(format!(
+                "image: has {n} pictures, expected one to rate"
+            ))),
+            _ => Ok(request),
+        });
         let pictures = request.as_ref().map(|request| request.pictures.as_slice());
         let pictures = pictures.unwrap_or_default();
         let picture = match pictures {
@@ -350,17 +356,12 @@ fn own_request(row: &Value, folder: &Path, defaults: &Defaults) -> Result<Reques
             ));
         }
     };
-    if defaults.rates && pictures.len() != 1 {
-        return Err(Error::input(format!(
-            "image: names {} pictures, expected one to rate",
-            pictures.len()
-        )));
-    }
     let text = place_images(text, pictures.len())?;
     let turns = vec![Message::user(text), Message::assistant("")];
     Ok(Request {
         pictures,
         aspect: defaults.aspect,
+        reading: defaults.reading,
         sampling,
         stops,
         max_tokens: max_tokens.or(defaults.max_tokens),
@@ -410,6 +411,7 @@ fn openai_request(row: &Value, folder: &Path, defaults: &Defaults) -> Result<Req
         .request;
     Ok(Request {
         aspect: defaults.aspect,
+        reading: defaults.reading,
         max_tokens: request.max_tokens.or(defaults.max_tokens),
         constraint: request
             .constraint

@@ -9,12 +9,13 @@ use serde_json::Value;
 
 use super::outcome::{answered, failed, rated};
 use super::output::OutcomeFile;
-use super::prepare::Prepared;
+use super::rows::Row;
 use super::sidecar::Sidecars;
+use crate::cli::ahead::Prepared;
+use crate::cli::together::Requests;
 use crate::cli::{interrupt, progress};
-use crate::engine::{Engine, StepLimits};
 use crate::error::{Error, Result};
-use crate::request::{Answer, Assistant, Event, Request, StopReason};
+use crate::request::{Answer, Assistant, Event, Listener, Request, StopReason};
 use crate::score::{Score, ScoreSubject, Scorer, Scoring};
 
 /// How long it waits for a row before it looks whether to stop.
@@ -25,7 +26,7 @@ const CUT: &str = "no sidecar was written: the answer was cut before it matched 
 /// Rows to be done, and where their outcomes go.
 pub struct BatchRun<'a> {
     output: &'a mut OutcomeFile,
-    prepared: Receiver<Prepared>,
+    prepared: Receiver<Prepared<Row>>,
     order: Option<Order>,
     sidecars: Option<Sidecars>,
     /// Whether there are no more rows.
@@ -59,7 +60,7 @@ impl Order {
 impl<'a> BatchRun<'a> {
     pub fn new(
         output: &'a mut OutcomeFile,
-        prepared: Receiver<Prepared>,
+        prepared: Receiver<Prepared<Row>>,
         order: Option<Order>,
         sidecars: Option<Sidecars>,
     ) -> Self {
@@ -77,7 +78,7 @@ impl<'a> BatchRun<'a> {
 
     /// The next row that can be computed; if `may_wait`, as soon as there is one. The others' errors
     /// are written.
-    fn next(&mut self, may_wait: bool) -> Result<Option<(Prepared, Request)>> {
+    fn take(&mut self, may_wait: bool) -> Result<Option<(Prepared<Row>, Request)>> {
         let patience = if may_wait { PATIENCE } else { Duration::ZERO };
         while !self.is_over && !interrupt::is_requested() {
             let is_full = |order: &Order| order.waiting.len() >= order.most;
@@ -89,7 +90,7 @@ impl<'a> BatchRun<'a> {
                     let taken = Err(Error::input("is being computed"));
                     match std::mem::replace(&mut prepared.request, taken) {
                         Ok(request) => return Ok(Some((prepared, request))),
-                        Err(e) => self.end(&prepared, Err(e))?,
+                        Err(e) => self.write(&prepared, Err(e))?,
                     }
                 }
                 Err(RecvTimeoutError::Timeout) if may_wait => self.output.sync_if_due()?,
@@ -107,7 +108,7 @@ impl<'a> BatchRun<'a> {
     }
 
     /// Writes what became of a row.
-    fn end(&mut self, prepared: &Prepared, outcome: Result<Value>) -> Result<()> {
+    fn write(&mut self, prepared: &Prepared<Row>, outcome: Result<Value>) -> Result<()> {
         let row = &prepared.row;
         let mut line = outcome.unwrap_or_else(|e| failed(row, &e));
         self.n_done += 1;
@@ -133,69 +134,56 @@ impl<'a> BatchRun<'a> {
         Ok(())
     }
 
-    fn end_answer(
+    fn end_score(
         &mut self,
-        prepared: &Prepared,
-        answer: Result<Answer>,
+        prepared: &Prepared<Row>,
+        score: Result<Score>,
         seconds: f64,
     ) -> Result<()> {
+        let outcome = score.map(|score| rated(prepared, &score, seconds));
+        self.write(prepared, outcome)
+    }
+}
+
+impl Requests for BatchRun<'_> {
+    type Row = Prepared<Row>;
+
+    fn next(&mut self, may_wait: bool) -> Result<Option<(Prepared<Row>, Request)>> {
+        self.take(may_wait)
+    }
+
+    fn listener(&self, _: &Prepared<Row>) -> Box<Listener<'static>> {
+        Box::new(|_: Event| match interrupt::is_requested() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })
+    }
+
+    fn end(
+        &mut self,
+        prepared: Prepared<Row>,
+        answer: Result<Answer>,
+        took: Duration,
+    ) -> Result<()> {
+        let is_cut_short = |answer: &Answer| answer.stop == StopReason::Cancelled;
+        if answer.as_ref().is_ok_and(is_cut_short) {
+            return Ok(());
+        }
         let outcome = answer.map(|answer| {
             let written = match &mut self.sidecars {
                 None => Ok(None),
                 Some(_) if !answer.is_fulfilled => Ok(Some(CUT.to_owned())),
                 Some(sidecars) => sidecars.write(prepared.row.picture.as_deref(), &answer.text),
             };
-            answered(prepared, &answer, written, seconds)
+            answered(&prepared, &answer, written, took.as_secs_f64())
         });
-        self.end(prepared, outcome)
+        self.write(&prepared, outcome)
     }
 
-    fn end_score(&mut self, prepared: &Prepared, score: Result<Score>, seconds: f64) -> Result<()> {
-        let outcome = score.map(|score| rated(prepared, &score, seconds));
-        self.end(prepared, outcome)
+    fn goes_on(&mut self) -> Result<bool> {
+        self.output.sync_if_due()?;
+        Ok(!interrupt::is_requested())
     }
-}
-
-/// Answers rows, `together` at once.
-pub fn answer(assistant: &Assistant, together: usize, work: &mut BatchRun) -> Result<()> {
-    let mut engine = Engine::new(assistant, StepLimits::for_throughput(together));
-    let mut running: BTreeMap<u64, (Prepared, Instant)> = BTreeMap::new();
-    let mut id = 0;
-    loop {
-        while engine.has_room()
-            && let Some((prepared, request)) = work.next(engine.is_empty())?
-        {
-            id += 1;
-            match begin(&mut engine, id, request) {
-                Ok(()) => {
-                    running.insert(id, (prepared, Instant::now()));
-                }
-                Err(e) => work.end(&prepared, Err(e))?,
-            }
-        }
-        if interrupt::is_requested() || engine.is_empty() {
-            return Ok(());
-        }
-        work.output.sync_if_due()?;
-        for (id, answer) in engine.step() {
-            let is_cut_short = answer
-                .as_ref()
-                .is_ok_and(|answer| answer.stop == StopReason::Cancelled);
-            if let Some((prepared, start)) = running.remove(&id)
-                && !is_cut_short
-            {
-                work.end_answer(&prepared, answer, start.elapsed().as_secs_f64())?;
-            }
-        }
-    }
-}
-
-fn begin(engine: &mut Engine, id: u64, request: Request) -> Result<()> {
-    let listener = |_: Event| match interrupt::is_requested() {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
-    };
-    engine.begin(id, 0, request, Box::new(listener))
 }
 
 /// Rates rows, as many together as share a pass.
@@ -204,14 +192,14 @@ pub fn rate(assistant: &Assistant, scoring: &Scoring, work: &mut BatchRun) -> Re
     loop {
         let (mut group, mut subjects) = (Vec::new(), Vec::new());
         while subjects.len() < Scorer::TOGETHER
-            && let Some((prepared, mut request)) = work.next(subjects.is_empty())?
+            && let Some((prepared, mut request)) = work.take(subjects.is_empty())?
         {
             match request.pictures.pop() {
                 Some(picture) => {
                     subjects.push(ScoreSubject::Picture(picture));
                     group.push(prepared);
                 }
-                None => work.end(&prepared, Err(Error::input("has no picture to rate")))?,
+                None => work.write(&prepared, Err(Error::input("has no picture to rate")))?,
             }
         }
         if interrupt::is_requested() || subjects.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::frame::Frame;
 use super::segments::Tables;
-use crate::image::CHANNELS;
+use crate::image::{CHANNELS, wide};
 
 /// What the components of a picture are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,14 @@ impl Colors {
 
     /// A row of pixels from a row of each component.
     pub fn convert(self, components: &[Vec<u8>], out: &mut [u8]) {
+        wide(
+            #[inline(always)]
+            || self.convert_row(components, out),
+        );
+    }
+
+    #[inline(always)]
+    fn convert_row(self, components: &[Vec<u8>], out: &mut [u8]) {
         let (pixels, _) = out.as_chunks_mut::<CHANNELS>();
         match (self, components) {
             (Colors::Rgb, [r, g, b]) => {
@@ -69,6 +77,7 @@ impl Colors {
 }
 
 /// The colour of luminance and colour differences.
+#[inline(always)]
 fn rgb(y: u8, cb: u8, cr: u8) -> [u8; CHANNELS] {
     let (y, cb, cr) = (i32::from(y), i32::from(cb) - 128, i32::from(cr) - 128);
     let clamped = |value: i32| value.clamp(0, 255) as u8;

@@ -27,6 +27,7 @@ const F_3_072: i32 = 25172;
 type Rows = [[i16; EDGE]; EDGE];
 
 /// Samples of a block, by rows, from its coefficients and quantization table in natural order.
+#[inline(always)]
 pub(super) fn transform(block: &[i16; BLOCK], quant: &[u16; BLOCK]) -> [[u8; EDGE]; EDGE] {
     let mut rows: Rows = [[0; EDGE]; EDGE];
     for (value, (&coefficient, &step)) in rows
@@ -51,13 +52,20 @@ pub(super) fn transform(block: &[i16; BLOCK], quant: &[u16; BLOCK]) -> [[u8; EDG
     transpose(&mut rows);
     pass::<{ FRACTION + BETWEEN + 3 }>(&mut rows);
     transpose(&mut rows);
-    rows.map(|row| row.map(|sample| level(i32::from(sample))))
+    let mut samples = [[0; EDGE]; EDGE];
+    let values = rows.as_flattened().iter();
+    for (sample, &value) in samples.as_flattened_mut().iter_mut().zip(values) {
+        *sample = level(i32::from(value));
+    }
+    samples
 }
 
+#[inline(always)]
 fn level(sample: i32) -> u8 {
     (sample.clamp(-128, 127) + 128) as u8
 }
 
+#[inline(always)]
 fn transpose(rows: &mut Rows) {
     let from = *rows;
     for (y, row) in rows.iter_mut().enumerate() {
@@ -68,6 +76,7 @@ fn transpose(rows: &mut Rows) {
 }
 
 /// Transforms the eight columns.
+#[inline(always)]
 fn pass<const SHIFT: u32>(rows: &mut Rows) {
     (0..EDGE).for_each(|x| column::<SHIFT>(rows, x));
 }

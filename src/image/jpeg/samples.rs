@@ -6,6 +6,7 @@ use super::upsample::Upsampling;
 use super::{BLOCK, EDGE, idct};
 use crate::error::Result;
 use crate::image::decode::zeros;
+use crate::image::wide;
 
 /// Samples of the row of MCUs that was transformed last, and of the one before.
 pub(super) struct Samples<'f> {
@@ -58,13 +59,18 @@ impl<'f> Samples<'f> {
             for block_row in row * component.v..end {
                 let first = block_row * EDGE % plane.rows * plane.stride;
                 let blocks = &coefficients.row(index, block_row)[..component.blocks_across()];
-                for (column, block) in blocks.iter().enumerate() {
-                    let samples = idct::transform(block, quant);
-                    let out = &mut plane.samples[first + column * EDGE..];
-                    for (out, samples) in out.chunks_mut(plane.stride).zip(samples) {
-                        out[..EDGE].copy_from_slice(&samples);
-                    }
-                }
+                wide(
+                    #[inline(always)]
+                    || {
+                        for (column, block) in blocks.iter().enumerate() {
+                            let samples = idct::transform(block, quant);
+                            let out = &mut plane.samples[first + column * EDGE..];
+                            for (out, samples) in out.chunks_mut(plane.stride).zip(samples) {
+                                out[..EDGE].copy_from_slice(&samples);
+                            }
+                        }
+                    },
+                );
             }
         }
     }
@@ -72,6 +78,16 @@ impl<'f> Samples<'f> {
     /// Samples of the component `index` for row `y` of the picture, one for each pixel at least.
     pub fn upsample(&self, index: usize, y: usize, out: &mut [u8]) {
         let plane = &self.planes[index];
-        plane.upsampling.row(|y| plane.row(y), y, out);
+        wide(
+            #[inline(always)]
+            || {
+                plane.upsampling.row(
+                    #[inline(always)]
+                    |y| plane.row(y),
+                    y,
+                    out,
+                )
+            },
+        );
     }
 }

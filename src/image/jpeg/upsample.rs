@@ -32,6 +32,7 @@ impl Upsampling {
     }
 
     /// Row `y` of the picture, from rows of the component.
+    #[inline(always)]
     pub fn row<'a>(self, rows: impl Fn(usize) -> &'a [u8], y: usize, out: &mut [u8]) {
         // The row that this one lies in, and the next nearest.
         let near = |y: usize| (rows(y / 2), rows(neighbour(y)));
@@ -71,13 +72,14 @@ fn neighbour(y: usize) -> usize {
 }
 
 /// Twice as many columns.
+#[inline(always)]
 fn columns(row: &[u8], out: &mut [u8]) {
     let at = |i: usize| u16::from(row[i]);
     let last = row.len() - 1;
     let (pairs, _) = out.as_chunks_mut::<2>();
     pairs[0] = [row[0], ((3 * at(0) + at(1) + 2) >> 2) as u8];
     for (pair, near) in pairs[1..last].iter_mut().zip(row.windows(3)) {
-        let [before, this, after] = [near[0], near[1], near[2]].map(u16::from);
+        let (before, this, after) = (u16::from(near[0]), u16::from(near[1]), u16::from(near[2]));
         *pair = [
             ((3 * this + before + 1) >> 2) as u8,
             ((3 * this + after + 2) >> 2) as u8,
@@ -87,19 +89,20 @@ fn columns(row: &[u8], out: &mut [u8]) {
 }
 
 /// Twice as many columns of a row between `row` and `other`.
+#[inline(always)]
 fn both(row: &[u8], other: &[u8], out: &mut [u8]) {
-    let sum = |i: usize| 3 * u16::from(row[i]) + u16::from(other[i]);
+    let sum = |i: usize| three_to_one(row[i], other[i]);
     let last = row.len() - 1;
     let (pairs, _) = out.as_chunks_mut::<2>();
     pairs[0] = [
         ((4 * sum(0) + 8) >> 4) as u8,
         ((3 * sum(0) + sum(1) + 7) >> 4) as u8,
     ];
-    let sums = |(row, other): (&[u8], &[u8])| {
-        [0, 1, 2].map(|i| 3 * u16::from(row[i]) + u16::from(other[i]))
-    };
-    let near = row.windows(3).zip(other.windows(3)).map(sums);
-    for (pair, [before, this, after]) in pairs[1..last].iter_mut().zip(near) {
+    let near = row.windows(3).zip(other.windows(3));
+    for (pair, (row, other)) in pairs[1..last].iter_mut().zip(near) {
+        let before = three_to_one(row[0], other[0]);
+        let this = three_to_one(row[1], other[1]);
+        let after = three_to_one(row[2], other[2]);
         *pair = [
             ((3 * this + before + 8) >> 4) as u8,
             ((3 * this + after + 7) >> 4) as u8,
@@ -109,4 +112,10 @@ fn both(row: &[u8], other: &[u8], out: &mut [u8]) {
         ((3 * sum(last) + sum(last - 1) + 8) >> 4) as u8,
         ((4 * sum(last) + 7) >> 4) as u8,
     ];
+}
+
+/// Four times what lies between two samples, nearer to the first.
+#[inline(always)]
+fn three_to_one(a: u8, b: u8) -> u16 {
+    3 * u16::from(a) + u16::from(b)
 }
