@@ -73,7 +73,7 @@ impl Listener {
                                 "cannot listen on {address}: it is in use; choose another --port"
                             )
                         }
-                        _ => format!("cannot listen at {address}: {e}"),
+                        _ => format!("cannot listen on {address}: {e}"),
                     };
                     Error::new(Kind::Io, message).caused_by(e)
                 };
@@ -90,12 +90,12 @@ impl Listener {
         use std::os::unix::fs::FileTypeExt;
         use std::os::unix::net::UnixStream;
 
-        let failed = |e: io::Error| Error::io("cannot listen at", path, e);
+        let failed = |e: io::Error| Error::io("cannot listen on", path, e);
         match fs::symlink_metadata(path) {
             // What a server left behind that was killed; a living one answers.
             Ok(metadata) if metadata.file_type().is_socket() => {
                 if UnixStream::connect(path).is_ok() {
-                    let message = "cannot listen at it: another server does";
+                    let message = "cannot listen on it: another server does";
                     return Err(Error::new(Kind::Io, message).in_file(path));
                 }
                 fs::remove_file(path).map_err(failed)?;

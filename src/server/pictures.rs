@@ -154,10 +154,10 @@ mod tests {
             "https://a.example/x.png",
             "HTTP://a",
         ] {
-            assert!(refused(address).contains("not fetched"), "{address}");
+            assert!(refused(address).contains("downloads nothing"), "{address}");
         }
         assert!(refused("file:///etc/hostname").contains("does not open"));
-        assert!(refused("ftp://a.example/x.png").contains("no picture"));
+        assert!(refused("ftp://a.example/x.png").contains("not a picture"));
     }
 
     #[test]

@@ -33,9 +33,16 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn blocks() -> Vec<Block> {
+fn pages_of_docs() -> Vec<PathBuf> {
     let docs = fs::read_dir(root().join("docs")).unwrap();
-    let mut pages: Vec<PathBuf> = docs.map(|entry| entry.unwrap().path()).collect();
+    let paths = docs.map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.extension().is_some_and(|suffix| suffix == "md"))
+        .collect()
+}
+
+fn blocks() -> Vec<Block> {
+    let mut pages = pages_of_docs();
     pages.sort();
     pages.extend(["README.md", "CONTRIBUTING.md"].map(|name| root().join(name)));
     let mut blocks = Vec::new();
@@ -203,8 +210,7 @@ fn transcripts_are_what_is_printed() {
 /// Links between pages lead to files that are there.
 #[test]
 fn links_of_pages_lead_somewhere() {
-    let docs = fs::read_dir(root().join("docs")).unwrap();
-    let mut pages: Vec<PathBuf> = docs.map(|entry| entry.unwrap().path()).collect();
+    let mut pages = pages_of_docs();
     let more = [
         "README.md",
         "CONTRIBUTING.md",

@@ -216,7 +216,7 @@ mod tests {
         for other in [&b"no XMP"[..], b"\xff\xfe<\0", b""] {
             fs::write(path("a.b.jpg.xmp"), other).unwrap();
             let error = xmp.write(Some(&picture), "A cow.").unwrap_err().to_string();
-            assert!(error.contains("a.b.jpg.xmp: is no XMP"), "{error}");
+            assert!(error.contains("a.b.jpg.xmp: is not XMP"), "{error}");
             assert_eq!(fs::read(path("a.b.jpg.xmp")).unwrap(), other);
         }
         let large = fs::File::create(path("a.b.jpg.xmp")).unwrap();

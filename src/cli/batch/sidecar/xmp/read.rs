@@ -104,7 +104,7 @@ pub fn read(document: &str) -> Result<Found> {
     let mut reader = NsReader::from_str(document);
     let wrong = |message: String| {
         Error::input(format!(
-            "is XMP that cannot be extended; left unchanged: {message}"
+            "is not XMP that can be extended; left unchanged: {message}"
         ))
     };
     loop {
