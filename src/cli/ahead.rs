@@ -15,7 +15,8 @@ const MAX_DECODERS: usize = 4;
 
 /// A request whose pictures are decoded.
 pub struct Prepared<R> {
-    /// Its place among all, from 0.
+    /// Its place among all, from 0; batches write in that order.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub place: usize,
     /// What it is about.
     pub row: R,
@@ -189,6 +190,7 @@ pub struct Decoders<'scope>(Vec<ScopedJoinHandle<'scope, Result<()>>>);
 
 impl Decoders<'_> {
     /// Whether all have ended.
+    #[cfg_attr(not(feature = "serve"), allow(dead_code))]
     pub fn have_ended(&self) -> bool {
         self.0.iter().all(ScopedJoinHandle::is_finished)
     }
