@@ -9,7 +9,7 @@ mod settings;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::chat::Conversation;
+use crate::chat::{Attachment, Conversation};
 use crate::cli::args::AskArgs;
 use crate::cli::cache::CacheFile;
 use crate::cli::interrupt::{self, Hold};
@@ -129,10 +129,8 @@ impl<'m> Chat<'m> {
 
     /// Says so where the picture attached last lacks something.
     fn note_damage(&self) {
-        if let Some(picture) = self.conversation.attached().last()
-            && let Some(damage) = picture.damage()
-        {
-            progress::notice(&format!("{}: {damage}", picture.path.display()));
+        if let Some(picture) = self.conversation.attached().last() {
+            note_damage(picture);
         }
     }
 
@@ -183,6 +181,8 @@ impl<'m> Chat<'m> {
                     }
                 };
                 progress::notice(&format!("loaded {} ({}){note}", path.display(), turns(n)));
+                let turns = self.conversation.turns().iter();
+                turns.flat_map(|turn| &turn.pictures).for_each(note_damage);
             }
             Command::Stats => self.show_statistics(),
             Command::Help => progress::notice(command::HELP),
@@ -256,6 +256,13 @@ impl<'m> Chat<'m> {
         );
         let table = output::timings(answer);
         progress::notice(&format!("{positions}\n{}", table.trim_end()));
+    }
+}
+
+/// Says so where a picture lacks something.
+fn note_damage(picture: &Attachment) {
+    if let Some(damage) = picture.damage() {
+        progress::notice(&format!("{}: {damage}", picture.path.display()));
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::asking::{Content, Conversation, Question, json_constraint, sampling, stops};
-use super::dialect::{Dialect, Frames};
+use super::dialect::{Dialect, Frames, with_warnings};
 use super::fields::{Fields, Read, wrong};
 use super::pictures;
 use super::refusal::Refusal;
@@ -36,6 +36,7 @@ pub fn question(body: &Value, settings: &Settings, defaults: &Sampling) -> Read<
         },
         is_streamed: fields.flag("stream")?.unwrap_or(false),
         wants_usage,
+        warnings: Vec::new(),
     })
 }
 
@@ -179,15 +180,17 @@ pub struct OpenAi {
     model: String,
     created_s: u64,
     wants_usage: bool,
+    warnings: Vec<String>,
 }
 
 impl OpenAi {
-    pub fn new(id: u64, model: &str, wants_usage: bool) -> Self {
+    pub fn new(id: u64, model: &str, question: &Question) -> Self {
         OpenAi {
             id: format!("chatcmpl-{id:016x}"),
             model: model.to_owned(),
             created_s: time::unix_s(),
-            wants_usage,
+            wants_usage: question.wants_usage,
+            warnings: question.warnings.clone(),
         }
     }
 
@@ -268,7 +271,7 @@ impl Dialect for OpenAi {
     }
 
     fn whole(&self, answer: &Answer) -> Value {
-        json!({
+        let whole = json!({
             "id": self.id,
             "object": "chat.completion",
             "created": self.created_s,
@@ -282,7 +285,8 @@ impl Dialect for OpenAi {
             }],
             "usage": usage(answer),
             "timings": timings(answer),
-        })
+        });
+        with_warnings(whole, &self.warnings)
     }
 }
 
@@ -304,7 +308,7 @@ impl Frames for OpenAi {
     }
 
     fn end(&mut self, answer: &Answer) -> Vec<u8> {
-        let more = json!({"timings": timings(answer)});
+        let more = with_warnings(json!({"timings": timings(answer)}), &self.warnings);
         let mut bytes = self.delta(json!({}), Some(finish_reason(answer.stop)), more);
         if self.wants_usage {
             bytes.extend(self.chunk(json!([]), json!({"usage": usage(answer)})));

@@ -7,6 +7,7 @@ use super::rows::{Row, Shape};
 use crate::error::{Error, Result};
 use crate::request::Answer;
 use crate::score::Score;
+use crate::server::dialect::with_warnings;
 use crate::server::openai;
 
 /// A row's failure.
@@ -82,7 +83,7 @@ pub fn answered(
         Ok(warning) => warnings.extend(warning),
         Err(e) => outcome["error"] = error_of(row, &e),
     }
-    with_warnings(outcome, warnings)
+    with_warnings(outcome, &warnings)
 }
 
 /// A rating.
@@ -101,12 +102,5 @@ pub fn rated(prepared: &Prepared, score: &Score, seconds: f64) -> Value {
         "probabilities": probabilities.collect::<serde_json::Map<_, _>>(),
         "seconds": seconds,
     });
-    with_warnings(outcome, prepared.damage.clone())
-}
-
-fn with_warnings(mut outcome: Value, warnings: Vec<String>) -> Value {
-    if !warnings.is_empty() {
-        outcome["warnings"] = warnings.into();
-    }
-    outcome
+    with_warnings(outcome, &prepared.damage)
 }

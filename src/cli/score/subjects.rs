@@ -135,21 +135,22 @@ impl Loader<'_> {
     /// Decodes a subject.
     pub fn load(&self, named: &Named) -> Result<Subject> {
         match named {
-            Named::Picture(path) => self.pixels(path).map(Subject::Picture),
+            Named::Picture(path) => self.picture(path).map(Subject::Picture),
             Named::Animation(path) => {
                 let frames = self.assistant.animation(path, self.aspect, self.reading)?;
                 Ok(Subject::Clip(frames))
             }
             Named::Clip(_, frames) => {
                 let frames = chosen(frames, self.fps);
-                let frames = frames.into_iter().map(|frame| self.pixels(frame));
+                let frames = frames.into_iter().map(|frame| self.picture(frame));
                 frames.collect::<Result<_>>().map(Subject::Clip)
             }
             Named::Nothing => Ok(Subject::Clip(Vec::new())),
         }
     }
 
-    fn pixels(&self, path: &Path) -> Result<Source> {
+    /// Decodes a picture, and says what its file lacks.
+    pub fn picture(&self, path: &Path) -> Result<Source> {
         let source = Source::File(path.to_owned());
         let pixels = self
             .assistant
