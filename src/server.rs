@@ -17,6 +17,7 @@ pub(crate) mod asking;
 mod body;
 mod connection;
 pub(crate) mod dialect;
+pub mod doors;
 pub(crate) mod fields;
 mod guard;
 mod metrics;

@@ -1,6 +1,7 @@
 //! `owl2 batch`: questions about whole collections, or ratings of them, that can be stopped at any
 //! moment and gone on with.
 
+pub mod doors;
 mod outcome;
 mod output;
 mod prepare;

@@ -2,7 +2,7 @@
 
 mod command;
 mod editor;
-mod history;
+pub(super) mod history;
 mod line;
 mod settings;
 
