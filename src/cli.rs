@@ -10,6 +10,7 @@ mod cache;
 mod chat;
 mod compare;
 mod doctor;
+pub mod doors;
 mod each;
 mod eval;
 mod generated;

@@ -11,6 +11,7 @@ use owl2::error::flag;
 use owl2::{harmless, panics};
 
 fn main() -> ExitCode {
+    panics::set_status_of_aborts();
     let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

@@ -4,7 +4,7 @@
 //! and become errors. [`catch`] also suppresses the panic message, unless the panic ends the program.
 //!
 //! A refused allocation or a stack overflow cannot be caught: the standard library prints a line and
-//! aborts. [`catch`] turns that into the exit status of [`Kind::Capacity`] instead of a signal.
+//! aborts. [`set_status_of_aborts`] turns that into the exit status of [`Kind::Capacity`] instead of a signal.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::AtomicBool;
@@ -25,6 +25,15 @@ pub(crate) fn last_place() -> Option<String> {
     Some(first.trim_end_matches(':').to_owned())
 }
 
+/// From now on, an abort ends the process with an exit status. A program does this before all else: where
+/// there is next to no memory, reading the command line takes more than there is.
+pub fn set_status_of_aborts() {
+    let always = Arc::new(AtomicBool::new(true));
+    let status = Kind::Capacity.exit_code().into();
+    // Without it there is the signal, as everywhere else.
+    let _ = flag::register_conditional_shutdown(SIGABRT, status, always);
+}
+
 /// Runs the whole of a program. From then on, panics print nothing.
 ///
 /// # Errors
@@ -33,10 +42,6 @@ pub fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     panic::set_hook(Box::new(|info| {
         *LAST.lock().unwrap_or_else(PoisonError::into_inner) = info.to_string();
     }));
-    let always = Arc::new(AtomicBool::new(true));
-    let status = Kind::Capacity.exit_code().into();
-    // Without it there is the signal, as everywhere else.
-    let _ = flag::register_conditional_shutdown(SIGABRT, status, always);
     caught(work)
 }
 

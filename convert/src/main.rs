@@ -14,6 +14,7 @@ use owl2_convert::progress::say;
 use owl2_convert::{interrupt, run};
 
 fn main() -> ExitCode {
+    panics::set_status_of_aborts();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return usage(&error),

@@ -2,14 +2,14 @@
 
 mod command;
 mod editor;
-mod history;
+pub(super) mod history;
 mod line;
 mod settings;
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use crate::chat::Conversation;
+use crate::chat::{Attachment, Conversation};
 use crate::cli::args::AskArgs;
 use crate::cli::cache::CacheFile;
 use crate::cli::interrupt::{self, Hold};
@@ -129,10 +129,8 @@ impl<'m> Chat<'m> {
 
     /// Says so where the picture attached last lacks something.
     fn note_damage(&self) {
-        if let Some(picture) = self.conversation.attached().last()
-            && let Some(damage) = picture.damage()
-        {
-            progress::notice(&format!("{}: {damage}", picture.path.display()));
+        if let Some(picture) = self.conversation.attached().last() {
+            note_damage(picture);
         }
     }
 
@@ -185,6 +183,8 @@ impl<'m> Chat<'m> {
                     }
                 };
                 progress::notice(&format!("loaded {} ({}){note}", path.display(), turns(n)));
+                let turns = self.conversation.turns().iter();
+                turns.flat_map(|turn| &turn.pictures).for_each(note_damage);
             }
             ChatCommand::Stats => self.show_statistics(),
             ChatCommand::Help => progress::notice(command::HELP),
@@ -258,6 +258,13 @@ impl<'m> Chat<'m> {
         );
         let table = output::timings(answer);
         progress::notice(&format!("{positions}\n{}", table.trim_end()));
+    }
+}
+
+/// Says so where a picture lacks something.
+fn note_damage(picture: &Attachment) {
+    if let Some(damage) = picture.damage() {
+        progress::notice(&format!("{}: {damage}", picture.path.display()));
     }
 }
 

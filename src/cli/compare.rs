@@ -5,7 +5,8 @@ use serde_json::json;
 use crate::cli::args::CompareArgs;
 use crate::cli::model_file::ModelFile;
 use crate::cli::output::{self, Output};
-use crate::cli::{print, print_json, setup};
+use crate::cli::score::subjects::Loader;
+use crate::cli::{print, print_json, progress, setup};
 use crate::error::{Error, Result};
 use crate::image::{Aspect, Reading};
 use crate::ops::Compute;
@@ -43,7 +44,13 @@ fn by_words(args: &CompareArgs, assistant: &Assistant) -> Result<()> {
         aspect: args.aspect,
         ..Scoring::new(Rule::Compare2Score)
     };
-    let [from, to] = [first, second].map(|path| Source::File(path.clone()));
+    let loader = Loader {
+        assistant,
+        fps: None,
+        aspect: Some(args.aspect.unwrap_or(scoring.rule.aspect())),
+        reading: scoring.reading,
+    };
+    let (from, to) = (loader.picture(first)?, loader.picture(second)?);
     let comparison = Scorer::new(assistant, scoring)?.compare(&from, &to)?;
     if args.json {
         let map = |pairs: Vec<(&str, f64)>| {
@@ -83,10 +90,15 @@ fn by_question(args: &CompareArgs, assistant: &Assistant) -> Result<()> {
     let mut output = Output::new(!args.json, String::new());
     let answer = assistant.answer(&request, &mut |event| output.receive(event));
     let is_read = output.finish(answer.is_ok())?;
-    match args.json && is_read {
-        true => print_json(&output::as_json(&answer?, &request.sampling)).map(drop),
-        false => answer.map(drop),
+    let answer = answer?;
+    if args.json && is_read {
+        print_json(&output::as_json(&answer, &request.sampling))?;
     }
+    answer
+        .warnings
+        .iter()
+        .for_each(|warning| progress::note(warning));
+    Ok(())
 }
 
 /// Co-Instruct's prompt about two to four pictures.

@@ -142,8 +142,8 @@ impl Seen {
     fn check_divisors(&self) -> Result<()> {
         let refused = || {
             Error::input(format!(
-                "counts in steps beyond {MAX_DIVISOR} of its last decimal place; leave it out, and \
-                 check the answer"
+                "counts in steps beyond {MAX_DIVISOR} of its last decimal place, those of all the schema \
+                 together; leave it out, and check the answer"
             ))
             .in_key("multipleOf")
         };

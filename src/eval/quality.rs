@@ -51,7 +51,7 @@ fn rated(index: usize, entry: &Value, image_root: &Path) -> Result<Rated> {
         .ok_or_else(|| lacks(index, "image"))?;
     let in_id = || {
         let (_, score) = entry["id"].as_str()?.rsplit_once("->")?;
-        score.trim().parse().ok()
+        number(&score.into())
     };
     let distribution = match (number(&entry["gt_score_norm"]), number(&entry["std_norm"])) {
         (Some(mean), Some(deviation)) if deviation > 0.0 => Some(Normal { mean, deviation }),
@@ -120,7 +120,7 @@ mod tests {
             r#"[{"image": "a.png", "gt_score": 3.5, "gt_score_norm": 2.0, "std_norm": 0.5},
                 {"img_path": "b.png", "gt_score": "61.2"},
                 {"image": "c.png", "id": "c.png->4.63"},
-                {"image": "d.png"}, {"gt_score": 1}]"#,
+                {"image": "d.png", "id": "d->nan"}, {"gt_score": 1}]"#,
         )
         .unwrap();
         let rated = read(&path, Path::new("root"), 4).unwrap();

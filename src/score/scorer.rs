@@ -66,13 +66,7 @@ impl<'m> Scorer<'m> {
     /// [`Kind::Input`](crate::Kind::Input) and [`Kind::Io`](crate::Kind::Io) for a picture that
     /// cannot be used.
     pub fn with_anchors(mut self, anchors: &[Source]) -> Result<Self> {
-        if anchors.len() != N_ANCHORS {
-            return Err(Error::usage(format!(
-                "has {} pictures, expected {N_ANCHORS}, whose names sort from the worst to the best",
-                anchors.len()
-            ))
-            .in_parameter("anchors"));
-        }
+        Self::check_n_anchors(anchors.len())?;
         let (aspect, reading) = (self.aspect(), self.scoring.reading);
         let prepared = anchors.iter().map(|anchor| {
             let pixels = self.assistant.pixels(anchor, Some(aspect), reading)?;
@@ -81,6 +75,21 @@ impl<'m> Scorer<'m> {
         self.anchors = prepared.collect::<Result<_>>()?;
         self.of_anchors = anchors.iter().map(|_| PromptCache::new()).collect();
         Ok(self)
+    }
+
+    /// Fails unless there are as many anchors as there have to be.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`](crate::Kind::Usage).
+    pub(crate) fn check_n_anchors(n_anchors: usize) -> Result<()> {
+        match n_anchors {
+            N_ANCHORS => Ok(()),
+            _ => Err(Error::usage(format!(
+                "has {n_anchors} pictures, expected {N_ANCHORS}, whose names sort from the worst to the \
+                 best"
+            ))
+            .in_parameter("anchors")),
+        }
     }
 
     /// How it rates.

@@ -19,6 +19,8 @@ pub struct ClientQuestion {
     pub is_streamed: bool,
     /// Whether a streamed answer ends with the numbers of tokens (OpenAI's `include_usage`).
     pub wants_usage: bool,
+    /// What the files of its pictures lack; known once they are decoded.
+    pub warnings: Vec<String>,
 }
 
 /// The largest temperature; beyond OpenAI's 2 there is nothing but noise.

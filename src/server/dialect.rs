@@ -13,6 +13,14 @@ pub trait Dialect {
     fn whole(&self, answer: &Answer) -> Value;
 }
 
+/// A JSON object with what files of pictures lack, if they lack anything.
+pub fn with_warnings(mut object: Value, warnings: &[String]) -> Value {
+    if !warnings.is_empty() {
+        object["warnings"] = warnings.into();
+    }
+    object
+}
+
 /// A streamed answer, frame by frame.
 pub trait Frames: Dialect + Send {
     fn begin(&mut self) -> Vec<u8>;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::asking::{ClientMessages, ClientQuestion, Content, json_constraint, sampling, stops};
-use super::dialect::{Dialect, Frames};
+use super::dialect::{Dialect, Frames, with_warnings};
 use super::fields::{Fields, Read, wrong};
 use super::pictures;
 use super::refusal::Refusal;
@@ -67,6 +67,7 @@ pub fn question(
         },
         is_streamed: fields.flag("stream")?.unwrap_or(true),
         wants_usage: true,
+        warnings: Vec::new(),
     })
 }
 
@@ -184,13 +185,15 @@ fn format(fields: &Fields) -> Read<Option<Constraint>> {
 pub struct Ollama {
     path: Endpoint,
     model: String,
+    warnings: Vec<String>,
 }
 
 impl Ollama {
-    pub fn new(path: Endpoint, model: &str) -> Self {
+    pub fn new(path: Endpoint, model: &str, question: &ClientQuestion) -> Self {
         Ollama {
             path,
             model: model.to_owned(),
+            warnings: question.warnings.clone(),
         }
     }
 
@@ -223,7 +226,7 @@ impl Ollama {
             (ns(Stage::Vit) + ns(Stage::Abstractor) + ns(Stage::Prefill)).into();
         object["eval_count"] = answer.ids.len().into();
         object["eval_duration"] = ns(Stage::Decode).into();
-        object
+        with_warnings(object, &self.warnings)
     }
 }
 

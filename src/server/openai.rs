@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::asking::{ClientMessages, ClientQuestion, Content, json_constraint, sampling, stops};
-use super::dialect::{Dialect, Frames};
+use super::dialect::{Dialect, Frames, with_warnings};
 use super::fields::{Fields, Read, wrong};
 use super::pictures;
 use super::refusal::Refusal;
@@ -40,6 +40,7 @@ pub fn question(
         },
         is_streamed: fields.flag("stream")?.unwrap_or(false),
         wants_usage,
+        warnings: Vec::new(),
     })
 }
 
@@ -183,15 +184,17 @@ pub struct OpenAi {
     model: String,
     created_s: u64,
     wants_usage: bool,
+    warnings: Vec<String>,
 }
 
 impl OpenAi {
-    pub fn new(id: u64, model: &str, wants_usage: bool) -> Self {
+    pub fn new(id: u64, model: &str, question: &ClientQuestion) -> Self {
         OpenAi {
             id: format!("chatcmpl-{id:016x}"),
             model: model.to_owned(),
             created_s: time::unix_s(),
-            wants_usage,
+            wants_usage: question.wants_usage,
+            warnings: question.warnings.clone(),
         }
     }
 
@@ -272,7 +275,7 @@ impl Dialect for OpenAi {
     }
 
     fn whole(&self, answer: &Answer) -> Value {
-        json!({
+        let whole = json!({
             "id": self.id,
             "object": "chat.completion",
             "created": self.created_s,
@@ -286,7 +289,8 @@ impl Dialect for OpenAi {
             }],
             "usage": usage(answer),
             "timings": timings(answer),
-        })
+        });
+        with_warnings(whole, &self.warnings)
     }
 }
 
@@ -308,7 +312,7 @@ impl Frames for OpenAi {
     }
 
     fn end(&mut self, answer: &Answer) -> Vec<u8> {
-        let more = json!({"timings": timings(answer)});
+        let more = with_warnings(json!({"timings": timings(answer)}), &self.warnings);
         let mut bytes = self.delta(json!({}), Some(finish_reason(answer.stop)), more);
         if self.wants_usage {
             // Some clients of llama.cpp look for the timings here.

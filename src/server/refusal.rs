@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 
 use super::time;
 use crate::error::{Error, Kind};
+use crate::harmless;
 use crate::panics;
+
+/// The longest message: one that repeats what a client sent does not repeat all of it.
+const MAX_MESSAGE_BYTES: usize = 2000;
 
 /// A failure, as clients are told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,9 +27,10 @@ pub struct Refusal {
 
 impl Refusal {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        let message = message.into();
         Refusal {
             status,
-            message: message.into(),
+            message: harmless::shortened(&message, MAX_MESSAGE_BYTES).into_owned(),
             param: None,
             retry_after_s: None,
         }
@@ -40,9 +45,8 @@ impl Refusal {
     pub fn field(path: impl Into<String>, message: impl AsRef<str>) -> Self {
         let path = path.into();
         Refusal {
-            message: format!("{path}: {}", message.as_ref()),
-            param: Some(path),
-            ..Self::bad("")
+            param: Some(path.clone()),
+            ..Self::bad(format!("{path}: {}", message.as_ref()))
         }
     }
 

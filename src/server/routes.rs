@@ -14,18 +14,19 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::access::Access;
-use super::admission::{self, admit, prepare};
+use super::admission::{admit, prepare};
 use super::answering::{lost, refused, streamed, whole};
 use super::asking::ClientQuestion;
 use super::body::{self, Outgoing};
 use super::dialect::Frames;
-use super::fields::{Fields, Read};
+use super::fields::Read;
 use super::guard;
 use super::metrics::Metrics;
 use super::ollama::{self, Ollama};
 use super::openai::{self, OpenAi};
 use super::page;
 use super::queue::{JobKind, Progress, Queue};
+use super::reading;
 use super::refusal::{Refusal, took_too_long};
 use super::score;
 use super::settings::ServerSettings;
@@ -159,7 +160,7 @@ async fn route(
                     arrival,
                     access,
                     openai::question,
-                    move |question| OpenAi::new(id, &model, question.wants_usage),
+                    move |question| OpenAi::new(id, &model, question),
                 )
                 .await;
             }
@@ -172,8 +173,8 @@ async fn route(
                 let read = move |body: &Value, settings: &ServerSettings, defaults: &Sampling| {
                     ollama::question(kind, body, settings, defaults)
                 };
-                return ask(server, body, arrival, access, read, move |_| {
-                    Ollama::new(kind, &model)
+                return ask(server, body, arrival, access, read, move |question| {
+                    Ollama::new(kind, &model, question)
                 })
                 .await;
             }
@@ -290,42 +291,10 @@ async fn read_up_to(
     })
 }
 
-/// Values in a body at most. Each takes many times its bytes once it is read.
-const MAX_VALUES: usize = 100_000;
-
-/// About how many values a JSON text has: a comma, colon or bracket outside of texts stands before each
-/// but the first.
-fn n_values(json: &[u8]) -> usize {
-    let (mut n, mut in_text, mut is_escaped) = (1, false, false);
-    for &byte in json {
-        match (in_text, byte) {
-            (true, _) if is_escaped => is_escaped = false,
-            (true, b'\\') => is_escaped = true,
-            (_, b'"') => in_text = !in_text,
-            (false, b',' | b':' | b'[' | b'{') => n += 1,
-            _ => {}
-        }
-    }
-    n
-}
-
 /// A body, and its share of what bodies may take.
 struct Held {
     bytes: Vec<u8>,
     _permit: tokio::sync::OwnedSemaphorePermit,
-}
-
-impl Held {
-    fn json(&self) -> Read<Value> {
-        if n_values(&self.bytes) > MAX_VALUES {
-            return Err(Refusal::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("the JSON has more than {MAX_VALUES} values"),
-            ));
-        }
-        serde_json::from_slice(&self.bytes)
-            .map_err(|e| Refusal::bad(format!("the body is not JSON: {e}")))
-    }
 }
 
 /// What `work` gives, unless the request's time is over before.
@@ -357,13 +326,7 @@ async fn ask<F: Frames + 'static>(
     let admitted = async {
         let held = read(server, body).await?;
         let mut question = prepare(server, move |server| {
-            let body = held.json()?;
-            server
-                .card
-                .check_name(&Fields::of_body(&body)?, server.settings.strict_model)?;
-            let mut question = question(&body, &server.settings, server.assistant.sampling())?;
-            question.request = admission::ready(server, question.request, arrival.key)?;
-            Ok(question)
+            reading::question(server, &held.bytes, question, arrival.key)
         })
         .await?;
         let frames = frames(&question);
@@ -404,27 +367,25 @@ async fn rate(
     let admitted = async {
         let held = read(server, body).await?;
         let (scoring, subjects) = prepare(server, move |server| {
-            let body = held.json()?;
-            let (scoring, sources) = score::question(&body, server)?;
-            let subjects = admission::ready_to_rate(server, &sources, &scoring, arrival.key)?;
-            Ok((scoring, subjects))
+            reading::rating(server, &held.bytes, arrival.key)
         })
         .await?;
+        let warnings = score::warnings(&subjects);
         let work = JobKind::Score {
             subjects,
             scoring: scoring.clone(),
         };
-        Ok::<_, Refusal>((admit(server, work, &arrival)?, scoring))
+        Ok::<_, Refusal>((admit(server, work, &arrival)?, scoring, warnings))
     };
     match in_time(server, &arrival, admitted).await {
         Err(refusal) => {
             access.failed(&refusal);
             refused(&refusal, Refusal::as_openai)
         }
-        Ok((admitted, scoring)) => {
+        Ok((admitted, scoring, warnings)) => {
             let name = server.card.name.clone();
             let finish = move |last| match last {
-                Progress::Scored(scores) => Ok(score::as_json(&name, &scoring, &scores)),
+                Progress::Scored(scores) => Ok(score::as_json(&name, &scoring, &scores, &warnings)),
                 Progress::Failed(refusal) => Err(refusal),
                 Progress::Text(_) | Progress::Answered(_) => Err(lost()),
             };
@@ -442,18 +403,15 @@ async fn about(
     mut access: Access,
 ) -> Response<Outgoing> {
     let answer = async {
-        let body = read_up_to(server, body, MAX_SHORT_BYTES).await?.json()?;
-        let fields = Fields::of_body(&body)?;
+        let held = read_up_to(server, body, MAX_SHORT_BYTES).await?;
         match path {
             // There is one model, so every question is about it.
             "/api/show" => {
-                server
-                    .card
-                    .check_name(&fields, server.settings.strict_model)?;
+                reading::name(server, &held.bytes, server.settings.strict_model)?;
                 Ok(server.card.show())
             }
             _ => {
-                server.card.check_name(&fields, true)?;
+                reading::name(server, &held.bytes, true)?;
                 Ok(serde_json::json!({"status": "success"}))
             }
         }

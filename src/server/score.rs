@@ -2,11 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
+use super::dialect::with_warnings;
 use super::fields::{Fields, Read, wrong};
 use super::pictures;
+use super::reading;
 use super::routes::Server;
 use crate::request::Source;
-use crate::score::{Rule, Score, Scoring};
+use crate::score::{Rule, Score, ScoreSubject, Scoring};
 
 /// Reads the body of a request.
 pub fn question(body: &Value, server: &Server) -> Read<(Scoring, Vec<Source>)> {
@@ -69,9 +71,29 @@ fn images(fields: &Fields, server: &Server) -> Read<Vec<Source>> {
     images.collect()
 }
 
-/// The response.
-pub fn as_json(model: &str, scoring: &Scoring, scores: &[Score]) -> Value {
-    let scores: Vec<_> = scores.iter().map(one_as_json).collect();
+/// What the file of each picture lacks.
+pub fn warnings(subjects: &[ScoreSubject]) -> Vec<Vec<String>> {
+    let of_subject = |subject: &ScoreSubject| {
+        let pictures = match subject {
+            ScoreSubject::Picture(picture) => std::slice::from_ref(picture),
+            ScoreSubject::Clip(frames) => frames,
+        };
+        let damages = pictures.iter().filter_map(reading::damage);
+        damages.map(str::to_owned).collect()
+    };
+    subjects.iter().map(of_subject).collect()
+}
+
+/// The response. Each score has its `warnings`.
+pub fn as_json(
+    model: &str,
+    scoring: &Scoring,
+    scores: &[Score],
+    warnings: &[Vec<String>],
+) -> Value {
+    let scores = scores.iter().zip(warnings);
+    let scores = scores.map(|(score, warnings)| with_warnings(one_as_json(score), warnings));
+    let scores: Vec<_> = scores.collect();
     json!({
         "object": "list",
         "model": model,

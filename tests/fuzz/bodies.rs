@@ -2,6 +2,8 @@
 
 #[path = "seeds.rs"]
 pub mod seeds;
+#[path = "serving.rs"]
+pub mod serving;
 #[path = "../common/tiny.rs"]
 mod tiny;
 
@@ -15,14 +17,16 @@ use owl2::constrain::Constraint;
 use owl2::eval;
 use owl2::eval::benchmark::{Benchmark, BenchmarkFormat};
 use owl2::eval::prompts::Style;
+use owl2::eval::quality;
 use owl2::gguf::{Bytes, Gguf};
-use owl2::image::{Aspect, Limits, Reading, decode};
+use owl2::image::{Aspect, Limits, Picture, Reading, decode};
 use owl2::kernels::Isa;
 use owl2::request::{Assistant, Prompt, Request};
 use owl2::reuse::PromptCache;
 use owl2::tokenizer::vocabulary::{AddedToken, Piece, PieceType};
 use owl2::tokenizer::{Tokenizer, Vocabulary};
 use owl2_convert::checkpoint::{Checkpoint, TensorSource};
+use owl2_convert::input::ConversionInput;
 use owl2_convert::mapping::{self, Extra};
 use owl2_convert::recipe::Recipe;
 use sha2::{Digest, Sha256};
@@ -39,16 +43,42 @@ pub struct Target {
 }
 
 /// Every kind of input.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 25] = [
     Target::new("animation", animation, seeds::animation),
+    Target::new("batch_rows", serving::batch_rows, serving::batch_rows_seeds),
+    Target::new("benchmark", benchmark, seeds::benchmark),
     Target::new("chat_file", chat_file, seeds::chat_file),
+    Target::new(
+        "earlier_results",
+        serving::earlier_results,
+        serving::earlier_results_seeds,
+    ),
     Target::new("gguf", gguf, seeds::gguf),
+    Target::new("gguf_of_floats", gguf_of_floats, seeds::gguf),
     Target::new("json", json, seeds::json),
     Target::new("jxl", jxl, seeds::jxl),
+    Target::new("lora", lora, seeds::lora),
+    Target::new("orientation", orientation, seeds::orientation),
     Target::new("picture", picture, seeds::picture),
+    Target::new(
+        "picture_address",
+        serving::picture_address,
+        serving::picture_address_seeds,
+    ),
     Target::new("questions", questions, seeds::questions),
+    Target::new(
+        "request_head",
+        serving::request_head,
+        serving::request_head_seeds,
+    ),
     Target::new("safetensors", safetensors, seeds::safetensors),
     Target::new("schema", schema, seeds::schema),
+    Target::new(
+        "server_body",
+        serving::server_body,
+        serving::server_body_seeds,
+    ),
+    Target::new("sidecar", serving::sidecar, serving::sidecar_seeds),
     Target::new("table", table, seeds::table),
     Target::new("state_file", state_file, seeds::state_file),
     Target::new("text", text, seeds::text),
@@ -247,6 +277,169 @@ pub fn questions(data: &[u8]) {
     }
 }
 
+/// Reads a benchmark in one of the formats that are told by the first byte.
+pub fn benchmark(data: &[u8]) {
+    let Some((first, file)) = data.split_first() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path();
+    let formats = [
+        (BenchmarkFormat::Iqa, "a.json"),
+        (BenchmarkFormat::Vqa, "a.json"),
+        (BenchmarkFormat::QBench, "a.json"),
+        (BenchmarkFormat::Mmlu, "a_test.csv"),
+        (BenchmarkFormat::Mme, "existence.txt"),
+    ];
+    let (format, name) = formats[usize::from(*first) % formats.len()];
+    let path = folder.join(name);
+    fs::write(&path, file).unwrap();
+    let _ = BenchmarkFormat::of(&path);
+    if format == BenchmarkFormat::Iqa {
+        let Ok(rated) = quality::read(&path, folder, 100) else {
+            return;
+        };
+        assert!(rated.len() <= 100);
+        let numbers = rated.iter().filter_map(|rated| rated.score);
+        assert!(numbers.clone().all(f64::is_finite));
+        return;
+    }
+    let path = match format {
+        BenchmarkFormat::Mme => folder,
+        _ => &path,
+    };
+    let Ok(benchmark) = Benchmark::read(path, format, folder, 100) else {
+        return;
+    };
+    assert!(benchmark.items.len() <= 100);
+    for (index, item) in benchmark.items.iter().enumerate() {
+        let _ = benchmark.pictures(index);
+        for style in [Style::Authors, Style::VlmEvalKit] {
+            let _ = item.asked.prompt(style);
+        }
+    }
+    for answer in ["A yes", "(B) no.", ""] {
+        benchmark.judged(&vec![answer.to_owned(); benchmark.items.len()]);
+    }
+}
+
+/// Merges an adapter one of whose files is this; the first byte says which.
+pub fn lora(data: &[u8]) {
+    let Some((first, file)) = data.split_first() else {
+        return;
+    };
+    let files = [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "adapter_model.bin",
+        "non_lora_trainables.bin",
+    ];
+    let name = files[usize::from(*first) % files.len()];
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name, data: &[u8]| fs::write(directory.path().join(name), data).unwrap();
+    write("adapter_config.json", seeds::LORA_CONFIG);
+    if name != "adapter_model.bin" {
+        write("adapter_model.safetensors", &seeds::adapter());
+    }
+    write(name, file);
+    if let Ok(checkpoint) = Checkpoint::open(&checkpoint())
+        .unwrap()
+        .with_lora(directory.path())
+    {
+        let _ = mapping::map(checkpoint.config(), &checkpoint, Extra::Refuse);
+        read_beginnings(&checkpoint);
+    }
+}
+
+/// Reads a model file to convert it.
+pub fn gguf_of_floats(data: &[u8]) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("model.gguf");
+    fs::write(&path, data).unwrap();
+    if let Ok(input) = ConversionInput::open_gguf(&path) {
+        let _ = Recipe::default().plan(&input.config);
+        let _ = input.map();
+        read_beginnings(input.tensors.as_ref());
+    }
+}
+
+/// Looks for which way up a picture is in EXIF data or XMP; the first byte says where they stand.
+pub fn orientation(data: &[u8]) {
+    static PICTURES: OnceLock<[Vec<u8>; 3]> = OnceLock::new();
+    let Some((first, notes)) = data.split_first() else {
+        return;
+    };
+    let [jpeg, png, webp] = PICTURES.get_or_init(|| {
+        ["baseline_444.jpg", "gray2.png", "lossless.webp"]
+            .map(|name| fs::read(root().join("tests/fixtures/image").join(name)).unwrap())
+    });
+    let notes = &notes[..notes.len().min(60_000)];
+    let segment = |prefix: &[u8]| {
+        let length = (2 + prefix.len() + notes.len()) as u16;
+        let segment = [b"\xff\xe1", &length.to_be_bytes()[..], prefix, notes].concat();
+        [&jpeg[..2], &segment, &jpeg[2..]].concat()
+    };
+    let chunk = |name: &[u8], head: &[u8]| {
+        let length = (head.len() + notes.len()) as u32;
+        let body = [name, head, notes].concat();
+        let sum = crc32(&body).to_be_bytes();
+        // After the header, which has 13 bytes.
+        let (before, after) = png.split_at(8 + 4 + 4 + 13 + 4);
+        [before, &length.to_be_bytes(), &body, &sum, after].concat()
+    };
+    let file = match first % 5 {
+        0 => segment(b"Exif\0\0"),
+        1 => segment(b"http://ns.adobe.com/xap/1.0/\0"),
+        2 => chunk(b"eXIf", b""),
+        3 => chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0"),
+        _ => webp_with(webp, notes),
+    };
+    // Notes never make a picture unreadable.
+    let limits = Limits::default();
+    let shown = decode(&file, Reading::Shown, &limits).expect("a picture");
+    let stored = decode(&file, Reading::Reference, &limits).expect("a picture");
+    let edges = |picture: &Picture| {
+        let (width, height) = (picture.width(), picture.height());
+        (width.min(height), width.max(height))
+    };
+    assert_eq!(edges(&shown), edges(&stored));
+}
+
+/// The lossless file in the extended format, with EXIF data.
+fn webp_with(webp: &[u8], exif: &[u8]) -> Vec<u8> {
+    let image = &webp[12..];
+    // The width and height less one, 14 bits each, behind the signature byte.
+    let bits = u32::from_le_bytes(image[9..13].try_into().unwrap());
+    let (width, height) = (bits & 0x3fff, bits >> 14 & 0x3fff);
+    let mut extended = vec![8, 0, 0, 0];
+    extended.extend_from_slice(&width.to_le_bytes()[..3]);
+    extended.extend_from_slice(&height.to_le_bytes()[..3]);
+    let chunk = |name: &[u8], body: &[u8]| {
+        let padding = vec![0; body.len() % 2];
+        [name, &(body.len() as u32).to_le_bytes(), body, &padding].concat()
+    };
+    let body = [
+        b"WEBP",
+        &chunk(b"VP8X", &extended)[..],
+        image,
+        &chunk(b"EXIF", exif),
+    ]
+    .concat();
+    chunk(b"RIFF", &body)
+}
+
+/// The checksum of PNG's chunks.
+fn crc32(bytes: &[u8]) -> u32 {
+    let rest = bytes.iter().fold(!0, |mut rest: u32, &byte| {
+        rest ^= u32::from(byte);
+        for _ in 0..8 {
+            rest = rest >> 1 ^ if rest & 1 == 1 { 0xedb8_8320 } else { 0 };
+        }
+        rest
+    });
+    !rest
+}
+
 /// Holds an answer to a schema.
 pub fn schema(data: &[u8]) {
     let Ok(constraint) = Constraint::json_schema(&String::from_utf8_lossy(data)) else {
@@ -293,10 +486,12 @@ pub fn checkpoint() -> PathBuf {
 
 fn assistant() -> &'static Assistant {
     static ASSISTANT: OnceLock<Assistant> = OnceLock::new();
-    ASSISTANT.get_or_init(|| {
-        let file = tiny::open(&tiny::file(&tiny::config(), 1));
-        Assistant::new(&file, tiny::compute_on(1, Isa::scalar())).unwrap()
-    })
+    ASSISTANT.get_or_init(new_assistant)
+}
+
+fn new_assistant() -> Assistant {
+    let file = tiny::open(&tiny::file(&tiny::config(), 1));
+    Assistant::new(&file, tiny::compute_on(1, Isa::scalar())).unwrap()
 }
 
 /// Opens the checkpoint with one file replaced, plans its conversion, and reads the beginnings of
@@ -309,13 +504,17 @@ fn with_file(name: &str, data: &[u8]) {
     };
     let _ = Recipe::default().plan(checkpoint.config());
     let _ = mapping::map(checkpoint.config(), &checkpoint, Extra::Refuse);
-    let names: Vec<_> = checkpoint.names().map(str::to_owned).collect();
+    read_beginnings(&checkpoint);
+}
+
+fn read_beginnings(tensors: &dyn TensorSource) {
+    let names: Vec<_> = tensors.names().map(str::to_owned).collect();
     for name in names {
-        let n_values = checkpoint
+        let n_values = tensors
             .meta(&name)
             .map_or(0, |meta| meta.shape.iter().product());
         let mut values = vec![0.0; N_READ.min(n_values)];
-        let _ = checkpoint.read(&name, 0, &mut values);
+        let _ = tensors.read(&name, 0, &mut values);
     }
 }
 

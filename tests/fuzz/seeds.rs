@@ -8,6 +8,9 @@ use owl2::workspace::Workspace;
 
 use super::{DESCRIPTIONS, FINGERPRINT, assistant, checkpoint, root, tiny};
 
+/// A picture of one pixel, in base64.
+pub const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+
 /// Saved conversations, and brackets without end.
 pub fn chat_file() -> Vec<Vec<u8>> {
     let picture = root().join("tests/fixtures/image/palette2.png");
@@ -72,12 +75,19 @@ pub fn picture() -> Vec<Vec<u8>> {
         "restarts_1x1.jpg",
     ];
     let images = names.map(|name| format!("tests/fixtures/image/{name}"));
+    // Two pixels each.
+    let tiff =
+        b"II*\0\x08\0\0\0\x06\0\0\x01\x03\0\x01\0\0\0\x02\0\0\0\x01\x01\x03\0\x01\0\0\0\x01\0\0\0\
+        \x02\x01\x03\0\x01\0\0\0\x08\0\0\0\x06\x01\x03\0\x01\0\0\0\x01\0\0\0\
+        \x11\x01\x04\0\x01\0\0\0\x56\0\0\0\x17\x01\x04\0\x01\0\0\0\x02\0\0\0\0\0\0\0\x40\x80";
+    let qoi = b"qoif\0\0\0\x02\0\0\0\x01\x03\0\xfe\x10\x20\x30\xc0\0\0\0\0\0\0\0\x01";
     let jpeg = jpeg.map(|name| format!("tests/fixtures/jpeg/{name}"));
     images
         .iter()
         .chain(&jpeg)
         .chain(&jxl)
         .map(|name| read(name))
+        .chain([tiff.to_vec(), qoi.to_vec()])
         .collect()
 }
 
@@ -121,7 +131,7 @@ pub fn animation() -> Vec<Vec<u8>> {
 
 /// Tables of VLMEvalKit: choices with a picture of another row, yes or no, open answers.
 pub fn table() -> Vec<Vec<u8>> {
-    let picture = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+    let picture = PNG;
     let choices = "index\timage\tquestion\thint\tA\tB\tanswer\tcategory\n";
     let texts = [
         format!(
@@ -184,6 +194,61 @@ pub fn text() -> Vec<Vec<u8>> {
         " <a><a>\u{e9}  <a <a> ",
     ];
     seeds.map(|text| text.as_bytes().repeat(3)).into()
+}
+
+/// Files of benchmarks, each after the number of its format.
+pub fn benchmark() -> Vec<Vec<u8>> {
+    let seeds = [
+        "\0[{\"image\": \"a.png\", \"gt_score\": \"3.5\", \"gt_score_norm\": 2, \"std_norm\": 0.5},\n\
+         {\"img_path\": [\"b.png\"], \"id\": \"b->4.63\"}]",
+        "\x01[{\"question\": \"x\", \"image\": \"a.png\", \"answers\": [{\"answer\": \"a\"}, \"b\", 3], \
+         \"question_id\": 7}, {\"question\": \"\", \"answer\": \"a\"}]",
+        "\x02[{\"img_path\": \"a.png\", \"question\": \"x\", \"candidates\": [\"a\", \"b\"], \"correct_ans\": \"b\", \
+         \"type\": 1, \"concern\": null}]",
+        "\x03question,1,2,3,4,A\n\"a, \"\"b\"\"\",x,y,z,w,D\n",
+        "\x04a.png\tIs it?\tYes\na.png\tIs it not?\tNo\n",
+    ];
+    seeds.map(|seed| seed.as_bytes().to_vec()).into()
+}
+
+/// Files of an adapter, each after its number.
+pub fn lora() -> Vec<Vec<u8>> {
+    vec![
+        [&[0], LORA_CONFIG].concat(),
+        [vec![1], adapter()].concat(),
+        [vec![2], read("tests/fixtures/torch/small.bin")].concat(),
+        [vec![3], read("tests/fixtures/torch/small.bin")].concat(),
+    ]
+}
+
+/// What says how an adapter is applied.
+pub const LORA_CONFIG: &[u8] = br#"{"peft_type": "LORA", "r": 1, "lora_alpha": 2, "bias": "none",
+    "use_rslora": true, "target_modules": ["q_proj"], "init_lora_weights": "gaussian"}"#;
+
+/// The weights of an adapter, of one matrix.
+pub fn adapter() -> Vec<u8> {
+    const N: usize = 32;
+    let module = "base_model.model.model.layers.0.self_attn.q_proj.lora_";
+    let header = format!(
+        "{{\"{module}A.weight\": {{\"dtype\": \"F32\", \"shape\": [1, {N}], \"data_offsets\": [0, {}]}}, \
+         \"{module}B.weight\": {{\"dtype\": \"F32\", \"shape\": [{N}, 1], \"data_offsets\": [{}, {}]}}}}",
+        4 * N,
+        4 * N,
+        8 * N
+    );
+    let length = (header.len() as u64).to_le_bytes();
+    [&length[..], header.as_bytes(), &[0; 8 * N]].concat()
+}
+
+/// EXIF data of both byte orders, and XMP, each after the number of what it stands in.
+pub fn orientation() -> Vec<Vec<u8>> {
+    let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let big = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x04\0\0\0\x01\0\0\0\x08\0\0\0\0";
+    let xmp =
+        b"<x:xmpmeta><rdf:Description tiff:Orientation='3'/><tiff:Orientation>5</tiff:Orientation>";
+    (0..5)
+        .flat_map(|place| [&exif[..], big, xmp].map(|notes| [&[place], notes].concat()))
+        .collect()
 }
 
 /// A vocabulary in the format of the `tokenizers` package, with strings and pairs as merges, and

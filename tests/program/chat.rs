@@ -110,6 +110,26 @@ fn the_first_answer_is_that_of_a_single_question() {
 }
 
 #[test]
+fn what_a_picture_lacks_is_said_when_it_is_attached_and_when_it_is_loaded() {
+    let room = Room::with_model();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/jpeg/photo.jpg");
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes.truncate(bytes.len() * 65 / 100);
+    bytes.extend([0xff, 0xd9]);
+    std::fs::write(room.path("cut.jpg"), bytes).unwrap();
+    let mut chat = Chat::begin(&room, &["-n", "2"]);
+    let wanted = "blocks is missing";
+    let said = chat.says("/image cut.jpg");
+    assert!(said.contains(wanted), "{said}");
+    let saved = r#"{"messages": [{"role": "user", "text": "x", "images": ["cut.jpg"]},
+        {"role": "assistant", "text": "y"}]}"#;
+    std::fs::write(room.path("talk.json"), saved).unwrap();
+    let said = chat.says("/load talk.json");
+    assert!(said.contains("1 turn") && said.contains(wanted), "{said}");
+    chat.leave();
+}
+
+#[test]
 fn a_turn_computes_what_is_new_and_a_picture_is_encoded_once() {
     let room = Room::with_model();
     let image = [

@@ -181,3 +181,53 @@ fn schemas() {
 fn states() {
     survives("state_file", 200);
 }
+
+#[test]
+fn rows_of_a_batch() {
+    survives("batch_rows", 200);
+}
+
+#[test]
+fn benchmarks_of_every_format() {
+    survives("benchmark", 300);
+}
+
+#[test]
+fn results_of_earlier_runs() {
+    survives("earlier_results", 300);
+}
+
+#[test]
+fn model_files_to_convert() {
+    survives("gguf_of_floats", 300);
+}
+
+#[test]
+fn adapters() {
+    survives("lora", 200);
+}
+
+#[test]
+fn notes_of_which_way_up_a_picture_is() {
+    survives("orientation", 400);
+}
+
+#[test]
+fn addresses_of_pictures() {
+    survives("picture_address", 400);
+}
+
+#[test]
+fn heads_of_requests() {
+    survives("request_head", 400);
+}
+
+#[test]
+fn bodies_of_requests() {
+    survives("server_body", 400);
+}
+
+#[test]
+fn sidecars() {
+    survives("sidecar", 400);
+}

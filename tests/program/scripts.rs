@@ -158,6 +158,29 @@ fn what_a_picture_lacks_is_said() {
             assert!(text(&json["warnings"][0]).starts_with("cut.jpg: data for "));
         }
     }
+    // The same from commands that compare pictures, whichever is damaged.
+    fs::create_dir(room.path("anchors")).unwrap();
+    for number in 1..=5 {
+        let from = if number == 3 { "cut.jpg" } else { "gray.png" };
+        fs::copy(room.path(from), room.path(&format!("anchors/{number}"))).unwrap();
+    }
+    let words = ["--rule", "compare2score"];
+    for (args, name) in [
+        (&["compare", "cut.jpg", "gray.png"][..], "cut.jpg"),
+        (&["compare", "gray.png", "cut.jpg"], "cut.jpg"),
+        (&["score", "gray.png", "--anchors", "anchors"], "anchors/3"),
+        (&["score", "cut.jpg", "--anchors", "anchors"], "cut.jpg"),
+    ] {
+        // The built-in model has the words of the rule.
+        let output = room.run(&[args, &words].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let wanted = format!("owl2: {name}: data for ");
+        assert!(stderr(&output).contains(&wanted), "{}", stderr(&output));
+    }
+    let asked = ["compare", "gray.png", "cut.jpg", "-p", "Which?", "-n", "2"];
+    let output = room.run(&asked);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("owl2: cut.jpg: data for "));
 }
 
 /// A folder as phones and other programs leave it.

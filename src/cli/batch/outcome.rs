@@ -7,6 +7,7 @@ use crate::cli::ahead::Prepared;
 use crate::error::{Error, Result};
 use crate::request::Answer;
 use crate::score::Score;
+use crate::server::dialect::with_warnings;
 use crate::server::openai;
 
 /// A row's failure.
@@ -76,7 +77,7 @@ pub fn answered(
         Ok(warning) => warnings.extend(warning),
         Err(e) => outcome["error"] = error_of(row, &e),
     }
-    with_warnings(outcome, warnings)
+    with_warnings(outcome, &warnings)
 }
 
 /// What a row of OpenAI's shape gets, with the body that a server would answer.
@@ -120,12 +121,5 @@ pub fn rated(prepared: &Prepared<Row>, score: &Score, seconds: f64) -> Value {
             }),
         ),
     };
-    with_warnings(outcome, prepared.damage.clone())
-}
-
-fn with_warnings(mut outcome: Value, warnings: Vec<String>) -> Value {
-    if !warnings.is_empty() {
-        outcome["warnings"] = warnings.into();
-    }
-    outcome
+    with_warnings(outcome, &prepared.damage)
 }

@@ -118,6 +118,11 @@ impl SidecarFormat {
     }
 }
 
+/// An XMP document with the words of an answer in it, if they were not there.
+pub(super) fn with_words(document: &str, answer: &str) -> Result<Option<String>> {
+    Ok(xmp::merge(document, &SidecarText::of(answer))?.text)
+}
+
 fn write_text(sidecar: &Path, answer: &str) -> Result<Option<String>> {
     let text = format!("{}\n", answer.trim());
     match read(sidecar)? {

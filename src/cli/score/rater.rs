@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::done::{Columns, Rating};
+use super::subjects::Loader;
 use crate::cli::args::ScoreArgs;
 use crate::cli::each::Pictures;
 use crate::error::{Error, Result};
@@ -97,7 +98,15 @@ impl<'m> Rater<'m> {
         };
         let scorer = Scorer::new(assistant, scoring)?;
         Ok(Rater::Score(Box::new(match &args.anchors {
-            Some(folder) => scorer.with_anchors(&anchors(folder)?)?,
+            Some(folder) => {
+                let loader = Loader {
+                    assistant,
+                    fps: None,
+                    aspect: Some(scorer.aspect()),
+                    reading,
+                };
+                scorer.with_anchors(&anchors(folder, &loader)?)?
+            }
             None => scorer,
         })))
     }
@@ -154,9 +163,13 @@ fn prompt(args: &ScoreArgs) -> Result<Prompt> {
 }
 
 /// The pictures in the folder of `--anchors`, by name.
-fn anchors(folder: &PathBuf) -> Result<Vec<Source>> {
+fn anchors(folder: &PathBuf, loader: &Loader) -> Result<Vec<Source>> {
     let pictures = Pictures::of(std::slice::from_ref(folder), false);
-    let sources = pictures.map(|picture| picture.map(Source::File));
+    let pictures: Vec<PathBuf> = pictures
+        .collect::<Result<_>>()
+        .map_err(|e| e.in_parameter("anchors"))?;
+    Scorer::check_n_anchors(pictures.len())?;
+    let sources = pictures.iter().map(|picture| loader.picture(picture));
     sources
         .collect::<Result<_>>()
         .map_err(|e| e.in_parameter("anchors"))

@@ -135,21 +135,22 @@ impl Loader<'_> {
     /// Decodes a subject.
     pub fn load(&self, named: &Named) -> Result<ScoreSubject> {
         match named {
-            Named::Picture(path) => self.pixels(path).map(ScoreSubject::Picture),
+            Named::Picture(path) => self.picture(path).map(ScoreSubject::Picture),
             Named::Animation(path) => {
                 let frames = self.assistant.animation(path, self.aspect, self.reading)?;
                 Ok(ScoreSubject::Clip(frames))
             }
             Named::Clip(_, frames) => {
                 let frames = chosen(frames, self.fps);
-                let frames = frames.into_iter().map(|frame| self.pixels(frame));
+                let frames = frames.into_iter().map(|frame| self.picture(frame));
                 frames.collect::<Result<_>>().map(ScoreSubject::Clip)
             }
             Named::Nothing => Ok(ScoreSubject::Clip(Vec::new())),
         }
     }
 
-    fn pixels(&self, path: &Path) -> Result<Source> {
+    /// Decodes a picture, and says what its file lacks.
+    pub fn picture(&self, path: &Path) -> Result<Source> {
         let source = Source::File(path.to_owned());
         let pixels = self
             .assistant

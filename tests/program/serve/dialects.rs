@@ -1,5 +1,6 @@
 //! Questions in each dialect, and the answers' shapes.
 
+use base64::Engine;
 use serde_json::{Value, json};
 
 use super::http::{Reply, Server, asked_alone, picture, question};
@@ -83,6 +84,78 @@ fn openai_answers_are_those_of_the_command_line() {
         chunks[chunks.len() - 2]["choices"][0]["finish_reason"],
         "stop"
     );
+}
+
+/// A photo whose last rows are missing, in base64.
+fn cut_photo() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/jpeg/photo.jpg");
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes.truncate(bytes.len() * 65 / 100);
+    bytes.extend([0xff, 0xd9]);
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// Whoever is answered about a damaged picture is told, in every dialect, and nobody else.
+#[test]
+fn what_a_picture_lacks_is_said_beside_the_answer() {
+    let server = Server::start(&[]);
+    let base64 = cut_photo();
+    let data = format!("data:image/jpeg;base64,{base64}");
+    let whole = picture("cat.png");
+    let says = |answer: &Value| {
+        let warnings = answer["warnings"].as_array().expect("warnings");
+        let [warning] = &warnings[..] else {
+            panic!("{warnings:?}");
+        };
+        let warning = warning.as_str().unwrap();
+        assert!(warning.contains("blocks is missing"), "{warning}");
+    };
+    let asked = with(question(CAT, Some(&data)), json!({"max_tokens": 2}));
+    says(&server.post("/v1/chat/completions", &asked).json());
+    let streamed = with(asked, json!({"stream": true}));
+    let chunks = events(&server.post("/v1/chat/completions", &streamed));
+    let (last, before) = chunks.split_last().unwrap();
+    says(last);
+    assert!(before.iter().all(|chunk| chunk.get("warnings").is_none()));
+    let asked = json!({"prompt": CAT, "images": [whole, base64], "options": {"num_predict": 2}});
+    let pieces = lines(&server.post("/api/generate", &asked));
+    says(pieces.last().unwrap());
+    let warning = pieces.last().unwrap()["warnings"][0].as_str().unwrap();
+    assert!(warning.starts_with("picture 2: data for "), "{warning}");
+    let rated = json!({"rule": "q-align", "images": [whole, data]});
+    let scores = server.post("/owl2/score", &rated).json();
+    assert!(scores["scores"][0].get("warnings").is_none(), "{scores}");
+    says(&scores["scores"][1]);
+    let asked = with(question(CAT, Some(&whole)), json!({"max_tokens": 2}));
+    let answer = server.post("/v1/chat/completions", &asked).json();
+    assert!(answer.get("warnings").is_none(), "{answer}");
+}
+
+/// An error that repeats what was sent does not repeat all of it.
+#[test]
+fn refusals_are_short_whatever_was_sent() {
+    let server = Server::start(&[]);
+    let long = "y".repeat(100_000);
+    let user = |content: Value| json!([{"role": "user", "content": content}]);
+    for (path, body) in [
+        (
+            "/v1/chat/completions",
+            json!({"messages": user(json!([{"type": long, "text": "x"}]))}),
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"messages": user(json!("x")), "response_format": {"type": long}}),
+        ),
+        (
+            "/api/chat",
+            json!({"messages": user(json!("x")), "format": {"type": long}}),
+        ),
+        ("/owl2/score", json!({"rule": long, "images": ["x"]})),
+    ] {
+        let reply = server.post(path, &body);
+        assert_eq!(reply.status, 400, "{path}");
+        assert!(reply.text().len() < 5000, "{path}: {}", reply.text().len());
+    }
 }
 
 #[test]

@@ -36,11 +36,29 @@ pub struct Merged {
     pub left: Option<&'static str>,
 }
 
+/// What some programs put before a text. The parser passes over it, and counts from behind it.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Adds words to an XMP document.
 ///
 /// # Errors
 /// [`Kind::Input`](crate::Kind::Input) for what is no XMP.
 pub fn merge(old: &str, words: &SidecarText) -> Result<Merged> {
+    let text = old.trim_start_matches(BYTE_ORDER_MARK);
+    let mark = &old[..old.len() - text.len()];
+    let merged = merge_text(text, words)?;
+    if let Some(new) = &merged.text {
+        // Whatever went wrong, a document of others is not to be lost by it.
+        read::read(new)?;
+    }
+    Ok(Merged {
+        text: merged.text.map(|new| format!("{mark}{new}")),
+        ..merged
+    })
+}
+
+/// The same for a document without a byte order mark.
+fn merge_text(old: &str, words: &SidecarText) -> Result<Merged> {
     let found = read::read(old)?;
     let mut edits = Edits(Vec::new());
     let mut left = Vec::new();

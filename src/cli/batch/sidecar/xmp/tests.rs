@@ -58,6 +58,25 @@ fn texts(document: &str) -> (String, Vec<String>) {
     )
 }
 
+/// Programs of Windows put a byte order mark before a text. It stays, and changes nothing else.
+#[test]
+fn a_byte_order_mark_shifts_nothing() {
+    for document in [EXIV2, ADOBE, EMPTY] {
+        for mark in ["\u{feff}", "\u{feff}\u{feff}"] {
+            let marked = format!("{mark}{document}");
+            let mut wanted = document.to_owned();
+            let mut got = marked;
+            // Once into a document of others, then in the place of what was written here.
+            for words in [words("A cat.", &["animal"]), words("A dog.", &["dog"])] {
+                wanted = merged(&wanted, &words);
+                got = merged(&got, &words);
+                assert_eq!(got, format!("{mark}{wanted}"));
+                assert_eq!(merge(&got, &words).unwrap().text, None);
+            }
+        }
+    }
+}
+
 /// Whether all of `old` is still there, in its order.
 fn is_kept(old: &str, new: &str) -> bool {
     let mut new = new.chars();

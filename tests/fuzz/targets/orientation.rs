@@ -1,0 +1,8 @@
+#![no_main]
+
+mod caught;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    caught::count();
+    owl2_fuzz::orientation(data);
+});
