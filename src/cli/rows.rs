@@ -110,7 +110,8 @@ fn read(bytes: &[u8], columns: &[String], delimiter: u8) -> Result<(Vec<Vec<Stri
         // The last row may be cut off in the middle of a number, or of a text with lines.
         let row = &bytes[end as usize..n_read as usize];
         let n_quotes = row.iter().filter(|&&byte| byte == b'"').count();
-        let is_whole = row.ends_with(b"\n") && n_quotes.is_multiple_of(2);
+        let is_balanced = n_quotes.is_multiple_of(2);
+        let is_whole = row.ends_with(b"\n") && is_balanced;
         if n_read == bytes.len() as u64 && (!is_whole || record.len() != columns.len()) {
             break;
         }
@@ -135,6 +136,13 @@ fn read(bytes: &[u8], columns: &[String], delimiter: u8) -> Result<(Vec<Vec<Stri
                 "the row in line {line} has {} cells, expected {}; remove it",
                 cells.len(),
                 columns.len()
+            )));
+        }
+        // As the last row it would count as cut off by the next run.
+        if !is_balanced {
+            let line = record.position().map_or(0, csv::Position::line);
+            return Err(Error::input(format!(
+                "the row in line {line} has quotes that do not match; remove it"
             )));
         }
         earlier.push(cells);
@@ -184,7 +192,11 @@ mod tests {
     fn tables_of_something_else_are_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("t.csv");
-        for text in ["name,other\nx,1\n", "name,value\nx\ny,1\n"] {
+        for text in [
+            "name,other\nx,1\n",
+            "name,value\nx\ny,1\n",
+            "name,value\n\"a\" b\"c,1\nz,2\n",
+        ] {
             std::fs::write(&path, text).unwrap();
             assert!(TableFile::resume(&path, &cells(["name", "value"])).is_err());
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
