@@ -1,6 +1,6 @@
 //! `owl2 batch`: asks about whole collections, or rates them. It can be stopped and resumed at any time.
 
-pub mod doors;
+pub mod fuzzing;
 mod outcome;
 mod output;
 mod pending;

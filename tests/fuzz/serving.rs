@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use owl2::cli::doors as program;
+use owl2::cli::fuzzing as program;
 use owl2::harmless;
 use owl2::request::{Assistant, Source};
-use owl2::server::doors::{Bodies, let_in, picture};
+use owl2::server::fuzzing::{Bodies, let_in, picture};
 use owl2::server::{ApiKeys, ServerSettings};
 use serde_json::json;
 

@@ -1,9 +1,9 @@
-//! Doors to readers that only the program has: for `tests/fuzz`.
+//! Access to readers that only the program has, for `tests/fuzz`.
 
 use std::path::Path;
 
 #[cfg(feature = "serve")]
-pub use super::batch::doors as batch;
+pub use super::batch::fuzzing as batch;
 
 use super::chat::history;
 use super::rows::TableFile;

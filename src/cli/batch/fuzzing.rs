@@ -1,4 +1,4 @@
-//! Doors to the readers of this command, which runs them on files of others: for `tests/fuzz`.
+//! Access to the readers of this command, which runs them on files of others, for `tests/fuzz`.
 
 use std::path::Path;
 

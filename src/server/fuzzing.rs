@@ -1,5 +1,5 @@
-//! Doors to what the server does with bytes from anywhere, without sockets and without a model's answers: for
-//! `tests/fuzz`.
+//! Access to what the server does with bytes from anywhere, without sockets and without a model's answers,
+//! for `tests/fuzz`.
 
 use std::path::Path;
 
