@@ -224,13 +224,13 @@ fn requests_at_once_have_the_bits_of_each_alone() {
 
 /// What does not differ by format need not be seen in several where it takes long: other tests have all
 /// formats there, too.
-fn fewer_if_emulated(formats: &[(DType, bool)]) -> impl Iterator<Item = (DType, bool)> + use<> {
+fn fewer_if_emulated(formats: &[(DType, bool)]) -> impl Iterator<Item = (DType, bool)> {
     let n = if machine::is_emulated() {
         1
     } else {
         formats.len()
     };
-    formats[..n].to_vec().into_iter()
+    formats[..n].iter().copied()
 }
 
 /// A picture's rows do not depend on the threads that compute them.
