@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::gguf::DType;
@@ -194,16 +195,48 @@ fn longest_context(model: &Model, most: usize, available: u64) -> usize {
     fits
 }
 
-/// Whether `bytes` more can be had; if not, how much that is and how much there is.
-pub(crate) fn hold(bytes: u64) -> Result<(), String> {
+/// Bytes that are promised to those who have not touched all of them yet, in the whole process.
+static PROMISED: AtomicU64 = AtomicU64::new(0);
+
+/// Memory that nobody else is promised, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Promise {
+    bytes: u64,
+    promised: &'static AtomicU64,
+}
+
+impl Promise {
+    /// Of the bytes that are available, `promised` to others among them.
+    fn of(available: Option<u64>, bytes: u64, promised: &'static AtomicU64) -> Option<Self> {
+        let of_others = promised.fetch_add(bytes, Ordering::Relaxed);
+        // Takes them back where there are too few.
+        let promise = Promise { bytes, promised };
+        let wanted = bytes.saturating_add(of_others);
+        available
+            .is_none_or(|available| wanted <= available)
+            .then_some(promise)
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.promised.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Promises `bytes` more, beside what others are promised; if they cannot be had, how much that is and how
+/// much there is. What of a promise is touched counts twice, so this errs on the safe side.
+pub(crate) fn hold(bytes: u64) -> Result<Option<Promise>, String> {
     /// What needs no looking.
     const SMALL: u64 = 1 << 20;
     if bytes <= SMALL {
-        return Ok(());
+        return Ok(None);
     }
     let available = available(Path::new("/"));
-    if is_granted(bytes) && available.is_none_or(|available| bytes <= available) {
-        return Ok(());
+    if is_granted(bytes)
+        && let Some(promise) = Promise::of(available, bytes, &PROMISED)
+    {
+        return Ok(Some(promise));
     }
     let left = match available {
         Some(available) => format!("{} are available", human_bytes(available)),
@@ -361,6 +394,24 @@ pub(crate) fn human_bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn promises_count_until_they_are_dropped() {
+        static OF_TEST: AtomicU64 = AtomicU64::new(0);
+        let promise = |bytes| Promise::of(Some(100), bytes, &OF_TEST);
+        let first = promise(60).unwrap();
+        assert!(promise(41).is_none());
+        let second = promise(40).unwrap();
+        assert!(promise(1).is_none());
+        drop(first);
+        assert!(promise(61).is_none());
+        assert!(promise(60).is_some());
+        drop(second);
+        assert!(promise(100).is_some());
+        assert!(promise(u64::MAX).is_none());
+        assert!(Promise::of(None, u64::MAX, &OF_TEST).is_some());
+        assert_eq!(OF_TEST.load(Ordering::Relaxed), 0);
+    }
 
     #[test]
     fn sizes_are_readable() {

@@ -35,6 +35,9 @@ pub type Group = usize;
 pub struct Engine<'a> {
     assistant: &'a Assistant,
     limits: StepLimits,
+    /// Whether the bound of the caches was measured, not asked for. Then it decides who waits, and a request
+    /// that is alone may be larger.
+    is_measured: bool,
     /// In the order in which they came.
     running: Vec<Running<'a>>,
     /// One that has begun, but for whose positions there is no memory until another ends.
@@ -70,15 +73,19 @@ impl<'a> Engine<'a> {
                 cache_bytes: limits.cache_bytes.or_else(room),
                 ..limits
             },
+            is_measured: limits.cache_bytes.is_none(),
             running: Vec::new(),
             waiting: None,
             kept: Vec::new(),
         }
     }
 
-    /// What it computes together, and how large its caches may be.
-    pub fn limits(&self) -> StepLimits {
-        self.limits
+    /// One with the same limits that has nothing to do yet.
+    pub fn anew(&self) -> Self {
+        Engine {
+            is_measured: self.is_measured,
+            ..Engine::new(self.assistant, self.limits)
+        }
     }
 
     /// Takes over what a memory holds, for the first request that begins like it.
@@ -125,7 +132,8 @@ impl<'a> Engine<'a> {
     ) -> Result<()> {
         let generation = caught(|| self.assistant.begin(request, listener))?;
         let needed = generation.cache_bytes();
-        if let Some(limit) = self.limits.cache_bytes.filter(|&limit| needed > limit) {
+        let limit = self.limits.cache_bytes.filter(|_| !self.is_measured);
+        if let Some(limit) = limit.filter(|&limit| needed > limit) {
             return Err(Error::usage(format!(
                 "the request needs {} for its positions, and all requests together may have {}; ask for \
                  fewer tokens, or raise the limit",
@@ -158,9 +166,11 @@ impl<'a> Engine<'a> {
             }
         }
         loop {
-            let settled = self
-                .assistant
-                .compute(|workspace| caught(|| running.generation.settle(memory, workspace)));
+            let settled = self.assistant.compute(|workspace| {
+                let settled = caught(|| running.generation.settle(memory, workspace));
+                renew_after_panic(workspace, &settled);
+                settled
+            });
             match settled {
                 Ok(()) => {
                     self.running.push(running);
@@ -199,7 +209,8 @@ impl<'a> Engine<'a> {
             .iter()
             .map(|(_, memory)| memory.sequence_bytes())
             .sum();
-        running + kept + bytes > limit
+        let held = running + kept;
+        held + bytes > limit && !(self.is_measured && held == 0)
     }
 
     /// Gives the request that waits its memory, if there is some now.
@@ -430,9 +441,14 @@ fn read_alone(generation: &mut Generation, workspace: &mut Workspace, n: usize) 
 fn pass(workspace: &mut Workspace, role: RowRole, parts: Result<Vec<SequencePart>>) -> Result<()> {
     let mut parts = parts?;
     let computed = caught(|| workspace.compute(role, &mut parts));
-    if matches!(&computed, Err(e) if e.kind() == Kind::Bug) {
+    renew_after_panic(workspace, &computed);
+    computed
+}
+
+/// Gives a workspace in which a panic came new buffers.
+fn renew_after_panic(workspace: &mut Workspace, outcome: &Result<()>) {
+    if matches!(outcome, Err(e) if e.kind() == Kind::Bug) {
         let model = workspace.model().clone();
         *workspace = Workspace::new(&model);
     }
-    computed
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 /// The last panic in any thread, as its hook was told: its place, then its message.
 static LAST: Mutex<String> = Mutex::new(String::new());
 
-/// The file, line and column of the last panic, where there was one since [`catch`] began.
+/// Where the last panic was, in any thread, since [`catch`] began: not surely the one that is handled.
 pub(crate) fn last_place() -> Option<String> {
     let last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let first = last.lines().next()?;

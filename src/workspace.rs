@@ -104,7 +104,7 @@ impl Workspace {
         }
         let n_more = (n_logits * self.vocab_size()).saturating_sub(self.logits.len());
         bytes += (n_more * size_of::<f32>()) as u64;
-        capacity::hold(bytes).map_err(|short| {
+        let _promise = capacity::hold(bytes).map_err(|short| {
             Error::capacity(format!(
                 "computing {n_rows} positions together takes {short}; compute fewer together, or \
                  close other programs"

@@ -1,7 +1,7 @@
 """What the programs have in common: which pictures are left, who computes them, and the Parquet files.
 
-Ray is needed by `run` alone; `../dask` and `../spark` use the rest of it. Each row is a picture. A row that failed has an `error` and is tried again by the next run; one that is
-done is not computed again. `merged` gives a row for each picture, however many runs it took.
+Ray is needed by `run` alone; `../dask` and `../spark` use the rest of it. Each row is a picture. A row that
+failed has an `error` and is tried again by the next run; one that is done is not computed again. `merged` gives a row for each picture, however many runs it took.
 """
 
 import argparse

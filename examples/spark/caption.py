@@ -36,7 +36,10 @@ def main():
         # Its workers are another Python otherwise, which may lack the package.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         # On a cluster leave out the master, which spark-submit names then.
-        spark = SparkSession.builder.master(f"local[{args.workers}]").getOrCreate()
+        builder = SparkSession.builder.master(f"local[{args.workers}]")
+        # The file of a part is kept as soon as it is whole, not only when all are.
+        builder = builder.config("spark.hadoop.mapreduce.fileoutputcommitter.algorithm.version", "2")
+        spark = builder.getOrCreate()
         spark.sparkContext.addPyFile(rows.__file__)
         spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", args.batch)
         options = {"model": args.model, "tries": args.tries, "prompt": args.prompt}

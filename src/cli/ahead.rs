@@ -6,6 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, ScopedJoinHandle};
 
 use crate::error::{Error, Kind, Result};
+use crate::panics::caught;
 use crate::request::{Assistant, Request, Source};
 use crate::timing::Timings;
 
@@ -140,6 +141,8 @@ where
         if numbered.is_over {
             return None;
         }
+        // It stays so where the feed panics.
+        numbered.is_over = true;
         let asking = numbered.feed.next()?;
         numbered.is_over = asking.is_err();
         numbered.n_taken += 1;
@@ -148,7 +151,8 @@ where
 
     fn prepare(&self, place: usize, row: R, request: Result<Request>) -> Prepared<R> {
         let (mut damage, mut timings) = (Vec::new(), Timings::default());
-        let request = request.and_then(|request| self.decode(request, &mut damage, &mut timings));
+        let request =
+            request.and_then(|request| caught(|| self.decode(request, &mut damage, &mut timings)));
         Prepared {
             place,
             row,

@@ -17,7 +17,7 @@ use crate::cli::model_file::ModelFile;
 use crate::cli::{progress, setup, together};
 use crate::constrain::{Constraint, MAX_SCHEMA_BYTES};
 use crate::engine::{Engine, StepLimits};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, flag};
 use crate::files;
 use crate::image::{Aspect, Reading};
 use crate::request::Assistant;
@@ -107,12 +107,19 @@ pub(super) fn run(args: &BatchArgs) -> Result<()> {
             }
         };
         let finished = work.finish();
-        if interrupt::is_requested() && !decoders.have_ended() {
-            // They may wait for a line that never comes; nothing of what they have is lost.
-            finished?;
-            progress::clear();
-            progress::say("owl2: stopped; the same command goes on\n");
-            std::process::exit(Kind::Stopped.exit_code().into());
+        // They may wait for a line that never comes; nothing of what they have is lost.
+        if !decoders.have_ended() {
+            let stop = |message: &str, kind: Kind| {
+                progress::clear();
+                progress::say(&format!("owl2: {message}\n"));
+                std::process::exit(kind.exit_code().into());
+            };
+            if let Err(e) = worked.as_ref().and(finished.as_ref()) {
+                stop(&e.spelled(&flag).to_string(), e.kind());
+            }
+            if interrupt::is_requested() {
+                stop("stopped; the same command goes on", Kind::Stopped);
+            }
         }
         worked.and(finished)
     });

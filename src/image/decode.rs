@@ -13,11 +13,12 @@ use std::fs;
 use std::io::Read;
 use std::panic::catch_unwind;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::orientation::Orientation;
 use super::sniff::{self, FORMATS, FileContent, ImageFormat};
 use super::{CHANNELS, Picture, gif, jpeg, jxl, others, png};
-use crate::capacity;
+use crate::capacity::{self, Promise};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -146,7 +147,7 @@ pub(crate) fn read_file(
     loop {
         // Twice as much each time, and both are held while the one is copied to the other.
         let more = bytes.len().max(first).min(most - bytes.len());
-        capacity::hold((bytes.len() + more) as u64).map_err(|short| {
+        let _promise = capacity::hold((bytes.len() + more) as u64).map_err(|short| {
             Error::capacity(format!("the file of the picture takes {short}")).in_file(name)
         })?;
         if bytes.try_reserve_exact(more).is_err() {
@@ -182,6 +183,7 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
         reading,
         limits,
         is_turned: !orientation.is_upright(),
+        promises: Mutex::default(),
     };
     let mut picture = catch_unwind(|| match format {
         ImageFormat::Jpeg => jpeg::picture(&task),
@@ -221,6 +223,8 @@ pub(super) struct Task<'a> {
     pub reading: Reading,
     limits: &'a Limits,
     is_turned: bool,
+    /// The memory of what was admitted: of several that decode at once, each counts with the others.
+    promises: Mutex<Vec<Option<Promise>>>,
 }
 
 impl Task<'_> {
@@ -232,11 +236,16 @@ impl Task<'_> {
         // A picture is turned into another after its decoder is done.
         let beside = working.max(if self.is_turned { pixels } else { 0 });
         let bytes = pixels.saturating_add(beside);
-        capacity::hold(bytes).map_err(|short| {
+        let promise = capacity::hold(bytes).map_err(|short| {
             Error::capacity(format!(
                 "the picture of {width}x{height} pixels takes {short}; shrink it"
             ))
-        })
+        })?;
+        let promises = self.promises.lock();
+        promises
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(promise);
+        Ok(())
     }
 
     /// Whether this is a WebP file whose header tells of an animation.

@@ -113,8 +113,9 @@ impl<'a> Working<'a> {
             }
         };
         let group = job.key.unwrap_or(0);
-        self.engine
-            .begin(job.id, group, request.clone(), Box::new(listener))
+        let (id, request) = (job.id, request.clone());
+        // Where it panics, the engine knows nothing of the request yet.
+        panics::caught(|| self.engine.begin(id, group, request, Box::new(listener)))
     }
 
     /// A step of the engine, for the jobs that are still wanted.
@@ -182,7 +183,7 @@ impl<'a> Working<'a> {
 
     /// After a mistake: what was being computed may be half done, so all of it ends.
     fn begin_anew(&mut self) {
-        self.engine = Engine::new(&self.server.assistant, self.engine.limits());
+        self.engine = self.engine.anew();
         self.scorer = None;
         for (job, start) in std::mem::take(&mut self.jobs).into_values() {
             self.end(&job, start, Progress::Failed(mistake()));

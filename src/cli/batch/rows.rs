@@ -237,7 +237,7 @@ impl Row {
         };
         let request = request.and_then(|request| match request.pictures.len() {
             n if defaults.rates && n != 1 => Err(Error::input(format!(
-                "image: has {n} pictures, expected one to rate"
+                "has {n} pictures, expected one to rate"
             ))),
             _ => Ok(request),
         });
