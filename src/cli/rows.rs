@@ -106,12 +106,15 @@ fn read(bytes: &[u8], columns: &[String], delimiter: u8) -> Result<(Vec<Vec<Stri
         .read_byte_record(&mut record)
         .map_err(|e| Error::input(format!("is not a table: {e}")))?
     {
-        let n_read = reader.position().byte();
+        let mut n_read = reader.position().byte();
+        // The reader leaves the second half of a line's end to the next row.
+        let is_half = bytes[..n_read as usize].ends_with(b"\r");
+        n_read += u64::from(is_half && bytes[n_read as usize..].starts_with(b"\n"));
         // The last row may be cut off in the middle of a number, or of a text with lines.
         let row = &bytes[end as usize..n_read as usize];
         let n_quotes = row.iter().filter(|&&byte| byte == b'"').count();
         let is_balanced = n_quotes.is_multiple_of(2);
-        let is_whole = row.ends_with(b"\n") && is_balanced;
+        let is_whole = matches!(row.last(), Some(b'\n' | b'\r')) && is_balanced;
         if n_read == bytes.len() as u64 && (!is_whole || record.len() != columns.len()) {
             break;
         }
@@ -156,6 +159,21 @@ mod tests {
 
     fn cells<const N: usize>(cells: [&str; N]) -> Vec<String> {
         cells.map(str::to_owned).to_vec()
+    }
+
+    #[test]
+    fn ends_of_lines_of_other_systems_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("results.csv");
+        let columns = cells(["name", "value"]);
+        for text in ["name,value\r\nx,1\r\n", "name,value\rx,1\r"] {
+            std::fs::write(&path, text).unwrap();
+            for _ in 0..2 {
+                let (_, earlier) = TableFile::resume(&path, &columns).unwrap();
+                assert_eq!(earlier, [cells(["x", "1"])], "{text:?}");
+                assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+            }
+        }
     }
 
     #[test]

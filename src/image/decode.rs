@@ -183,7 +183,7 @@ pub fn decode(bytes: &[u8], reading: Reading, limits: &Limits) -> Result<Picture
         reading,
         limits,
         is_turned: !orientation.is_upright(),
-        promises: Mutex::default(),
+        promise: Mutex::default(),
     };
     let mut picture = catch_unwind(|| match format {
         ImageFormat::Jpeg => jpeg::picture(&task),
@@ -223,8 +223,8 @@ pub(super) struct Task<'a> {
     pub reading: Reading,
     limits: &'a Limits,
     is_turned: bool,
-    /// The memory of what was admitted: of several that decode at once, each counts with the others.
-    promises: Mutex<Vec<Option<Promise>>>,
+    /// The memory of what was admitted last: of several that decode at once, each counts with the others.
+    promise: Mutex<Option<Promise>>,
 }
 
 impl Task<'_> {
@@ -236,15 +236,14 @@ impl Task<'_> {
         // A picture is turned into another after its decoder is done.
         let beside = working.max(if self.is_turned { pixels } else { 0 });
         let bytes = pixels.saturating_add(beside);
-        let promise = capacity::hold(bytes).map_err(|short| {
+        let mut promise = self.promise.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where a decoder knows more, it asks again for all of it.
+        *promise = None;
+        *promise = capacity::hold(bytes).map_err(|short| {
             Error::capacity(format!(
                 "the picture of {width}x{height} pixels takes {short}; shrink it"
             ))
         })?;
-        let promises = self.promises.lock();
-        promises
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(promise);
         Ok(())
     }
 
