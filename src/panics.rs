@@ -19,6 +19,7 @@ use crate::error::{Error, Kind, Result};
 static LAST: Mutex<String> = Mutex::new(String::new());
 
 /// Where the last panic was, in any thread, since [`catch`] began: not surely the one that is handled.
+#[cfg(feature = "serve")]
 pub(crate) fn last_place() -> Option<String> {
     let last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let first = last.lines().next()?;
