@@ -38,7 +38,7 @@ pub struct Ahead<'a, F> {
     feed: Mutex<Numbered<F>>,
     /// Taken alone for a picture that memory is too short for while others are decoded.
     memory: RwLock<()>,
-    order: Option<Order>,
+    order: Option<HandoverOrder>,
 }
 
 struct Numbered<F> {
@@ -70,7 +70,7 @@ where
     /// Hands requests over in the order in which they come.
     pub fn in_order(assistant: &'a Assistant, feed: F) -> Self {
         Ahead {
-            order: Some(Order::default()),
+            order: Some(HandoverOrder::default()),
             ..Ahead::new(assistant, feed)
         }
     }
@@ -123,7 +123,10 @@ where
     fn decode_all(&self, sender: &SyncSender<Prepared<R>>) -> Result<()> {
         while let Some((place, asking)) = self.take() {
             // Those after it must not wait for one that ended the feed or this thread.
-            let turn = self.order.as_ref().map(|order| Turn { order, place });
+            let turn = self
+                .order
+                .as_ref()
+                .map(|order| HandoverTurn { order, place });
             let (row, request) = asking?;
             let prepared = self.prepare(place, row, request);
             if let Some(turn) = &turn {
@@ -213,19 +216,19 @@ impl Decoders<'_> {
 
 /// Whose turn it is to hand over.
 #[derive(Default)]
-struct Order {
+struct HandoverOrder {
     /// The place of the one whose turn it is.
     next: Mutex<usize>,
     passed: Condvar,
 }
 
 /// The turn of the request in a place, passed on when it is dropped, however that comes.
-struct Turn<'o> {
-    order: &'o Order,
+struct HandoverTurn<'o> {
+    order: &'o HandoverOrder,
     place: usize,
 }
 
-impl Turn<'_> {
+impl HandoverTurn<'_> {
     fn wait(&self) -> MutexGuard<'_, usize> {
         let next = self.order.next.lock();
         let next = next.unwrap_or_else(PoisonError::into_inner);
@@ -235,7 +238,7 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for HandoverTurn<'_> {
     fn drop(&mut self) {
         *self.wait() += 1;
         self.order.passed.notify_all();
