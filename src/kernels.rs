@@ -56,6 +56,8 @@ enum Level {
     AvxVnni(pulp::x86::V3, x86::AvxVnni),
     #[cfg(target_arch = "x86_64")]
     Avx512(pulp::x86::V4, x86::Avx512),
+    #[cfg(target_arch = "x86_64")]
+    Amx(pulp::x86::V4, x86::Avx512),
     #[cfg(target_arch = "aarch64")]
     Neon(pulp::aarch64::Neon, aarch64::Neon),
     #[cfg(target_arch = "aarch64")]
@@ -86,10 +88,9 @@ impl Isa {
                 v3.zip(x86::AvxVnni::try_new())
                     .map(|(f, i)| Isa(Level::AvxVnni(f, i))),
             );
-            levels.extend(
-                v4.zip(x86::Avx512::try_new())
-                    .map(|(f, i)| Isa(Level::Avx512(f, i))),
-            );
+            let avx512 = v4.zip(x86::Avx512::try_new());
+            levels.extend(avx512.map(|(f, i)| Isa(Level::Avx512(f, i))));
+            levels.extend(avx512.and_then(|(f, i)| Some(Isa(Level::Amx(f, i.with_tiles()?)))));
         }
         #[cfg(target_arch = "aarch64")]
         {
@@ -146,6 +147,8 @@ impl Isa {
             Level::AvxVnni(..) => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512(..) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx(..) => "amx",
             #[cfg(target_arch = "aarch64")]
             Level::Neon(..) => "neon",
             #[cfg(target_arch = "aarch64")]
@@ -167,7 +170,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Level::AvxVnni(simd, _) => Simd::vectorize(simd, operation),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512(simd, _) => Simd::vectorize(simd, operation),
+            Level::Avx512(simd, _) | Level::Amx(simd, _) => Simd::vectorize(simd, operation),
             #[cfg(target_arch = "aarch64")]
             Level::Neon(simd, _) => Simd::vectorize(simd, operation),
             #[cfg(target_arch = "aarch64")]
@@ -187,7 +190,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Level::AvxVnni(_, isa) => isa.vectorize(operation),
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512(_, isa) => isa.vectorize(operation),
+            Level::Avx512(_, isa) | Level::Amx(_, isa) => isa.vectorize(operation),
             #[cfg(target_arch = "aarch64")]
             Level::Neon(_, isa) => isa.vectorize(operation),
             #[cfg(target_arch = "aarch64")]

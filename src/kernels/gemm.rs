@@ -4,7 +4,7 @@
 //! accumulators. Rows are unpacked once into a panel that stays in the second-level cache, and every
 //! tile of tokens is multiplied with it; weights are never expanded further. A register holds the same
 //! few columns of neighbouring tokens, so a weight is broadcast from the panel, and unpacking keeps the
-//! order of columns.
+//! order of columns. Registers of [whole tiles](tiled) take as many columns of a row as they hold.
 //!
 //! There are two cases. If columns are rotated, tokens have a scale for each 128 columns. Where products
 //! of whole bytes are as fast as those of fewer bits, weights are then [regrouped](regrouped) while they
@@ -21,6 +21,7 @@ use std::ops::Range;
 
 use crate::gguf::DType;
 use crate::kernels::activations::{PackedLayout, PackedTokens, ScaleSpan};
+use crate::kernels::aligned::AlignedFloats;
 use crate::kernels::float::Activation;
 use crate::kernels::formats::{Format, with_format};
 use crate::kernels::gemm::grouped::GroupedRows;
@@ -34,6 +35,7 @@ mod coarse;
 pub mod grouped;
 pub mod panel;
 pub mod regrouped;
+pub mod tiled;
 
 /// Bytes of unpacked weights that share the second-level cache with a tile of tokens.
 const PANEL_BYTES: usize = 288 * 1024;
@@ -119,6 +121,8 @@ pub struct PanelRows {
     pub n_rows: usize,
     /// Columns of the weights.
     pub n_cols: usize,
+    /// Columns that share a scale in the batch.
+    pub span: ScaleSpan,
     /// Threads that share them.
     pub n_threads: usize,
 }
@@ -127,19 +131,20 @@ impl Int8Op for PanelRows {
     type Output = usize;
 
     #[inline(always)]
-    fn run<I: Int8>(self, _: I) -> usize {
+    fn run<I: Int8>(self, isa: I) -> usize {
+        let tile_rows = isa.tile_rows(self.span, self.n_cols);
         let weight_bytes = with_format!(self.dtype, F => panel::weight_bytes::<I, F>());
         let in_cache = PANEL_BYTES / (self.n_cols * weight_bytes);
         // Enough pieces for the threads to end together.
         let fair = self.n_rows / (8 * self.n_threads);
-        let wanted = in_cache.min(fair).max(I::TILE_ROWS);
+        let wanted = in_cache.min(fair).max(tile_rows);
         // Whole tiles, and where it can be whole cache lines of the output.
-        let mut step = I::TILE_ROWS;
+        let mut step = tile_rows;
         while !step.is_multiple_of(LINE) {
-            step += I::TILE_ROWS;
+            step += tile_rows;
         }
         if wanted < step {
-            step = I::TILE_ROWS;
+            step = tile_rows;
         }
         wanted / step * step
     }
@@ -160,6 +165,33 @@ impl Int8Op for Gemm<'_, '_, '_> {
 /// [`Gemm`] for one format and tile shape: `R` weight rows by `V` registers of tokens.
 #[inline(always)]
 pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work: GemmTile) {
+    assert!(V == I::TILE_VECTORS);
+    let kind = Kind::of::<I, F>(work.batch.layout.span);
+    let together = I::PANEL_COLUMNS;
+    multiply_blocks::<I, F, R>(isa, work, kind, together, |block, _, narrow| {
+        // Each is a function of its own: the registers of one are no concern of another.
+        match (kind, narrow) {
+            (Kind::Regrouped, true) => isa.vectorize(Regrouped::<F, R, 1>(block)),
+            (Kind::Regrouped, false) => isa.vectorize(Regrouped::<F, R, V>(block)),
+            (Kind::Grouped, true) => isa.vectorize(Grouped::<F, R, 1>(block)),
+            (Kind::Grouped, false) => isa.vectorize(Grouped::<F, R, V>(block)),
+            (Kind::GroupedCoarse, true) => isa.vectorize(GroupedCoarse::<F, R, 1>(block)),
+            (Kind::GroupedCoarse, false) => isa.vectorize(GroupedCoarse::<F, R, V>(block)),
+        }
+    });
+}
+
+/// Unpacks the weights, with `together` columns of a row side by side, and multiplies each tile of `R` of
+/// their rows with each record of tokens by `dot`. That is also handed a buffer to use, and whether one
+/// register of the record's tokens is all that is wanted.
+#[inline(always)]
+fn multiply_blocks<I: Int8, F: Format, const R: usize>(
+    isa: I,
+    work: GemmTile,
+    kind: Kind,
+    together: usize,
+    dot: impl Fn(Block<F, R>, &mut AlignedFloats, bool),
+) {
     let GemmTile {
         weight,
         batch,
@@ -172,7 +204,7 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
     } = work;
     assert!(activation.is_none() || !accumulate);
     let width = I::TILE_VECTORS * I::LANES;
-    assert!(V == I::TILE_VECTORS && weight.n_cols.is_multiple_of(F::DTYPE.block_len()));
+    assert!(weight.n_cols.is_multiple_of(F::DTYPE.block_len()));
     assert!(weight.n_cols.is_multiple_of(UNIT) && weight.dtype == F::DTYPE);
     let layout = PackedLayout {
         width,
@@ -180,12 +212,12 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
         span: batch.layout.span,
     };
     assert!(batch.layout == layout);
-    let kind = Kind::of::<I, F>(layout.span);
     assert!(tokens.end <= batch.n_tokens && tokens.len() == out.rows().len());
     let rows = out.cols();
-    unpack::<I, F, R>(isa, weight, rows.clone(), kind, panel);
+    unpack::<I, F, R>(isa, weight, rows.clone(), kind, together, panel);
 
     let mut products = std::mem::take(&mut panel.products);
+    let mut sums = std::mem::take(&mut panel.sums);
     products.resize(rows.len().next_multiple_of(R) * width);
 
     let record_words = batch.layout.record_words();
@@ -220,15 +252,7 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
                 products,
                 format: PhantomData::<F>,
             };
-            // Each is a function of its own: the registers of one are no concern of another.
-            match (kind, narrow) {
-                (Kind::Regrouped, true) => isa.vectorize(Regrouped::<F, R, 1>(block)),
-                (Kind::Regrouped, false) => isa.vectorize(Regrouped::<F, R, V>(block)),
-                (Kind::Grouped, true) => isa.vectorize(Grouped::<F, R, 1>(block)),
-                (Kind::Grouped, false) => isa.vectorize(Grouped::<F, R, V>(block)),
-                (Kind::GroupedCoarse, true) => isa.vectorize(GroupedCoarse::<F, R, 1>(block)),
-                (Kind::GroupedCoarse, false) => isa.vectorize(GroupedCoarse::<F, R, V>(block)),
-            }
+            dot(block, &mut sums, narrow);
         }
         if let Some(activation) = activation {
             activation.apply(&mut products);
@@ -241,6 +265,7 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
         done.write_to(isa, accumulate, in_tile.start - tokens.start, out);
     }
     panel.products = products;
+    panel.sums = sums;
 }
 
 /// A tile of rows of a panel, to be multiplied with a tile of tokens.

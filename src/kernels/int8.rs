@@ -9,7 +9,7 @@
 
 use half::f16;
 
-use crate::kernels::activations::COARSE_UNITS;
+use crate::kernels::activations::{COARSE_UNITS, ScaleSpan};
 use crate::kernels::attention::scores::KeyScores;
 use crate::kernels::gemm::GemmTile;
 
@@ -105,6 +105,22 @@ pub unsafe trait Int8: Copy + Send + Sync {
     type ChunkScales: Copy;
     /// Sixteen integers of 16 bits: one for each half of a chunk's units.
     type Words: Copy;
+
+    /// Weight rows that [`gemm`](super::gemm) multiplies together, of so many columns with activations
+    /// of such scales.
+    #[inline(always)]
+    fn tile_rows(self, span: ScaleSpan, n_cols: usize) -> usize {
+        let _ = (span, n_cols);
+        Self::TILE_ROWS
+    }
+
+    /// Multiplies tiles that stay in [tile registers](super::gemm::tiled), if there are any, as often as
+    /// `rounds` says. Returns the number of multiply-accumulates.
+    #[inline(always)]
+    fn peak_of_tiles(self, rounds: usize) -> Option<u64> {
+        let _ = rounds;
+        None
+    }
 
     /// Runs `op` compiled for this instruction set.
     fn vectorize<Op: Int8Op>(self, op: Op) -> Op::Output;

@@ -29,6 +29,9 @@ impl Int8Op for Peak {
 
     #[inline(always)]
     fn run<I: Int8>(self, isa: I) -> u64 {
+        if let Some(products) = isa.peak_of_tiles(self.rounds) {
+            return products;
+        }
         // Enough sums to keep two multipliers busy through their latency, few enough to leave
         // registers for the operands, and in a shape that needs no more loads than multiplications.
         if I::TILE_VECTORS == 2 {

@@ -4,15 +4,51 @@
 
 use half::f16;
 
+use crate::kernels::activations::ScaleSpan;
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::panel::place;
+use crate::kernels::gemm::tiled::{self, COLUMNS, TileRegisters, multiply_tiled};
 use crate::kernels::gemm::{GemmTile, multiply};
-use crate::kernels::int8::{Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES, read_u16};
+use crate::kernels::int8::{BLOCK, Group, HALF, Int8, Int8Op, UNIT, UNIT_LANES, read_u16};
 
-/// No vector instructions. What [`Int8::WHOLE_BYTES`] decides, it computes either way.
+/// No vector instructions. What [`Int8::WHOLE_BYTES`] decides, it computes either way; and batches perhaps
+/// through [`PlainTiles`].
 #[derive(Clone, Copy, Debug)]
-pub struct Scalar<const WHOLE_BYTES: bool>;
+pub struct Scalar<const WHOLE_BYTES: bool, const TILES: bool = false>;
+
+/// Tile registers in plain Rust, which go through memory as those of processors do.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainTiles;
+
+// SAFETY: every processor runs it; it reads and writes what the trait documents.
+unsafe impl TileRegisters for PlainTiles {
+    const ROWS: usize = 3;
+    const WIDTH: usize = LANES;
+    const UNSIGNED_WEIGHTS: bool = false;
+
+    unsafe fn dot_block<const V: usize>(
+        &self,
+        weights: *const u8,
+        tokens: *const i8,
+        sums: *mut i32,
+    ) {
+        for row in 0..Self::ROWS {
+            for token in 0..V * LANES {
+                let products = (0..BLOCK).map(|column| {
+                    let weight = (column / COLUMNS * Self::ROWS + row) * COLUMNS + column % COLUMNS;
+                    let of_token = (column / 4 * Self::WIDTH + token) * 4 + column % 4;
+                    // SAFETY: the caller vouches for both.
+                    let (w, a) =
+                        unsafe { (weights.add(weight).read(), tokens.add(of_token).read()) };
+                    i32::from(w as i8) * i32::from(a)
+                });
+                // SAFETY: the caller vouches for the sums.
+                unsafe { sums.add(row * Self::WIDTH + token).write(products.sum()) };
+            }
+        }
+    }
+}
 
 const LANES: usize = 4;
 
@@ -27,7 +63,7 @@ type Sums = [f32; 2 * UNIT_LANES];
 
 // SAFETY: every processor runs it; lanes are arrays of four, and each method reads or writes the arrays that
 // its documentation names.
-unsafe impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
+unsafe impl<const WHOLE_BYTES: bool, const TILES: bool> Int8 for Scalar<WHOLE_BYTES, TILES> {
     const FAST_I16: bool = false;
     const UNSIGNED_WEIGHTS: bool = false;
     const WHOLE_BYTES: bool = WHOLE_BYTES;
@@ -49,7 +85,19 @@ unsafe impl<const WHOLE_BYTES: bool> Int8 for Scalar<WHOLE_BYTES> {
 
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
-        multiply::<Self, F, 2, 1>(self, tile);
+        let takes = TILES && tiled::takes(tile.batch.layout.span, tile.weight.n_cols);
+        match takes && Self::WHOLE_BYTES {
+            true => multiply_tiled::<Self, _, F, { PlainTiles::ROWS }, 1>(self, &PlainTiles, tile),
+            false => multiply::<Self, F, 2, 1>(self, tile),
+        }
+    }
+
+    #[inline(always)]
+    fn tile_rows(self, span: ScaleSpan, n_cols: usize) -> usize {
+        match TILES && tiled::takes(span, n_cols) {
+            true => PlainTiles::ROWS,
+            false => Self::TILE_ROWS,
+        }
     }
 
     #[inline(always)]

@@ -138,21 +138,21 @@ fn batches_have_the_same_bits_everywhere() {
                     }
                     let x = of_tokens.values(n_tokens * n_cols, 3);
                     for path in [Path::Gemm(ScaleSpan::Unit), Path::Gemm(ScaleSpan::Coarse)] {
-                        for isa in instruction_sets() {
+                        for runs in Runs::all() {
                             let what = || {
                                 format!(
-                                    "{isa} {path:?} {dtype} [{n_rows}, {n_cols}] {of_weights:?} \
+                                    "{runs:?} {path:?} {dtype} [{n_rows}, {n_cols}] {of_weights:?} \
                                      {of_tokens:?} {n_tokens}"
                                 )
                             };
                             let everywhere = 0..n_tokens;
-                            let specification = Runs::specification_of(isa);
+                            let specification = runs.specification();
                             let wanted =
                                 weights.multiply(path, specification, &x, everywhere.clone());
-                            let got = weights.multiply(path, Runs::On(isa), &x, everywhere);
+                            let got = weights.multiply(path, runs, &x, everywhere);
                             assert!(got == wanted, "{}", what());
                             let some = n_tokens / 3..n_tokens - n_tokens / 4;
-                            let part = weights.multiply(path, Runs::On(isa), &x, some.clone());
+                            let part = weights.multiply(path, runs, &x, some.clone());
                             let wanted = &got[some.start * n_rows..some.end * n_rows];
                             assert!(part == wanted, "{} {some:?}", what());
                         }
@@ -195,7 +195,7 @@ fn every_length_has_the_bits_of_any_other() {
             for isa in instruction_sets() {
                 let got = weights.multiply(path, Runs::On(isa), &x, 0..2);
                 if path == Path::Gemm(ScaleSpan::Coarse) {
-                    let specification = Runs::specification_of(isa);
+                    let specification = Runs::On(isa).specification();
                     assert!(got == weights.multiply(path, specification, &x, 0..2));
                     continue;
                 }
@@ -378,7 +378,7 @@ fn any_bytes_are_weights() {
             }
             for path in [Path::Gemm(ScaleSpan::Unit), Path::Gemm(ScaleSpan::Coarse)] {
                 for isa in instruction_sets() {
-                    let specification = Runs::specification_of(isa);
+                    let specification = Runs::On(isa).specification();
                     let scalar = weights.multiply(path, specification, &x, 0..n_tokens);
                     let got = weights.multiply(path, Runs::On(isa), &x, 0..n_tokens);
                     assert!(got == scalar, "{isa} {path:?} {dtype} {seed}");
@@ -446,13 +446,15 @@ fn records_are_as_if_they_were_new() {
 /// rows allow, and no larger.
 #[test]
 fn panels_are_whole_tiles_that_fit() {
-    for dtype in quantized() {
+    let spans = [ScaleSpan::Unit, ScaleSpan::Coarse];
+    for (dtype, span) in quantized().flat_map(|dtype| spans.map(|span| (dtype, span))) {
         for runs in Runs::all() {
             let panel_rows = |n_rows: usize, n_cols: usize, n_threads: usize| {
                 runs.run_int8(PanelRows {
                     dtype,
                     n_rows,
                     n_cols,
+                    span,
                     n_threads,
                 })
             };

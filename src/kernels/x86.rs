@@ -1,7 +1,8 @@
-//! AVX2, AVX-VNNI and AVX-512 VNNI.
+//! AVX2, AVX-VNNI, AVX-512 VNNI, and AMX beside it.
 #![allow(unsafe_code)]
 
 use crate::kernels::int8::Int8Op;
+use amx::Amx;
 
 /// 256-bit integer multiplication without a four-way dot product.
 #[derive(Clone, Copy, Debug)]
@@ -11,9 +12,16 @@ pub struct Avx2(());
 #[derive(Clone, Copy, Debug)]
 pub struct AvxVnni(());
 
-/// Four-way dot products of 512 bits.
+/// Four-way dot products of 512 bits, and perhaps registers of whole tiles for batches.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512(());
+pub struct Avx512(Option<Amx>);
+
+impl Avx512 {
+    /// With tile registers, if the processor has them and the system lets them be used.
+    pub fn with_tiles(self) -> Option<Self> {
+        Amx::try_new().map(|amx| Avx512(Some(amx)))
+    }
+}
 
 /// The constructor and the dispatch of a token: both list the same features, on which the safety
 /// of all intrinsics below rests.
@@ -22,7 +30,7 @@ macro_rules! token {
         impl $token {
             /// Proof that the processor has this instruction set, if it does.
             pub fn try_new() -> Option<Self> {
-                ($(is_x86_feature_detected!($feature))&&*).then_some($token(()))
+                ($(is_x86_feature_detected!($feature))&&*).then_some($token(Default::default()))
             }
 
             #[target_feature(enable = $features)]
@@ -193,6 +201,7 @@ macro_rules! common {
 }
 
 // After the macro that it uses.
+mod amx;
 mod avx512;
 mod registers;
 mod registers_512;

@@ -310,6 +310,7 @@ impl LinearInput<'_> {
                 dtype: weight.dtype,
                 n_rows: weight.n_rows,
                 n_cols: weight.n_cols,
+                span: self.layout.span,
                 n_threads: compute.threads.count(),
             })
         }

@@ -5,27 +5,26 @@ use half::f16;
 
 use crate::kernels::activations::COARSE_UNITS as BLOCK_UNITS;
 use crate::kernels::formats::{Format, prefetch_ahead};
-use crate::kernels::gemm::panel::place;
-use crate::kernels::int8::{BLOCK, HALF, Int8, UNIT};
+use crate::kernels::gemm::panel::place_together;
+use crate::kernels::int8::{BLOCK, HALF, Int8};
 
 /// Unpacks a row to row `r` of a tile's weights and scales, which are as of
-/// [regrouped](super::regrouped) ones.
+/// [regrouped](super::regrouped) ones, with `together` columns side by side.
 #[inline(always)]
 pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
     isa: I,
     row: &[u8],
     r: usize,
+    together: usize,
     weights: &mut [u8],
     scales: &mut [f32],
 ) {
     const { assert!(!F::IS_COARSE || F::DTYPE.block_len() == BLOCK) };
     let n_blocks = row.len() / F::DTYPE.block_bytes();
     let block_bytes = R * BLOCK * I::BYTE_WEIGHT_BYTES;
+    assert!(BLOCK.is_multiple_of(together) && together.is_multiple_of(I::PANEL_COLUMNS));
     assert!(r < R && weights.len() == n_blocks * block_bytes && scales.len() == n_blocks * R);
-    let half_at = |half: usize| {
-        let (unit, within) = (half * HALF / UNIT, half * HALF % UNIT);
-        (unit * UNIT * R + place::<I>(UNIT, R, r, within)) * I::BYTE_WEIGHT_BYTES
-    };
+    let half_at = |half: usize| place_together(together, R, r, half * HALF) * I::BYTE_WEIGHT_BYTES;
     let apart = R * I::PANEL_COLUMNS * I::BYTE_WEIGHT_BYTES;
     for block in 0..n_blocks {
         prefetch_ahead::<I, F>(isa, row, block * BLOCK_UNITS);

@@ -21,6 +21,8 @@ pub struct Panel {
     pub(super) mins: AlignedFloats,
     /// `[tiles, rows, width]`: products with a tile of tokens.
     pub(super) products: AlignedFloats,
+    /// Integer sums that go through memory, where registers of [whole tiles](super::tiled) make them.
+    pub(super) sums: AlignedFloats,
 }
 
 /// Bits of unpacked weights that keep their groups. Those of coarse formats have one layout, grouped or
@@ -46,13 +48,14 @@ pub(super) const fn weight_bytes<I: Int8, F: Format>() -> usize {
 }
 
 /// Unpacks `rows` of the weights into tiles of `R` rows. A last tile that is not full repeats the
-/// last row.
+/// last row. Of [regrouped] rows, `together` columns lie side by side.
 #[inline(always)]
 pub(super) fn unpack<I: Int8, F: Format, const R: usize>(
     isa: I,
     weight: WeightView,
     rows: Range<usize>,
     kind: Kind,
+    together: usize,
     panel: &mut Panel,
 ) {
     let n_units = weight.n_cols / UNIT;
@@ -68,7 +71,7 @@ pub(super) fn unpack<I: Int8, F: Format, const R: usize>(
             regrouped::resize::<I, R>(panel, n_tiles, n_units);
             for index in 0..n_tiles * R {
                 let place = (index / R, index % R);
-                regrouped::unpack_row::<I, F, R>(isa, row(index), place, n_units, panel);
+                regrouped::unpack_row::<I, F, R>(isa, row(index), place, n_units, together, panel);
             }
         }
         Kind::Grouped | Kind::GroupedCoarse => {
@@ -90,6 +93,11 @@ pub(in crate::kernels) fn place<I: Int8>(
     row: usize,
     column: usize,
 ) -> usize {
-    let together = I::PANEL_COLUMNS.min(len);
+    place_together(I::PANEL_COLUMNS.min(len), n_rows, row, column)
+}
+
+/// [`place`] for any number of columns `together`: `[columns / together, n_rows, together]`.
+#[inline(always)]
+pub(super) fn place_together(together: usize, n_rows: usize, row: usize, column: usize) -> usize {
     (column / together * n_rows + row) * together + column % together
 }

@@ -16,7 +16,7 @@
 use crate::kernels::activations::{COARSE_UNITS as BLOCK_UNITS, PackedTokens};
 use crate::kernels::formats::{Format, Scales, prefetch_ahead};
 use crate::kernels::gemm::coarse;
-use crate::kernels::gemm::panel::{Panel, place};
+use crate::kernels::gemm::panel::{Panel, place_together};
 use crate::kernels::gemm::write_products;
 use crate::kernels::int8::{BLOCK, CHUNK_UNITS, Group, HALF, Int8, UNIT};
 
@@ -76,7 +76,7 @@ impl<I: Int8> Regrouping<I> {
     /// Unpacks the chunk of `n_units` that begins with unit `first`.
     ///
     /// # Safety
-    /// The row must have these units, and `r` be below `R`.
+    /// The row must have these units, in whole groups of `together` columns, and `r` be below `R`.
     #[allow(clippy::too_many_arguments, reason = "they are a row's and a place's")]
     #[inline(always)]
     unsafe fn unpack<F: Format, const R: usize>(
@@ -86,6 +86,7 @@ impl<I: Int8> Regrouping<I> {
         r: usize,
         first: usize,
         n_units: usize,
+        together: usize,
         weights: &mut [u8],
         scales: &mut [f32],
     ) {
@@ -96,11 +97,8 @@ impl<I: Int8> Regrouping<I> {
         }
         let unit_bytes = UNIT * R * I::BYTE_WEIGHT_BYTES;
         let weights = &mut weights[first * unit_bytes..][..n_units * unit_bytes];
-        // However short the last block is, it has whole units.
-        let half_at = |half: usize| {
-            let (unit, within) = (half * HALF / UNIT, half * HALF % UNIT);
-            (unit * UNIT * R + place::<I>(UNIT, R, r, within)) * I::BYTE_WEIGHT_BYTES
-        };
+        let half_at =
+            |half: usize| place_together(together, R, r, half * HALF) * I::BYTE_WEIGHT_BYTES;
         // A whole chunk needs no thought about where the row ends.
         let end = match n_units {
             CHUNK_UNITS => usize::MAX,
@@ -210,22 +208,27 @@ pub(super) fn resize<I: Int8, const R: usize>(panel: &mut Panel, n_tiles: usize,
     panel.scales.resize(n_tiles * R * n_blocks);
 }
 
-/// Unpacks a row of `n_units` to row `r` of tile `tile` of a panel.
+/// Unpacks a row of `n_units` to row `r` of tile `tile` of a panel, in which `together` of its columns
+/// lie side by side.
 #[inline(always)]
 pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
     isa: I,
     row: &[u8],
     (tile, r): (usize, usize),
     n_units: usize,
+    together: usize,
     panel: &mut Panel,
 ) {
+    // However short the last block is, it has whole units; and whole groups of columns that lie together.
+    assert!((n_units * UNIT).is_multiple_of(together) && BLOCK.is_multiple_of(together));
+    assert!(together.is_multiple_of(I::PANEL_COLUMNS));
     assert!(r < R && row.len() * F::DTYPE.block_len() == n_units * UNIT * F::DTYPE.block_bytes());
     let part = |len: usize| tile * R * len..(tile + 1) * R * len;
     let weights = bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights);
     let weights = &mut weights[part(n_units * UNIT * I::BYTE_WEIGHT_BYTES)];
     let scales = &mut panel.scales[part(n_units.div_ceil(BLOCK_UNITS))];
     if F::IS_COARSE {
-        return coarse::unpack_row::<I, F, R>(isa, row, r, weights, scales);
+        return coarse::unpack_row::<I, F, R>(isa, row, r, together, weights, scales);
     }
     let in_full = n_units - n_units % CHUNK_UNITS;
     // SAFETY: there are such units in all three places, as the length of the row says.
@@ -239,14 +242,23 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
                     true => Regrouping::at::<F>(isa, row, after, CHUNK_UNITS),
                     false => regrouping,
                 };
-                regrouping.unpack::<F, R>(isa, row, r, first, CHUNK_UNITS, weights, scales);
+                regrouping.unpack::<F, R>(
+                    isa,
+                    row,
+                    r,
+                    first,
+                    CHUNK_UNITS,
+                    together,
+                    weights,
+                    scales,
+                );
                 regrouping = next;
             }
         }
         if in_full < n_units {
             let n_left = n_units - in_full;
             let regrouping = Regrouping::at::<F>(isa, row, in_full, n_left);
-            regrouping.unpack::<F, R>(isa, row, r, in_full, n_left, weights, scales);
+            regrouping.unpack::<F, R>(isa, row, r, in_full, n_left, together, weights, scales);
         }
     }
 }
@@ -254,7 +266,8 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
 /// Some rows of a panel: a tile.
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct RegroupedRows<'a> {
-    /// `[units, R, 32]` of [`Int8::BYTE_WEIGHT_BYTES`] each, [`place`] says in which order.
+    /// `[columns / together, R, together]` of [`Int8::BYTE_WEIGHT_BYTES`] each, with as many columns
+    /// together as the rows were unpacked with.
     pub weights: &'a [u8],
     /// `[blocks, R]`.
     pub scales: &'a [f32],
@@ -444,13 +457,13 @@ mod tests {
             }
             let n_cols = self.0.n_cols;
             let mut panel = Panel::default();
-            unpack::<I, F, ROWS>(isa, self.0, 0..ROWS, Kind::Regrouped, &mut panel);
+            let together = I::PANEL_COLUMNS;
+            unpack::<I, F, ROWS>(isa, self.0, 0..ROWS, Kind::Regrouped, together, &mut panel);
             let weights: &[u8] = bytemuck::cast_slice(&panel.weights);
             let of_row = |row: usize| {
                 let panel = &panel;
                 (0..n_cols).map(move |column| {
-                    let (unit, within) = (column / UNIT, column % UNIT);
-                    let at = unit * UNIT * ROWS + place::<I>(UNIT, ROWS, row, within);
+                    let at = place_together(together, ROWS, row, column);
                     let stored = match I::BYTE_WEIGHT_BYTES {
                         1 => weights[at],
                         _ => {

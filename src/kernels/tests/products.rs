@@ -67,23 +67,27 @@ impl Path {
     }
 }
 
-/// An instruction set, or scalar code that keeps the formats' own groups.
+/// An instruction set, or scalar code that keeps the formats' own groups, or that has tile registers.
 #[derive(Clone, Copy, Debug)]
 pub enum Runs {
     On(Isa),
     ByGroup,
+    WithTiles,
 }
 
 impl Runs {
     pub fn all() -> impl Iterator<Item = Self> {
         let sets = instruction_sets();
-        let by_group = (sets[0].name() == "scalar").then_some(Runs::ByGroup);
-        sets.into_iter().map(Runs::On).chain(by_group)
+        let scalar = match sets[0].name() {
+            "scalar" => &[Runs::ByGroup, Runs::WithTiles][..],
+            _ => &[],
+        };
+        sets.into_iter().map(Runs::On).chain(scalar.iter().copied())
     }
 
-    /// Scalar code that computes what an instruction set does.
-    pub fn specification_of(isa: Isa) -> Self {
-        match isa.run_int8(WholeBytes) {
+    /// Scalar code that computes what this does.
+    pub fn specification(self) -> Self {
+        match self.run_int8(WholeBytes) {
             true => Runs::On(Isa::scalar()),
             false => Runs::ByGroup,
         }
@@ -93,6 +97,7 @@ impl Runs {
         match self {
             Runs::On(isa) => isa.run_int8(op),
             Runs::ByGroup => Scalar::<false>.vectorize(op),
+            Runs::WithTiles => Scalar::<true, true>.vectorize(op),
         }
     }
 }
@@ -184,6 +189,7 @@ impl Weights {
                 dtype: self.dtype,
                 n_rows: self.n_rows,
                 n_cols: self.n_cols,
+                span: batch.layout.span,
                 n_threads: 1,
             }),
         };

@@ -5,11 +5,14 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
+use crate::kernels::activations::ScaleSpan;
 use crate::kernels::attention::scores::{KeyScores, score};
 use crate::kernels::formats::Format;
+use crate::kernels::gemm::tiled::{self, TileRegisters, multiply_tiled};
 use crate::kernels::gemm::{GemmTile, multiply};
 use crate::kernels::int8::{Group, HALF, Int8, Int8Op, UNIT_LANES, butterfly_signs};
 use crate::kernels::x86::Avx512;
+use crate::kernels::x86::amx::TilesOfThread;
 use crate::kernels::x86::registers::{eight_words, larger_bits, six_bits, with_sum};
 use crate::kernels::x86::registers_512::{low_nibbles, pick_words, six_bits_of, transpose_16};
 
@@ -39,8 +42,30 @@ unsafe impl Int8 for Avx512 {
     common!();
 
     #[inline(always)]
+    fn tile_rows(self, span: ScaleSpan, n_cols: usize) -> usize {
+        match self.0 {
+            Some(_) if tiled::takes(span, n_cols) => TilesOfThread::ROWS,
+            _ => Self::TILE_ROWS,
+        }
+    }
+
+    #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
-        multiply::<Self, F, { Self::TILE_ROWS }, 2>(self, tile);
+        const ROWS: usize = TilesOfThread::ROWS;
+
+        match self.0 {
+            Some(amx) if tiled::takes(tile.batch.layout.span, tile.weight.n_cols) => {
+                // SAFETY: a product does not begin another one, and nothing else sets up registers.
+                let tiles = unsafe { amx.set_up() };
+                multiply_tiled::<Self, _, F, ROWS, 2>(self, &tiles, tile);
+            }
+            _ => multiply::<Self, F, { Self::TILE_ROWS }, 2>(self, tile),
+        }
+    }
+
+    #[inline(always)]
+    fn peak_of_tiles(self, rounds: usize) -> Option<u64> {
+        self.0.map(|amx| amx.peak(rounds))
     }
 
     #[inline(always)]
