@@ -397,7 +397,10 @@ fn together_at_random(
             if random.next().is_multiple_of(2) {
                 one.sequence.truncate(n_kept);
             } else {
+                // A smaller one where the request still fits.
+                let needed = one.request.n_prompt() + N_ANSWER;
                 let capacity = one.sequence.capacity() - random.next() as usize % 2;
+                let capacity = capacity.max(needed);
                 let mut copy = Sequence::with_cache(model, capacity, cache_type);
                 copy.copy_prefix(&one.sequence, n_kept);
                 one.sequence = copy;
