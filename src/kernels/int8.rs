@@ -114,8 +114,8 @@ pub unsafe trait Int8: Copy + Send + Sync {
         Self::TILE_ROWS
     }
 
-    /// Multiplies tiles that stay in [tile registers](super::gemm::tiled), if there are any, as often as
-    /// `rounds` says. Returns the number of multiply-accumulates.
+    /// Multiplies a block by [tile registers](super::gemm::tiled), if there are any, as often as `rounds`
+    /// says. Returns the number of multiply-accumulates.
     #[inline(always)]
     fn peak_of_tiles(self, rounds: usize) -> Option<u64> {
         let _ = rounds;

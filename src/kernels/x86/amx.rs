@@ -5,9 +5,11 @@
 #![allow(unsafe_code)]
 
 use std::arch::asm;
+use std::hint::black_box;
 use std::marker::PhantomData;
 
 use crate::kernels::gemm::tiled::TileRegisters;
+use crate::kernels::int8::BLOCK;
 
 /// Rows of a tile register.
 const REGISTER_ROWS: usize = 16;
@@ -95,25 +97,25 @@ impl Amx {
         TilesOfThread(PhantomData)
     }
 
-    /// Multiplies the same tiles `rounds` times, with sums in four registers. Returns the number of
-    /// multiply-accumulates.
+    /// Multiplies the same block, which stays in the first-level cache, `rounds` times. Its sums go to
+    /// memory, as they must before they get their scales. Returns the number of multiply-accumulates.
     pub fn peak(self, rounds: usize) -> u64 {
+        /// Bytes of a block of `ROWS` weight rows or `WIDTH` tokens, or its sums.
+        #[repr(align(64))]
+        struct Operand([u8; ROWS * BLOCK]);
+        const { assert!(ROWS == WIDTH && BLOCK == size_of::<i32>() * WIDTH) };
+
+        let (weights, tokens) = (Operand([3; _]), Operand([5; _]));
+        let mut sums = Operand([0; _]);
         // SAFETY: nothing else here sets up registers.
-        let _tiles = unsafe { self.set_up() };
+        let tiles = unsafe { self.set_up() };
         for _ in 0..rounds {
-            // SAFETY: registers were set up, and hold zeros.
-            unsafe {
-                asm!(
-                    "tdpbusd tmm0, tmm4, tmm6",
-                    "tdpbusd tmm1, tmm4, tmm7",
-                    "tdpbusd tmm2, tmm5, tmm6",
-                    "tdpbusd tmm3, tmm5, tmm7",
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    options(nostack, nomem),
-                );
-            }
+            let (weights, tokens) = (weights.0.as_ptr(), tokens.0.as_ptr().cast());
+            // SAFETY: each is as large as the documented shape.
+            unsafe { tiles.dot_block::<2>(weights, tokens, sums.0.as_mut_ptr().cast()) };
         }
-        (rounds * 4 * REGISTER_ROWS * REGISTER_ROWS * ROW_BYTES) as u64
+        black_box(sums);
+        (rounds * ROWS * WIDTH * BLOCK) as u64
     }
 }
 
