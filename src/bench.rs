@@ -14,7 +14,7 @@ use crate::board::{DecoderWork, Machine, PictureWork, Work};
 #[cfg(feature = "cli")]
 use crate::capacity;
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, names};
 use crate::image::Picture;
 use crate::model::Model;
 use crate::model::visual_config::VisualConfig;
@@ -174,7 +174,7 @@ pub fn run(gguf: &Gguf, model: &Model, plan: &BenchPlan) -> Result<BenchReport> 
 /// # Errors
 /// [`Kind::Capacity`](crate::Kind::Capacity) where there is no memory to read.
 #[cfg(feature = "cli")]
-pub(crate) fn machine(compute: &Compute) -> Result<Machine> {
+pub(crate) fn machine(compute: &Compute, is_rotated: bool) -> Result<Machine> {
     /// More than caches hold.
     const READ_BYTES: usize = 1 << 28;
     const REPEATS: usize = 3;
@@ -190,7 +190,7 @@ pub(crate) fn machine(compute: &Compute) -> Result<Machine> {
     Ok(compute.threads.enter(|| {
         let most = |measure: &dyn Fn() -> f64| (0..REPEATS).map(|_| measure()).fold(0.0, f64::max);
         Machine {
-            macs_per_s: most(&|| limits::int8(compute)),
+            macs_per_s: most(&|| limits::int8(compute, is_rotated)),
             bytes_per_s: most(&|| limits::bandwidth(compute, &memory)),
         }
     }))
@@ -200,6 +200,7 @@ fn measure(gguf: &Gguf, model: &Model, plan: &BenchPlan) -> Result<BenchReport> 
     let mut bench = Bench {
         model,
         file: gguf.bytes(),
+        is_rotated: gguf.has(names::rotation::BLOCK_LENGTH),
         repeats: plan.repeats.get(),
         bandwidth: Vec::new(),
         int8: Vec::new(),
@@ -233,6 +234,7 @@ fn measure(gguf: &Gguf, model: &Model, plan: &BenchPlan) -> Result<BenchReport> 
 struct Bench<'a> {
     model: &'a Model,
     file: &'a [u8],
+    is_rotated: bool,
     repeats: usize,
     bandwidth: Vec<f64>,
     int8: Vec<f64>,
@@ -243,7 +245,7 @@ impl Bench<'_> {
     fn probe(&mut self) {
         let compute = self.model.compute();
         self.bandwidth.push(limits::bandwidth(compute, self.file));
-        self.int8.push(limits::int8(compute));
+        self.int8.push(limits::int8(compute, self.is_rotated));
     }
 
     /// Calls `once` to warm up and then for each repeat.

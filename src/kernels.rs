@@ -42,6 +42,9 @@ pub const ISA_VARIABLE: &str = "OWL2_ISA";
 /// saved before must not be continued with new ones.
 pub(crate) const ARITHMETIC: u32 = 4;
 
+/// The name of the level of AVX-512 with AMX.
+const AMX: &str = "amx";
+
 /// An instruction set that this processor has.
 #[derive(Clone, Copy, Debug)]
 pub struct Isa(Level);
@@ -75,6 +78,11 @@ impl Isa {
 
     /// Every instruction set this processor has, the best one last.
     pub fn available() -> Vec<Isa> {
+        Self::available_if(|_| true)
+    }
+
+    /// Those whose names are wanted. The system is asked for leave to use no other.
+    fn available_if(is_wanted: impl Fn(&str) -> bool) -> Vec<Isa> {
         let mut levels = vec![Isa::scalar()];
         #[cfg(target_arch = "x86_64")]
         {
@@ -90,7 +98,9 @@ impl Isa {
             );
             let avx512 = v4.zip(x86::Avx512::try_new());
             levels.extend(avx512.map(|(f, i)| Isa(Level::Avx512(f, i))));
-            levels.extend(avx512.and_then(|(f, i)| Some(Isa(Level::Amx(f, i.with_tiles()?)))));
+            if is_wanted(AMX) {
+                levels.extend(avx512.and_then(|(f, i)| Some(Isa(Level::Amx(f, i.with_tiles()?)))));
+            }
         }
         #[cfg(target_arch = "aarch64")]
         {
@@ -108,6 +118,7 @@ impl Isa {
                     .map(|(f, i)| Isa(Level::I8mm(f, i))),
             );
         }
+        levels.retain(|isa| is_wanted(isa.name()));
         levels
     }
 
@@ -122,12 +133,9 @@ impl Isa {
     }
 
     fn choose(wanted: &str) -> Result<Self> {
-        let available = Self::available();
-        let chosen = match wanted {
-            "" => available.last(),
-            name => available.iter().find(|isa| isa.name() == name),
-        };
-        chosen.copied().ok_or_else(|| {
+        let chosen = Self::available_if(|name| wanted.is_empty() || name == wanted);
+        chosen.last().copied().ok_or_else(|| {
+            let available = Self::available();
             let names: Vec<_> = available.iter().map(|isa| isa.name()).collect();
             Error::usage(format!(
                 "'{wanted}' is not an instruction set of this processor, which has {}",
@@ -148,13 +156,21 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512(..) => "avx512",
             #[cfg(target_arch = "x86_64")]
-            Level::Amx(..) => "amx",
+            Level::Amx(..) => AMX,
             #[cfg(target_arch = "aarch64")]
             Level::Neon(..) => "neon",
             #[cfg(target_arch = "aarch64")]
             Level::DotProd(..) => "dotprod",
             #[cfg(target_arch = "aarch64")]
             Level::I8mm(..) => "i8mm",
+        }
+    }
+
+    /// The name of the first instruction set that computes the same bits.
+    pub(crate) fn arithmetic(self) -> &'static str {
+        match self.name() {
+            AMX => "avx512",
+            name => name,
         }
     }
 

@@ -4,8 +4,9 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::kernels::activations::ScaleSpan;
 use crate::kernels::peak::{Peak, Read};
-use crate::ops::Compute;
+use crate::ops::{Compute, RowRole};
 
 /// The most of a file that is read: far more than any cache holds.
 const MAX_READ: usize = 1 << 30;
@@ -48,13 +49,16 @@ pub(super) fn bandwidth(compute: &Compute, file: &[u8]) -> f64 {
     n_read.into_inner() as f64 / start.elapsed().as_secs_f64()
 }
 
-/// 8-bit multiply-accumulates a second that all threads together reach.
-pub(super) fn int8(compute: &Compute) -> f64 {
+/// 8-bit multiply-accumulates a second that all threads together reach, of files whose columns are rotated
+/// or not.
+pub(super) fn int8(compute: &Compute, is_rotated: bool) -> f64 {
+    let rounds = ROUNDS;
+    let span = ScaleSpan::of(RowRole::Prompt, is_rotated, false);
     let n_macs = AtomicU64::new(0);
     let start = Instant::now();
     compute.threads.run(|_| {
         loop {
-            let n = compute.isa.run_int8(Peak { rounds: ROUNDS });
+            let n = compute.isa.run_int8(Peak { rounds, span });
             n_macs.fetch_add(n, Ordering::Relaxed);
             if start.elapsed() >= MULTIPLYING {
                 break;

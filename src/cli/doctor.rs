@@ -65,7 +65,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<()> {
     let path = args.file.as_deref().or(args.model.as_deref());
     let compute = Compute::new(threads::default_count())?;
     let (isa, n_threads) = (compute.isa, compute.threads.count());
-    let machine = bench::machine(&compute)?;
+    let machine = bench::machine(&compute, true)?;
     let file = path.map(ModelFile::Path);
     let file = file.map(|file| gather(file, compute, machine).map_err(|e| file.blame(e)));
     let findings = Findings {
@@ -83,13 +83,19 @@ pub(super) fn run(args: &DoctorArgs) -> Result<()> {
 
 fn gather(file: ModelFile, compute: Compute, machine: Machine) -> Result<FileFindings> {
     let gguf = file.open()?;
+    let is_rotated = is_rotated(&gguf)?;
+    // Other limits may be those of files that are not.
+    let machine = match is_rotated {
+        Some(false) => bench::machine(&compute, false)?,
+        _ => machine,
+    };
     let model = Model::new(&gguf, compute)?;
     let work = Work::new(&gguf, &model);
     let default_context = capacity::default_context(&model);
     Ok(FileFindings {
         name: file.name().display().to_string(),
         file_bytes: gguf.file_bytes() as u64,
-        is_rotated: is_rotated(&gguf)?,
+        is_rotated,
         trained_context: model.config().decoder.max_position_embeddings,
         default_context,
         session_bytes: Session::bytes(&model, default_context),

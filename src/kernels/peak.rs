@@ -4,6 +4,7 @@
 
 use std::hint::black_box;
 
+use crate::kernels::activations::ScaleSpan;
 use crate::kernels::formats::AHEAD_BYTES;
 use crate::kernels::int8::{Group, Int8, Int8Op};
 
@@ -16,12 +17,15 @@ const MAX_WEIGHTS: usize = 6 * GROUP.len;
 /// Room for two registers of 16 tokens.
 const MAX_ACTIVATIONS: usize = 32 * GROUP.len;
 
-/// Multiplies the same tile, which stays in the first-level cache, `rounds` times, with all
-/// running sums in registers. Returns the number of multiply-accumulates.
+/// Multiplies the same tile, which stays in the first-level cache, again and again, with all running sums in
+/// registers; or if the instruction set takes [tile registers](super::gemm::tiled) for such scales, the same
+/// block, whose sums go to memory. Returns the number of multiply-accumulates.
 #[derive(Clone, Copy, Debug)]
 pub struct Peak {
-    /// How often.
+    /// How often, or with tile registers a part of that.
     pub rounds: usize,
+    /// Columns that share a scale in the batches that this is the limit of.
+    pub span: ScaleSpan,
 }
 
 impl Int8Op for Peak {
@@ -29,7 +33,9 @@ impl Int8Op for Peak {
 
     #[inline(always)]
     fn run<I: Int8>(self, isa: I) -> u64 {
-        if let Some(products) = isa.peak_of_tiles(self.rounds) {
+        if self.span == ScaleSpan::Coarse
+            && let Some(products) = isa.peak_of_tiles(self.rounds)
+        {
             return products;
         }
         // Enough sums to keep two multipliers busy through their latency, few enough to leave
@@ -112,9 +118,11 @@ mod tests {
     #[test]
     fn work_is_counted_by_the_round() {
         for isa in Isa::available() {
-            let one = isa.run_int8(Peak { rounds: 1 });
-            assert!(one > 0);
-            assert_eq!(isa.run_int8(Peak { rounds: 7 }), 7 * one);
+            for span in [ScaleSpan::Unit, ScaleSpan::Coarse] {
+                let done = |rounds| isa.run_int8(Peak { rounds, span });
+                assert!(done(1) > 0);
+                assert_eq!(done(7 * 64), 7 * done(64), "{isa}");
+            }
         }
     }
 }

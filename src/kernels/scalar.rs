@@ -24,6 +24,7 @@ pub struct PlainTiles;
 // SAFETY: every processor runs it; it reads and writes what the trait documents.
 unsafe impl TileRegisters for PlainTiles {
     const ROWS: usize = 3;
+    const LANES: usize = LANES;
     const WIDTH: usize = LANES;
     const UNSIGNED_WEIGHTS: bool = false;
 
@@ -61,6 +62,12 @@ fn larger(a: f32, b: f32) -> f32 {
 type Pair = [[u8; UNIT]; 2];
 type Sums = [f32; 2 * UNIT_LANES];
 
+impl<const WHOLE_BYTES: bool, const TILES: bool> Scalar<WHOLE_BYTES, TILES> {
+    fn has_tiles(span: ScaleSpan, n_cols: usize) -> bool {
+        TILES && WHOLE_BYTES && tiled::takes(span, n_cols)
+    }
+}
+
 // SAFETY: every processor runs it; lanes are arrays of four, and each method reads or writes the arrays that
 // its documentation names.
 unsafe impl<const WHOLE_BYTES: bool, const TILES: bool> Int8 for Scalar<WHOLE_BYTES, TILES> {
@@ -85,8 +92,7 @@ unsafe impl<const WHOLE_BYTES: bool, const TILES: bool> Int8 for Scalar<WHOLE_BY
 
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
-        let takes = TILES && tiled::takes(tile.batch.layout.span, tile.weight.n_cols);
-        match takes && Self::WHOLE_BYTES {
+        match Self::has_tiles(tile.batch.layout.span, tile.weight.n_cols) {
             true => multiply_tiled::<Self, _, F, { PlainTiles::ROWS }, 1>(self, &PlainTiles, tile),
             false => multiply::<Self, F, 2, 1>(self, tile),
         }
@@ -94,7 +100,7 @@ unsafe impl<const WHOLE_BYTES: bool, const TILES: bool> Int8 for Scalar<WHOLE_BY
 
     #[inline(always)]
     fn tile_rows(self, span: ScaleSpan, n_cols: usize) -> usize {
-        match TILES && tiled::takes(span, n_cols) {
+        match Self::has_tiles(span, n_cols) {
             true => PlainTiles::ROWS,
             false => Self::TILE_ROWS,
         }

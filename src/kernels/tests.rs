@@ -125,8 +125,11 @@ fn rotated_prompts_are_as_faithful_as_answers() {
 /// what scalar code specifies, bit by bit.
 #[test]
 fn batches_have_the_same_bits_everywhere() {
+    // Panels of several tiles, of 32 rows too, the last of them cut.
+    let many_rows = [(600, 256)];
     for dtype in quantized() {
-        for (i, (n_rows, n_cols)) in shapes(dtype).into_iter().enumerate() {
+        let shapes = shapes(dtype).into_iter().chain(many_rows);
+        for (i, (n_rows, n_cols)) in shapes.enumerate() {
             let data = FINITE.into_iter().zip(FINITE.into_iter().rev());
             for (j, (of_weights, of_tokens)) in data.enumerate() {
                 let weights = Weights::of(dtype, n_rows, n_cols, of_weights);
@@ -366,8 +369,8 @@ fn any_bytes_are_weights() {
                 *byte = (state >> 24) as u8;
             }
             for path in paths(dtype) {
-                for isa in instruction_sets() {
-                    weights.multiply(path, Runs::On(isa), &x, 0..n_tokens);
+                for runs in Runs::all() {
+                    weights.multiply(path, runs, &x, 0..n_tokens);
                 }
             }
             // Below 2 in size.
@@ -377,11 +380,10 @@ fn any_bytes_are_weights() {
                 }
             }
             for path in [Path::Gemm(ScaleSpan::Unit), Path::Gemm(ScaleSpan::Coarse)] {
-                for isa in instruction_sets() {
-                    let specification = Runs::On(isa).specification();
-                    let scalar = weights.multiply(path, specification, &x, 0..n_tokens);
-                    let got = weights.multiply(path, Runs::On(isa), &x, 0..n_tokens);
-                    assert!(got == scalar, "{isa} {path:?} {dtype} {seed}");
+                for runs in Runs::all() {
+                    let scalar = weights.multiply(path, runs.specification(), &x, 0..n_tokens);
+                    let got = weights.multiply(path, runs, &x, 0..n_tokens);
+                    assert!(got == scalar, "{runs:?} {path:?} {dtype} {seed}");
                 }
             }
         }

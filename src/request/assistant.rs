@@ -309,9 +309,10 @@ impl Assistant {
     }
 
     /// SHA-256 of what computed positions depend on besides the prompt: the model file, the
-    /// instruction set, what its kernels compute and the type of the cache.
+    /// instruction set's arithmetic, what its kernels compute and the type of the cache.
     pub fn fingerprint(&self) -> [u8; 32] {
-        let (isa, cache_type) = (self.model.compute().isa.name(), self.model.cache_type());
+        let isa = self.model.compute().isa.arithmetic();
+        let cache_type = self.model.cache_type();
         let mut hash = Sha256::new();
         hash.update(self.identity.fingerprint());
         hash.update(format!("{isa} {ARITHMETIC} {cache_type}"));

@@ -433,6 +433,24 @@ fn requests_in_one_pass_have_the_bits_of_each_alone() {
     }
 }
 
+/// Saved states may be used with either.
+#[test]
+fn amx_has_the_bits_of_avx512() {
+    let levels = Isa::available();
+    let level = |name| levels.iter().copied().find(|isa| isa.name() == name);
+    let (Some(amx), Some(avx512)) = (level("amx"), level("avx512")) else {
+        println!("this processor has no AMX");
+        return;
+    };
+    let mut random = Random(15);
+    for (dtype, is_rotated) in formats() {
+        let models = [amx, avx512].map(|isa| model(dtype, is_rotated, 2, isa));
+        let request = Request::random(&models[0], &mut random);
+        let [with, without] = models.map(|model| request.plainly(&model, CacheType::F16));
+        assert!(with == without, "{dtype} rotated: {is_rotated}");
+    }
+}
+
 /// Prompts of more rows than a pass has, then 1 to 32 answers side by side.
 #[test]
 fn many_requests_together_have_the_bits_of_each_alone() {

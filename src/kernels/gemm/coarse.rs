@@ -22,7 +22,9 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
     const { assert!(!F::IS_COARSE || F::DTYPE.block_len() == BLOCK) };
     let n_blocks = row.len() / F::DTYPE.block_bytes();
     let block_bytes = R * BLOCK * I::BYTE_WEIGHT_BYTES;
-    assert!(BLOCK.is_multiple_of(together) && together.is_multiple_of(I::PANEL_COLUMNS));
+    assert!(BLOCK.is_multiple_of(together));
+    // Half a unit is stored as one piece, or in pieces of the instruction set's own.
+    assert!(together == I::PANEL_COLUMNS || together >= HALF && I::PANEL_COLUMNS >= HALF);
     assert!(r < R && weights.len() == n_blocks * block_bytes && scales.len() == n_blocks * R);
     let half_at = |half: usize| place_together(together, R, r, half * HALF) * I::BYTE_WEIGHT_BYTES;
     let apart = R * I::PANEL_COLUMNS * I::BYTE_WEIGHT_BYTES;

@@ -12,8 +12,8 @@ use crate::kernels::matmul::WeightView;
 /// Unpacked weight rows, and what comes of them; a buffer that each thread keeps.
 #[derive(Debug, Default)]
 pub struct Panel {
-    /// `[tiles, groups, rows, group]` of [`weight_bytes`] each; `[tiles, units, rows, 32]` where they
-    /// are [regrouped].
+    /// `[tiles, groups, rows, group]` of [`weight_bytes`] each; where they are [regrouped], `[tiles,
+    /// columns / together, rows, together]` for some number of columns together.
     pub(super) weights: AlignedFloats,
     /// `[tiles, chunks, groups, rows]`; `[tiles, blocks, rows]` where they are [regrouped].
     pub(super) scales: AlignedFloats,

@@ -221,7 +221,8 @@ pub(super) fn unpack_row<I: Int8, F: Format, const R: usize>(
 ) {
     // However short the last block is, it has whole units; and whole groups of columns that lie together.
     assert!((n_units * UNIT).is_multiple_of(together) && BLOCK.is_multiple_of(together));
-    assert!(together.is_multiple_of(I::PANEL_COLUMNS));
+    // Half a unit is stored as one piece, or in pieces of the instruction set's own.
+    assert!(together == I::PANEL_COLUMNS || together >= HALF && I::PANEL_COLUMNS >= HALF);
     assert!(r < R && row.len() * F::DTYPE.block_len() == n_units * UNIT * F::DTYPE.block_bytes());
     let part = |len: usize| tile * R * len..(tile + 1) * R * len;
     let weights = bytemuck::cast_slice_mut::<f32, u8>(&mut panel.weights);

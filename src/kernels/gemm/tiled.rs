@@ -13,7 +13,7 @@ use crate::kernels::activations::{COARSE_UNITS as BLOCK_UNITS, PackedTokens, Sca
 use crate::kernels::formats::Format;
 use crate::kernels::gemm::regrouped::RegroupedRows;
 use crate::kernels::gemm::{Block, GemmTile, Kind, multiply_blocks};
-use crate::kernels::int8::{BLOCK, Int8, Int8Op};
+use crate::kernels::int8::{BLOCK, HALF, Int8, Int8Op};
 
 /// Columns of a weight row that lie side by side: those of a tile register.
 pub const COLUMNS: usize = 64;
@@ -29,17 +29,19 @@ const BLOCKS_AHEAD: usize = 2;
 pub unsafe trait TileRegisters {
     /// Weight rows of a product.
     const ROWS: usize;
-    /// Tokens of a record: as many as the instruction set has in one that it is paired with.
+    /// Tokens of a register of the instruction set that it is used with.
+    const LANES: usize;
+    /// Tokens of a record of that instruction set.
     const WIDTH: usize;
     /// Whether weights are unsigned, with an offset of 128.
     const UNSIGNED_WEIGHTS: bool;
 
-    /// Writes the sums over a [`BLOCK`]'s columns for [`TileRegisters::ROWS`] rows and `V` halves of a
-    /// record's tokens, or `V` times all if a register holds as many.
+    /// Writes the sums over a [`BLOCK`]'s columns for [`TileRegisters::ROWS`] rows and `V` times
+    /// [`TileRegisters::LANES`] tokens.
     ///
     /// # Safety
-    /// `weights: [BLOCK / COLUMNS, ROWS, COLUMNS]` must be readable; of `tokens` and `sums`, `lanes` of
-    /// `[BLOCK / 4, WIDTH, 4]`, and `[ROWS, WIDTH]` writable.
+    /// `weights: [BLOCK / COLUMNS, ROWS, COLUMNS]` must be readable. So must the first `V * LANES` tokens from
+    /// `tokens: [BLOCK / 4, WIDTH, 4]` on, and as many sums be writable of each row of `sums: [ROWS, WIDTH]`.
     unsafe fn dot_block<const V: usize>(
         &self,
         weights: *const u8,
@@ -62,7 +64,8 @@ pub fn multiply_tiled<I: Int8, T: TileRegisters, F: Format, const R: usize, cons
     work: GemmTile,
 ) {
     assert!(takes(work.batch.layout.span, work.weight.n_cols));
-    let kind = Kind::Regrouped;
+    let kind = Kind::of::<I, F>(work.batch.layout.span);
+    assert!(kind == Kind::Regrouped);
     multiply_blocks::<I, F, R>(isa, work, kind, COLUMNS, |block, sums, narrow| {
         sums.resize(2 * R * T::WIDTH);
         let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
@@ -90,6 +93,7 @@ impl<T: TileRegisters, F: Format, const R: usize, const V: usize> Int8Op
     fn run<I: Int8>(self, isa: I) {
         const {
             assert!(T::WIDTH == I::TILE_VECTORS * I::LANES && V <= I::TILE_VECTORS);
+            assert!(T::LANES == I::LANES && I::PANEL_COLUMNS >= HALF);
             assert!(T::ROWS == R && T::UNSIGNED_WEIGHTS == I::UNSIGNED_WEIGHTS);
             assert!(I::COLUMNS == 4 && I::BYTE_WEIGHT_BYTES == 1);
         }
@@ -123,17 +127,17 @@ impl<T: TileRegisters, F: Format, const R: usize, const V: usize> Int8Op
         products.fill(0.0);
         // SAFETY: there is a first block; all lengths were just checked.
         unsafe { operands.dot_block::<R, V>(0, of_even) };
-        for block in 0..n_blocks {
-            let (these, next) = match block % 2 {
+        for at in 0..n_blocks {
+            let (these, next) = match at % 2 {
                 0 => (&mut *of_even, &mut *of_odd),
                 _ => (&mut *of_odd, &mut *of_even),
             };
             // SAFETY: the blocks are there; all lengths were just checked.
             unsafe {
-                if block + 1 < n_blocks {
-                    operands.dot_block::<R, V>(block + 1, next);
+                if at + 1 < n_blocks {
+                    operands.dot_block::<R, V>(at + 1, next);
                 }
-                operands.add_block::<I, R, V>(isa, block, these, products);
+                operands.add_block::<I, R, V>(isa, at, these, products);
             }
         }
         add_biases::<I, R, V>(isa, biases, T::WIDTH, first_lane, products);
@@ -198,6 +202,7 @@ impl<T: TileRegisters> Operands<'_, T> {
                 scales[v] = isa.load_f32(self.tokens.scales.as_ptr().add(at));
             }
             for r in 0..R {
+                // As many bytes of tokens as of weights: the record's where it has as many tokens.
                 for line in (0..BLOCK).step_by(LINE_BYTES) {
                     isa.prefetch(weights_ahead.wrapping_add(r * BLOCK + line));
                     isa.prefetch(tokens_ahead.wrapping_add(r * BLOCK + line).cast());

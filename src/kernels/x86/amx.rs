@@ -18,11 +18,17 @@ const ROW_BYTES: usize = 64;
 
 /// Proof that the processor has AMX for bytes, and that this process may use it.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(all(target_os = "linux", not(miri))),
+    allow(dead_code, reason = "no other system is asked for leave")
+)]
 pub struct Amx(());
 
 impl Amx {
-    /// Asks the processor, and the system, which saves the registers of threads that have leave alone.
-    #[cfg(target_os = "linux")]
+    /// Asks the processor, and the system, which saves the registers only of processes that have leave.
+    /// Leave is for good: from then on the system refuses a thread an alternate stack for signals that is
+    /// too small to save these registers, as it refuses leave where there is such a stack.
+    #[cfg(all(target_os = "linux", not(miri)))]
     pub fn try_new() -> Option<Self> {
         use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
@@ -62,18 +68,20 @@ impl Amx {
         }
     }
 
-    /// Only Linux is asked for leave here.
-    #[cfg(not(target_os = "linux"))]
+    /// Only Linux is asked for leave here, and Miri knows no such instructions.
+    #[cfg(not(all(target_os = "linux", not(miri))))]
     pub fn try_new() -> Option<Self> {
         None
     }
 
-    /// Sets up this thread's registers, all of one shape.
+    /// Sets up this thread's registers, all of one shape, which they keep until the value is dropped.
     ///
     /// # Safety
-    /// The thread must not have another such value, whose end would take the registers from this one.
-    pub unsafe fn set_up(self) -> TilesOfThread {
-        /// The layout of palette 1, from Intel's manual, volume 1, 18.3.
+    /// The thread must not have another such value, whose end would take the registers from this one, and
+    /// nothing else on it may use tile registers meanwhile.
+    pub(super) unsafe fn set_up(self) -> TilesOfThread {
+        /// The layout of palette 1, from Intel's manual, volume 1, 18.3: eight registers of up to 16 rows
+        /// of 64 bytes.
         #[repr(C, align(64))]
         struct Config {
             palette: u8,
@@ -93,13 +101,21 @@ impl Amx {
         config.row_bytes[..8].fill(ROW_BYTES as u16);
         config.rows[..8].fill(REGISTER_ROWS as u8);
         // SAFETY: `self` proves AMX; the configuration has its 64 bytes.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, readonly)) };
+        unsafe {
+            asm!(
+                "ldtilecfg [{}]",
+                in(reg) &config,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, readonly),
+            );
+        }
         TilesOfThread(PhantomData)
     }
 
     /// Multiplies the same block, which stays in the first-level cache, `rounds` times. Its sums go to
     /// memory, as they must before they get their scales. Returns the number of multiply-accumulates.
-    pub fn peak(self, rounds: usize) -> u64 {
+    pub(super) fn peak(self, rounds: usize) -> u64 {
         /// Bytes of a block of `ROWS` weight rows or `WIDTH` tokens, or its sums.
         #[repr(align(64))]
         struct Operand([u8; ROWS * BLOCK]);
@@ -107,7 +123,7 @@ impl Amx {
 
         let (weights, tokens) = (Operand([3; _]), Operand([5; _]));
         let mut sums = Operand([0; _]);
-        // SAFETY: nothing else here sets up registers.
+        // SAFETY: an operation does not run within another one on the same thread.
         let tiles = unsafe { self.set_up() };
         for _ in 0..rounds {
             let (weights, tokens) = (weights.0.as_ptr(), tokens.0.as_ptr().cast());
@@ -125,7 +141,14 @@ pub struct TilesOfThread(PhantomData<*const ()>);
 impl Drop for TilesOfThread {
     fn drop(&mut self) {
         // SAFETY: it was made by `set_up`. Empty registers need not be saved when threads take turns.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+        unsafe {
+            asm!(
+                "tilerelease",
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack, nomem),
+            );
+        }
     }
 }
 
@@ -149,6 +172,7 @@ const SUMS_APART: usize = REGISTER_ROWS * SUM_STRIDE;
 // SAFETY: a value is made by `set_up` alone; strides and offsets are those of the documented shapes.
 unsafe impl TileRegisters for TilesOfThread {
     const ROWS: usize = ROWS;
+    const LANES: usize = REGISTER_ROWS;
     const WIDTH: usize = WIDTH;
     const UNSIGNED_WEIGHTS: bool = true;
 

@@ -22,7 +22,7 @@ const SIXTEENTH: f32 = 1.0 / 16.0;
 /// A shift by 4 of each of four 16-bit integers.
 const NIBBLE: i64 = 0x0004_0004_0004_0004;
 
-// SAFETY: the type is made by `try_new` alone, which asks the processor; registers have the lanes that
+// SAFETY: the type is made by `try_new`, which asks the processor, and of such a value by `with_tiles`; registers have the lanes that
 // the constants say, and loads and stores are of whole registers or of what they document.
 unsafe impl Int8 for Avx512 {
     const FAST_I16: bool = true;
@@ -55,7 +55,7 @@ unsafe impl Int8 for Avx512 {
 
         match self.0 {
             Some(amx) if tiled::takes(tile.batch.layout.span, tile.weight.n_cols) => {
-                // SAFETY: a product does not begin another one, and nothing else sets up registers.
+                // SAFETY: an operation does not run within another one on the same thread.
                 let tiles = unsafe { amx.set_up() };
                 multiply_tiled::<Self, _, F, ROWS, 2>(self, &tiles, tile);
             }
@@ -65,7 +65,10 @@ unsafe impl Int8 for Avx512 {
 
     #[inline(always)]
     fn peak_of_tiles(self, rounds: usize) -> Option<u64> {
-        self.0.map(|amx| amx.peak(rounds))
+        /// Of a block of columns, in each of which the usual registers take a few.
+        const SLOWER: usize = 64;
+
+        self.0.map(|amx| amx.peak(rounds.div_ceil(SLOWER)))
     }
 
     #[inline(always)]
