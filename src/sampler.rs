@@ -351,6 +351,7 @@ impl SplitMix64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gguf::write::Writer;
     use proptest::prelude::*;
 
     fn sampler(sampling: Sampling, vocab_size: usize) -> Sampler {
@@ -395,6 +396,37 @@ mod tests {
         }
     }
 
+    fn read(metadata: &Metadata) -> Result<Sampling> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("sampling.gguf");
+        let writer = Writer::create(&path, metadata, &[], false).expect("a file");
+        writer.finish().expect("written");
+        Sampling::read(&Gguf::open(&path).expect("a GGUF file"))
+    }
+
+    #[test]
+    fn a_file_has_the_defaults_that_were_written_or_those_of_the_reference() {
+        let mut metadata = Metadata::default();
+        assert_eq!(read(&metadata).expect("no keys"), Sampling::default());
+        let written = Sampling {
+            temperature: 0.7,
+            top_k: 40,
+            top_p: 0.9,
+            ..Sampling::default()
+        };
+        written.write(&mut metadata);
+        assert_eq!(read(&metadata).expect("keys"), written);
+        for (key, bad) in [
+            (key::SAMPLING_TEMPERATURE, -1.0f32),
+            (key::SAMPLING_TOP_P, 1.5),
+        ] {
+            let mut metadata = metadata.clone();
+            metadata.set(key, bad);
+            let error = read(&metadata).expect_err(key);
+            assert!(error.to_string().contains(key), "{error}");
+        }
+    }
+
     #[test]
     fn temperatures_that_divide_to_infinity_are_greedy() {
         let is_greedy = |temperature| {
@@ -406,6 +438,29 @@ mod tests {
         };
         assert!(is_greedy(0.0) && is_greedy(MAX_GREEDY_TEMPERATURE));
         assert!(!is_greedy(0.0011));
+    }
+
+    #[test]
+    fn a_low_temperature_favours_the_likeliest() {
+        for (temperature, likeliest) in [(0.5, 0.8), (1.0, 2.0 / 3.0), (2.0, 0.585_786)] {
+            let sampling = Sampling {
+                temperature,
+                ..open()
+            };
+            let mut sampler = sampler(sampling, 2);
+            let candidates = sampler.probabilities(&mut [0.0, 2f32.ln()], &[]);
+            let probability = candidates[1].probability;
+            assert!((probability - likeliest).abs() < 1e-5, "{probability}");
+        }
+    }
+
+    #[test]
+    fn logits_of_any_size_have_probabilities() {
+        for logit in [-1000.0, 0.0, 1000.0] {
+            let mut sampler = sampler(open(), 2);
+            let candidates = sampler.probabilities(&mut [logit; 2], &[]);
+            assert!(candidates.iter().all(|c| c.probability == 0.5), "{logit}");
+        }
     }
 
     #[test]
@@ -431,6 +486,8 @@ mod tests {
         assert_eq!(kept(sampling(0.85), &logits), [0, 1, 3]);
         assert_eq!(kept(sampling(0.7), &logits), [1, 3]);
         assert_eq!(kept(sampling(0.0), &logits), [1]);
+        // Of equally likely tokens the last goes first.
+        assert_eq!(kept(sampling(0.75), &[0.0; 4]), [0, 1, 2]);
     }
 
     #[test]
@@ -439,6 +496,7 @@ mod tests {
         let logits = [1.0f32, 4.0, 1.0, 2.1].map(f32::ln);
         assert_eq!(kept(sampling(0.5), &logits), [1, 3]);
         assert_eq!(kept(sampling(1.0), &logits), [1]);
+        assert_eq!(kept(sampling(1.0), &[2.0, 2.0, 1.0]), [0, 1]);
     }
 
     #[test]
@@ -467,6 +525,19 @@ mod tests {
         }
         assert!((900..1100).contains(&counts[0]), "{counts:?}");
         assert_eq!(counts[2], 0);
+    }
+
+    #[test]
+    fn the_same_seed_draws_the_same_tokens_on_every_machine() {
+        let sampling = Sampling {
+            seed: 1234567,
+            ..open()
+        };
+        let mut sampler = sampler(sampling, 3);
+        // The first numbers of this seed are 0.35, 0.17 and 0.53; without a filter, tokens share
+        // the range in the order of their ids.
+        let drawn = [(); 3].map(|()| sampler.sample(&mut [0.0, 0.0, 2f32.ln()], &[]));
+        assert_eq!(drawn, [1, 0, 2]);
     }
 
     #[test]

@@ -186,4 +186,68 @@ mod tests {
     fn the_definition_is_consistent() {
         definition().debug_assert();
     }
+
+    #[test]
+    fn numbers_are_taken_within_their_limits() {
+        let is_taken = |line: &str| {
+            let arguments = format!("owl2 {line}");
+            definition()
+                .try_get_matches_from(arguments.split(' '))
+                .is_ok()
+        };
+        for (line, least, most) in [
+            ("bench --tg", "0", "65536"),
+            ("bench --pp", "0", "65536"),
+            ("bench --parallel", "1", "512"),
+            ("perplexity --text x --window", "2", "100000"),
+            #[cfg(feature = "serve")]
+            ("serve --parallel", "1", "64"),
+            #[cfg(feature = "serve")]
+            ("batch -i x -o y --parallel", "1", "64"),
+        ] {
+            for (number, expected) in [(least, true), (most, true), ("-1", false)] {
+                assert_eq!(
+                    is_taken(&format!("{line} {number}")),
+                    expected,
+                    "{line} {number}"
+                );
+            }
+        }
+        for line in [
+            "bench --tg 65537",
+            "bench --pp 1,65537",
+            "bench --parallel 0",
+            "bench --parallel 513",
+            "perplexity --text x --window 1",
+            #[cfg(feature = "serve")]
+            "serve --parallel 0",
+            #[cfg(feature = "serve")]
+            "serve --parallel 65",
+        ] {
+            assert!(!is_taken(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn frame_rates_are_finite_and_more_than_nothing() {
+        assert_eq!(frame_rate("0.5"), Ok(0.5));
+        for text in ["0", "-1", "inf", "nan", "", "x"] {
+            assert!(frame_rate(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_texts_may_begin_with_a_dash_and_a_letter() {
+        let all = definition();
+        for command in all.get_subcommands().chain([&all]) {
+            for arg in command.get_arguments() {
+                let takes_values = arg.get_action().takes_values();
+                let is_text = arg.is_allow_hyphen_values_set();
+                let takes_numbers = arg.is_allow_negative_numbers_set();
+                let name = (command.get_name(), arg.get_id());
+                assert_eq!(takes_values, is_text || takes_numbers, "{name:?}");
+                assert!(!(is_text && takes_numbers), "{name:?}");
+            }
+        }
+    }
 }

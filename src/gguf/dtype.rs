@@ -243,4 +243,28 @@ mod tests {
         assert_eq!(DType::F32.row_bytes(usize::MAX), None);
         assert_eq!(DType::Q8_0.row_bytes(0), Some(0));
     }
+
+    #[test]
+    fn formats_take_as_many_bits_as_their_blocks_say() {
+        for (dtype, bits) in [
+            (DType::F32, 32.0),
+            (DType::F16, 16.0),
+            (DType::BF16, 16.0),
+            (DType::Q8_0, 8.5),
+            (DType::H8, 8.125),
+            (DType::Q6_K, 6.5625),
+            (DType::Q4_K, 4.5),
+            (DType::Q4_0, 4.5),
+            (DType::H4, 4.125),
+        ] {
+            assert_eq!(dtype.bits_per_weight(), bits, "{dtype}");
+            assert_eq!(dtype.is_float(), bits >= 16.0, "{dtype}");
+            assert_eq!(
+                dtype.is_of_ggml(),
+                !dtype.name().starts_with('H'),
+                "{dtype}"
+            );
+        }
+        assert_eq!(format!("{:>5}|{:<5}", DType::F16, DType::H8), "  F16|H8   ");
+    }
 }

@@ -51,3 +51,41 @@ impl Identity {
         hash.finalize().into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::DType;
+    use crate::gguf::write::{Metadata, TensorDecl, Writer};
+
+    /// A file with one tensor, of these bytes.
+    fn fingerprint(name: &str, tensor: &[u8]) -> [u8; 32] {
+        let mut metadata = Metadata::default();
+        metadata.set("general.name", name);
+        let declared = TensorDecl {
+            name: "weight".into(),
+            dtype: DType::F32,
+            shape: vec![tensor.len() / 4],
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("model.gguf");
+        let mut writer = Writer::create(&path, &metadata, &[declared], false).unwrap();
+        writer.write(tensor).unwrap();
+        writer.finish().unwrap();
+        Identity::new(&Gguf::open(&path).unwrap()).fingerprint()
+    }
+
+    #[test]
+    fn the_header_and_the_beginning_of_each_tensor_tell_files_apart() {
+        let tensor = vec![0; 2 * SAMPLE_BYTES];
+        let one = fingerprint("a", &tensor);
+        assert_eq!(fingerprint("a", &tensor), one);
+        assert_ne!(fingerprint("b", &tensor), one);
+        assert_ne!(fingerprint("a", &tensor[..tensor.len() - 4]), one);
+        for (at, counts) in [(0, true), (SAMPLE_BYTES - 1, true), (SAMPLE_BYTES, false)] {
+            let mut other = tensor.clone();
+            other[at] = 1;
+            assert_eq!(fingerprint("a", &other) != one, counts, "byte {at}");
+        }
+    }
+}

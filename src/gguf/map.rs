@@ -257,4 +257,40 @@ mod tests {
         let error = Bytes::open(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap_err();
         assert!(error.to_string().contains("owl2-convert"));
     }
+
+    #[test]
+    fn a_file_that_was_written_over_is_noticed() {
+        use std::io::{Seek, Write};
+        use std::time::Duration;
+
+        let check_after = |change: &dyn Fn(&mut File, SystemTime)| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(b"content").unwrap();
+            let bytes = Bytes::open(file.path()).unwrap();
+            let modified = file.as_file().metadata().unwrap().modified().unwrap();
+            change(file.as_file_mut(), modified);
+            bytes.check_unchanged()
+        };
+        check_after(&|_, _| {}).unwrap();
+        let changes: [(&str, &dyn Fn(&mut File, SystemTime)); 3] = [
+            ("another length", &|file, modified| {
+                file.set_len(100).unwrap();
+                file.set_modified(modified).unwrap();
+            }),
+            ("other bytes", &|file, modified| {
+                file.rewind().unwrap();
+                file.write_all(b"CONTENT").unwrap();
+                file.set_modified(modified).unwrap();
+            }),
+            ("another time", &|file, modified| {
+                file.set_modified(modified + Duration::from_secs(1))
+                    .unwrap();
+            }),
+        ];
+        for (what, change) in changes {
+            let error = check_after(change).expect_err(what).to_string();
+            assert!(error.contains("was changed"), "{what}: {error}");
+        }
+        Bytes::from_slice(b"content").check_unchanged().unwrap();
+    }
 }

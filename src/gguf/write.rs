@@ -335,3 +335,106 @@ fn encode_header(metadata: &Metadata, tensors: &[TensorDecl], sizes: &[usize]) -
     out.resize(out.len() + padding(out.len()), 0);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::gguf::Gguf;
+
+    fn metadata(pairs: &[(&str, u32)]) -> Metadata {
+        let mut metadata = Metadata::default();
+        for (key, value) in pairs {
+            metadata.set(*key, *value);
+        }
+        metadata
+    }
+
+    #[test]
+    fn a_key_has_one_value_and_keeps_its_place() {
+        let mut changed = metadata(&[("a", 1), ("b", 2), ("c", 3)]);
+        changed.set("a", 4u32);
+        changed.remove("b");
+        changed.remove("x");
+        let added = ["c", "d", "d"].into_iter().zip(5u32..);
+        changed.add_missing(added.map(|(key, n)| (key.to_owned(), n.into())));
+        assert_eq!(changed, metadata(&[("a", 4), ("c", 3), ("d", 6)]));
+    }
+
+    #[test]
+    fn values_are_copied_from_file_to_file_as_they_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let mut original = metadata(&[("u", 7)]);
+        original.set("f", 0.5f32);
+        original.set("d", 0.25f64);
+        original.set("yes", true);
+        original.set("text", "owl");
+        original.set("ids", vec![-1i32, 2]);
+        original.set("floats", vec![1.5f32, -2.0]);
+        original.set("texts", vec!["a".to_owned(), String::new()]);
+        let write = |name: &str, metadata: &Metadata| {
+            let writer = Writer::create(&path(name), metadata, &[], false).unwrap();
+            let written = writer.written();
+            writer.finish().unwrap();
+            assert_eq!(fs::metadata(path(name)).unwrap().len(), written);
+            Gguf::open(&path(name)).unwrap()
+        };
+        let first = write("first", &original);
+        assert_eq!(first.get::<u32>("u").unwrap(), 7);
+        assert_eq!(first.get::<f32>("f").unwrap(), 0.5);
+        assert_eq!(first.get::<f64>("d").unwrap(), 0.25);
+        assert!(first.get::<bool>("yes").unwrap());
+        assert_eq!(first.get::<&str>("text").unwrap(), "owl");
+        assert_eq!(first.get::<Vec<i32>>("ids").unwrap(), [-1, 2]);
+        assert_eq!(first.get::<Vec<f32>>("floats").unwrap(), [1.5, -2.0]);
+        assert_eq!(first.get::<Vec<&str>>("texts").unwrap(), ["a", ""]);
+        assert!(first.get::<u32>("f").is_err() && first.get::<u32>("none").is_err());
+        let mut copied = Metadata::default();
+        copied.add_missing(
+            first
+                .encoded_metadata()
+                .map(|(key, value)| (key.to_owned(), value)),
+        );
+        assert_eq!(write("second", &copied).bytes(), first.bytes());
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_replaced_only_if_that_is_asked_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("model.gguf");
+        let create = |overwrite| Writer::create(&target, &Metadata::default(), &[], overwrite);
+        let early = create(false).unwrap();
+        fs::write(&target, "old").unwrap();
+        // It came into being only after the check.
+        for error in [early.finish().unwrap_err(), create(false).unwrap_err()] {
+            assert!(error.to_string().contains("exists already"), "{error}");
+            assert_eq!(fs::read(&target).unwrap(), b"old");
+        }
+        create(true).unwrap().finish().unwrap();
+        Gguf::open(&target).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(&target).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o644);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a tensor is incomplete")]
+    fn a_file_with_a_part_of_a_tensor_is_never_finished() {
+        let directory = tempfile::tempdir().unwrap();
+        let tensor = TensorDecl {
+            name: "weight".into(),
+            dtype: DType::F32,
+            shape: vec![2],
+        };
+        let path = directory.path().join("model.gguf");
+        let mut writer = Writer::create(&path, &Metadata::default(), &[tensor], false).unwrap();
+        writer.write(&[0; 4]).unwrap();
+        let _ = writer.finish();
+    }
+}

@@ -159,3 +159,64 @@ impl FromStr for Template {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::write::{Metadata, Writer};
+
+    const NAMES: [(&str, Template); 5] = [
+        ("mplug_owl2", Template::MplugOwl2),
+        ("v1", Template::V1),
+        ("vicuna_v1", Template::V1),
+        ("v0", Template::V0),
+        ("default", Template::V0),
+    ];
+
+    #[test]
+    fn the_names_of_the_reference_are_known() {
+        for (name, template) in NAMES {
+            assert_eq!(name.parse::<Template>().expect(name), template);
+            let shown = template.to_string();
+            assert_eq!(shown.parse::<Template>().expect(name), template);
+        }
+        assert!("v7".parse::<Template>().is_err());
+    }
+
+    #[test]
+    fn a_file_names_its_template_or_none() {
+        let read = |name: Option<&str>| {
+            let key = names::key(names::ARCHITECTURE, names::visual::PROMPT_TEMPLATE);
+            let mut metadata = Metadata::default();
+            if let Some(name) = name {
+                metadata.set(key, name);
+            }
+            let directory = tempfile::tempdir().expect("a directory");
+            let path = directory.path().join("template.gguf");
+            let writer = Writer::create(&path, &metadata, &[], false).expect("a file");
+            writer.finish().expect("written");
+            Template::read(&Gguf::open(&path).expect("a GGUF file"))
+        };
+        assert_eq!(read(None).expect("none"), None);
+        for (name, template) in NAMES {
+            assert_eq!(read(Some(name)).expect(name), Some(template));
+        }
+        let error = read(Some("v7")).expect_err("v7").to_string();
+        assert!(error.contains("prompt.template"), "{error}");
+    }
+
+    #[test]
+    fn a_system_text_replaces_that_of_the_template() {
+        for (template, separator) in [
+            (Template::MplugOwl2, " "),
+            (Template::V1, " "),
+            (Template::V0, "###"),
+        ] {
+            let parts = template.parts(Some("Be brief."), &[]);
+            assert_eq!(parts, ["Be brief.", separator].map(Part::Text));
+            assert_eq!(template.parts(Some(""), &[]), []);
+            let has_its_own = !template.parts(None, &[]).is_empty();
+            assert_eq!(has_its_own, template != Template::MplugOwl2);
+        }
+    }
+}

@@ -81,4 +81,27 @@ mod tests {
         assert!(cache.get(key(1)).is_none());
         assert!(cache.get(key(2)).is_some());
     }
+
+    #[test]
+    fn a_picture_is_there_from_when_it_is_put_there() {
+        let mut cache = PictureCache::default();
+        let (one, other) = (PictureKey::of(&[1.0]), PictureKey::of(&[2.0]));
+        assert!(!cache.holds(one));
+        cache.put(one, Arc::new([1.0]));
+        assert!(cache.holds(one) && !cache.holds(other));
+        // The first rows stay.
+        cache.put(one, Arc::new([3.0]));
+        assert_eq!(cache.get(one).as_deref(), Some(&[1.0][..]));
+        assert!(cache.get(other).is_none());
+    }
+
+    #[cfg(feature = "serve")]
+    #[test]
+    fn groups_do_not_share_pictures() {
+        let key = PictureKey::of(&[1.0]);
+        assert_eq!(key.of_group(1), key.of_group(1));
+        assert_ne!(key.of_group(1), key.of_group(2));
+        assert_ne!(key.of_group(0), key);
+        assert_ne!(key.of_group(1), PictureKey::of(&[2.0]).of_group(1));
+    }
 }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use owl2::kernels::Isa;
 use owl2::model::config::{Config, DecoderConfig, RopeScaling, RopeScalingKind};
+use owl2::model::kv_cache::CacheType;
+use owl2::ops::RowRole;
 use owl2::prompt::{Message, Template};
 use owl2::request::{Answer, Assistant, Event, Prompt, Request, Source};
-use owl2::reuse::{PromptCache, Restored};
+use owl2::reuse::{Position, PromptCache, Restored};
 use owl2::session::{Input, Session};
 use owl2::{Kind, Result};
 
@@ -106,6 +108,61 @@ fn the_same_prompt_again_computes_one_position() {
 }
 
 #[test]
+fn a_memory_that_is_just_large_enough_is_kept() {
+    let assistant = assistant();
+    let mut memory = PromptCache::new();
+    let request = request(&["<|image|>what is it"], &["gray.png"]);
+    ask(&assistant, &mut memory, &request);
+    let (again, _) = ask(&assistant, &mut memory, &request);
+    assert_eq!(again.n_reused, again.n_prompt - 1);
+}
+
+#[test]
+fn another_model_or_type_of_cache_begins_anew() {
+    let request = request(&["what is it"], &[]);
+    let first = assistant();
+    let other_weights = assistant_with(&tiny::config(), 2);
+    let mut other_cache = assistant();
+    let cache_type = match first.model().cache_type() {
+        CacheType::F32 => CacheType::F16,
+        _ => CacheType::F32,
+    };
+    other_cache.set_cache_type(cache_type).unwrap();
+    for other in [other_weights, other_cache] {
+        let mut memory = PromptCache::with_room(400);
+        ask(&first, &mut memory, &request);
+        let (answer, _) = ask(&other, &mut memory, &request);
+        assert_eq!(answer.n_reused, 0);
+        let (fresh, _) = ask(&other, &mut PromptCache::new(), &request);
+        assert_eq!(answer.ids, fresh.ids);
+    }
+}
+
+#[test]
+fn answers_are_kept_only_where_that_is_asked_for() {
+    let assistant = assistant();
+    let request = request(&["what is it"], &[]);
+    for reuses_answers in [false, true] {
+        let mut memory = PromptCache::with_room(400);
+        if reuses_answers {
+            memory = memory.reusing_answers();
+        }
+        let (answer, _) = ask(&assistant, &mut memory, &request);
+        let n_held = memory.held().len();
+        assert!(n_held > answer.n_prompt);
+        let held = memory.held().iter().map(|held| held.position);
+        let wanted: Vec<_> = held.chain([Position::Token(0)]).collect();
+        let n_kept = match reuses_answers {
+            true => n_held,
+            false => answer.n_prompt,
+        };
+        assert_eq!(memory.keep(&wanted), n_kept);
+        assert_eq!(memory.held().len(), n_kept);
+        assert_eq!(memory.keep(&[]), 0);
+    }
+}
+
+#[test]
 fn another_picture_is_computed_and_the_first_one_known_again() {
     let assistant = assistant();
     let mut memory = PromptCache::with_room(400);
@@ -170,9 +227,19 @@ fn nothing_is_kept_where_keys_depend_on_the_length() {
     let (answer, _) = ask(&assistant, &mut memory, &long);
     assert_eq!(answer.n_reused, 0);
     assert_eq!(answer.ids, ask_anew(&config, &long).ids);
-    let (answer, _) = ask(&assistant, &mut memory, &short);
-    assert_eq!(answer.n_reused, 0);
-    assert_eq!(answer.ids, ask_anew(&config, &short).ids);
+    // A saved state says how long it was.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    memory.save(&path, &assistant.fingerprint()).unwrap();
+    let (restored, mut restored_memory) = restore(&assistant, &path, 400);
+    assert!(matches!(restored, Ok(Restored::Positions(_))));
+    for memory in [&mut memory, &mut restored_memory] {
+        let (answer, _) = ask(&assistant, memory, &short);
+        assert_eq!(answer.n_reused, 0);
+        assert_eq!(answer.ids, ask_anew(&config, &short).ids);
+        // What was computed anew serves again.
+        assert!(ask(&assistant, memory, &short).0.n_reused > 0);
+    }
 }
 
 #[test]
@@ -238,6 +305,26 @@ fn a_saved_state_serves_the_next_process() {
     let (restored, memory) = restore(&second, &directory.path().join("none"), 300);
     assert_eq!(restored.unwrap(), Restored::Absent);
     assert!(memory.held().is_empty());
+}
+
+#[test]
+fn a_restored_state_holds_what_was_saved() {
+    let assistant = assistant();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    let mut memory = PromptCache::new();
+    memory.save(&path, &assistant.fingerprint()).unwrap();
+    assert!(!path.exists(), "nothing was computed");
+    let request = request(&["<|image|>what is it"], &["gray.png"]);
+    ask(&assistant, &mut memory, &request);
+    memory.save(&path, &assistant.fingerprint()).unwrap();
+    // Room for these positions and no more.
+    let (restored, restored_memory) = restore(&assistant, &path, memory.held().len());
+    assert!(matches!(restored, Ok(Restored::Positions(_))));
+    assert_eq!(restored_memory.held(), memory.held());
+    for role in [RowRole::Prompt, RowRole::Answer] {
+        assert!(memory.held().iter().any(|held| held.role == role));
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! well-formed and the model in it is not.
 
 use crate::{bounded, raw_gguf, tiny};
-use owl2::gguf::Gguf;
+use owl2::gguf::{Bytes, Gguf};
 use owl2::{Kind, Result};
 use proptest::prelude::*;
 
@@ -304,6 +304,41 @@ fn malformed_containers_are_refused_by_name() {
         spoil(&mut file);
         let error = open(&file.encode()).expect_err(case);
         assert_error(&error, case, *subject, message);
+    }
+}
+
+#[test]
+fn what_is_just_within_the_limits_opens() {
+    let _turn = turn();
+    let alignment = |file: &mut RawGguf, alignment: usize| {
+        let value = (alignment as u32).to_le_bytes();
+        file.key("general.alignment", U32, value);
+        file.alignment = alignment;
+        file.tensors.truncate(1);
+    };
+    let cases: &[(&str, &dyn Fn(&mut RawGguf))] = &[
+        ("version 2", &|f| f.version = 2),
+        ("longest key", &|f| {
+            f.key(&"k".repeat(65535), U32, [0; 4]);
+        }),
+        ("longest name of a tensor", &|f| {
+            f.tensors[0].name = vec![b'n'; 63];
+        }),
+        ("four dimensions", &|f| {
+            f.tensors[0].dimensions = vec![2, 2, 2, 1];
+        }),
+        ("smallest alignment", &|f| alignment(f, 8)),
+        ("largest alignment", &|f| alignment(f, 1 << 20)),
+    ];
+    for (what, change) in cases {
+        let mut file = RawGguf::good();
+        change(&mut file);
+        Gguf::from_bytes(Bytes::from_slice(&file.encode())).expect(what);
+    }
+    for bad in [4, 1 << 21] {
+        let mut file = RawGguf::good();
+        alignment(&mut file, bad);
+        Gguf::from_bytes(Bytes::from_slice(&file.encode())).expect_err("alignment");
     }
 }
 

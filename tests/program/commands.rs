@@ -242,6 +242,7 @@ fn help_is_a_page_or_all() {
     assert!(short.lines().count() <= 70, "{short}");
     assert!(long.lines().count() > 2 * short.lines().count());
     assert!(!short.contains("--repeat-penalty") && long.contains("--repeat-penalty"));
+    assert!(!short.contains("[env:") && long.contains("[env:"));
     for command in [
         "info",
         "score",

@@ -111,3 +111,117 @@ fn with_variable(arg: Arg, variable: impl Fn(&str) -> String) -> Arg {
 fn is_built_in(name: &str) -> bool {
     matches!(name, "help" | "version")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::definition;
+    use super::*;
+
+    fn find<'a>(command: &'a Command, subcommand: Option<&str>, flag: &str) -> &'a Arg {
+        let command = match subcommand {
+            Some(name) => command.find_subcommand(name).expect(name),
+            None => command,
+        };
+        let mut arguments = command.get_arguments();
+        arguments
+            .find(|arg| arg.get_long() == Some(flag))
+            .expect(flag)
+    }
+
+    fn variable(arg: &Arg) -> Option<&str> {
+        arg.get_env()?.to_str()
+    }
+
+    #[test]
+    fn flags_of_one_name_and_kind_share_a_variable() {
+        let command = definition();
+        for (subcommand, flag, expected) in [
+            (None, "max-tokens", "OWL2_MAX_TOKENS"),
+            (None, "json", "OWL2_JSON"),
+            (None, "quiet", "OWL2_QUIET"),
+            (Some("score"), "model", "OWL2_MODEL"),
+            (Some("score"), "json", "OWL2_JSON"),
+            (Some("bench"), "pp", "OWL2_BENCH_PP"),
+            (Some("score"), "first-piece", "OWL2_SCORE_FIRST_PIECE"),
+            // The main flag of this name takes a file.
+            (Some("bench"), "image", "OWL2_BENCH_IMAGE"),
+        ] {
+            let arg = find(&command, subcommand, flag);
+            assert_eq!(variable(arg), Some(expected));
+            assert!(arg.is_hide_env_values_set(), "{flag}");
+        }
+        for arg in command.get_arguments().filter(|arg| arg.is_positional()) {
+            assert_eq!(variable(arg), None);
+        }
+    }
+
+    #[test]
+    fn what_is_typed_switches_off_the_variables_that_it_excludes() {
+        type Flag = (Option<&'static str>, &'static str);
+        let cases: [(&[&str], &[Flag], &[Flag]); 7] = [
+            (&[], &[], &[(None, "raw"), (None, "image"), (None, "each")]),
+            (
+                &["-m", "x", "-p", "y"],
+                &[],
+                &[(None, "raw"), (None, "image")],
+            ),
+            (
+                &["--raw"],
+                &[(None, "template"), (None, "system")],
+                &[(None, "raw"), (None, "stop")],
+            ),
+            (
+                &["--template", "v1"],
+                &[(None, "raw")],
+                &[(None, "template"), (None, "system")],
+            ),
+            (
+                &["--each", "x"],
+                &[(None, "image"), (None, "frames")],
+                &[(None, "each")],
+            ),
+            (
+                &["score", "--csv", "x"],
+                &[(Some("score"), "resume")],
+                &[
+                    (Some("score"), "csv"),
+                    (Some("score"), "model"),
+                    (Some("eval"), "resume"),
+                ],
+            ),
+            // Mistakes are reported when the line is parsed in earnest.
+            (
+                &["--temp", "warm", "--raw"],
+                &[(None, "template")],
+                &[(None, "raw")],
+            ),
+        ];
+        for (line, off, on) in cases {
+            let arguments: Vec<OsString> = ["owl2"].iter().chain(line).map(Into::into).collect();
+            let command = without_overridden(definition(), &arguments);
+            for (flags, is_on) in [(off, false), (on, true)] {
+                for &(subcommand, flag) in flags {
+                    let variable = variable(find(&command, subcommand, flag));
+                    assert_eq!(variable.is_some(), is_on, "{line:?} {flag}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_variable_has_one_value_per_line_for_a_flag_that_can_be_repeated() {
+        for (line, flag, expected) in [
+            (&[][..], "image", Some(SEPARATOR)),
+            (&[], "stop", Some(SEPARATOR)),
+            (&["--image", "a\nb"], "image", None),
+            (&["--image", "a"], "stop", Some(SEPARATOR)),
+            (&[], "choices", Some(',')),
+            (&[], "prompt", None),
+        ] {
+            let arguments: Vec<OsString> = ["owl2"].iter().chain(line).map(Into::into).collect();
+            let command = without_overridden(definition(), &arguments);
+            let delimiter = find(&command, None, flag).get_value_delimiter();
+            assert_eq!(delimiter, expected, "{line:?} {flag}");
+        }
+    }
+}

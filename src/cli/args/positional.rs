@@ -197,4 +197,69 @@ mod tests {
         let two = what_it_is(OsStr::new("b.gguf"), Some(Path::new("a.gguf"))).unwrap_err();
         assert!(two.contains("'a.gguf' is the model already"), "{two}");
     }
+
+    #[test]
+    fn a_name_with_spaces_is_a_picture_if_it_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("my cat");
+        assert_eq!(what_it_is(path.as_os_str(), None), Ok(Argument::Prompt));
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(what_it_is(path.as_os_str(), None), Ok(Argument::Picture));
+    }
+
+    /// What a line asks about: pictures, and the prompt.
+    fn sorted(line: &[&OsStr]) -> Result<(Vec<String>, Option<String>), String> {
+        use clap::FromArgMatches;
+
+        let mut command = super::super::definition();
+        let line = [&[OsStr::new("owl2")], line].concat();
+        let matches = command.try_get_matches_from_mut(line).unwrap();
+        let mut cli = super::super::Cli::from_arg_matches(&matches).unwrap();
+        let question = &mut cli.ask.question;
+        sort(question, &matches, &mut command).map_err(|e| e.to_string())?;
+        assert!(question.positional.is_empty());
+        let pictures = question.image.iter().map(|path| path.display().to_string());
+        Ok((pictures.collect(), question.prompt.clone()))
+    }
+
+    #[test]
+    fn arguments_join_what_flags_say() {
+        for (line, pictures, prompt) in [
+            (
+                &["a.png", "What?", "b.png"][..],
+                &["a.png", "b.png"][..],
+                Some("What?"),
+            ),
+            (&["b.png", "--image", "a.png"], &["a.png", "b.png"], None),
+            (&["a.png", "-p", "What?"], &["a.png"], Some("What?")),
+            (&["--each", "a.png", "--json", "What?"], &[], Some("What?")),
+            (&["pig"], &[], Some("pig")),
+        ] {
+            let line: Vec<&OsStr> = line.iter().map(OsStr::new).collect();
+            let (images, text) = sorted(&line).unwrap();
+            assert_eq!(images, pictures, "{line:?}");
+            assert_eq!(text.as_deref(), prompt, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn arguments_that_exclude_each_other_are_refused() {
+        for (line, wanted) in [
+            (&["a b", "c d"][..], "two prompts"),
+            (&["-p", "a b", "c d"], "'--prompt'"),
+            (&["a.png", "--each", "b.png"], "'--each'"),
+            (&["a.png", "--frames", "b.png"], "'--frames'"),
+            (&["inof"], "'info' exists"),
+        ] {
+            let line: Vec<&OsStr> = line.iter().map(OsStr::new).collect();
+            let error = sorted(&line).unwrap_err();
+            assert!(error.contains(wanted), "{line:?}: {error}");
+        }
+        #[cfg(unix)]
+        {
+            use std::os::unix::ffi::OsStrExt;
+            let error = sorted(&[OsStr::from_bytes(b"What\xff is it?")]).unwrap_err();
+            assert!(error.contains("UTF-8"), "{error}");
+        }
+    }
 }
