@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn what_is_typed_switches_off_the_variables_that_it_excludes() {
         type Flag = (Option<&'static str>, &'static str);
-        let cases: [(&[&str], &[Flag], &[Flag]); 6] = [
+        let cases: &[(&[&str], &[Flag], &[Flag])] = &[
             (&[], &[], &[(None, "raw"), (None, "image"), (None, "each")]),
             (
                 &["-m", "x", "-p", "y"],
@@ -189,8 +189,17 @@ mod tests {
                     (Some("eval"), "resume"),
                 ],
             ),
+            // A default is not typed.
+            #[cfg(feature = "serve")]
+            (&["serve"], &[], &[(Some("serve"), "socket")]),
+            #[cfg(feature = "serve")]
+            (
+                &["serve", "--port", "1"],
+                &[(Some("serve"), "socket")],
+                &[(Some("serve"), "host")],
+            ),
         ];
-        for (line, off, on) in cases {
+        for &(line, off, on) in cases {
             let arguments: Vec<OsString> = ["owl2"].iter().chain(line).map(Into::into).collect();
             let command = without_overridden(definition(), &arguments);
             for (flags, is_on) in [(off, false), (on, true)] {
