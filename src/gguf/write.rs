@@ -379,7 +379,11 @@ mod tests {
             let written = writer.written();
             writer.finish().unwrap();
             assert_eq!(fs::metadata(path(name)).unwrap().len(), written);
-            Gguf::open(&path(name)).unwrap()
+            let gguf = Gguf::open(&path(name)).unwrap();
+            assert_eq!(gguf.file_bytes() as u64, written);
+            assert_eq!(gguf.path(), Some(&*path(name)));
+            assert_eq!(gguf.version(), header::VERSION);
+            gguf
         };
         let first = write("first", &original);
         assert_eq!(first.get::<u32>("u").unwrap(), 7);
@@ -391,6 +395,8 @@ mod tests {
         assert_eq!(first.get::<Vec<f32>>("floats").unwrap(), [1.5, -2.0]);
         assert_eq!(first.get::<Vec<&str>>("texts").unwrap(), ["a", ""]);
         assert!(first.get::<u32>("f").is_err() && first.get::<u32>("none").is_err());
+        assert!(first.has("u") && !first.has("none"));
+        assert_eq!(first.keys().count(), 8);
         let mut copied = Metadata::default();
         copied.add_missing(
             first

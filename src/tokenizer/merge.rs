@@ -230,13 +230,21 @@ mod tests {
 
     #[test]
     fn leaves_user_defined_pieces_whole() {
-        let mut pieces = Vec::from(["a", "b", "ab", "ba", "bab"].map(|text| piece(text, 0.0)));
-        pieces[4].piece_type = PieceType::UserDefined;
+        // No other piece is as long as the last one.
+        let texts = ["a", "b", "ab", "ba", "bab", "bbbbbbb"];
+        let mut pieces = Vec::from(texts.map(|text| piece(text, 0.0)));
+        for user_defined in &mut pieces[4..] {
+            user_defined.piece_type = PieceType::UserDefined;
+        }
         let tokenizer = Tokenizer::new(vocabulary(pieces)).expect("vocabulary");
         let id = |text| tokenizer.piece_id(text).expect("a piece");
         assert_eq!(
             merge(&tokenizer, "abababba"),
             [id("a"), id("bab"), id("ab"), id("ba")]
+        );
+        assert_eq!(
+            merge(&tokenizer, "abbbbbbbab"),
+            [id("a"), id("bbbbbbb"), id("ab")]
         );
     }
 }
