@@ -7,7 +7,15 @@ use std::fs;
 use std::path::Path;
 
 /// As `models/tiny/README.md` says.
-const FLAGS: [&str; 5] = ["--quant", "q4_k", "--vision-quant", "q4_k", "--no-rotate"];
+const FLAGS: [&str; 7] = [
+    "--quant",
+    "q4_k",
+    "--vision-quant",
+    "q4_k",
+    "--no-rotate",
+    "--score-rule",
+    "q-align",
+];
 
 #[test]
 fn the_built_in_file_is_made_from_the_checkpoint() {

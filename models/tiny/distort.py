@@ -2,7 +2,7 @@
 
 A strength is 0 (as it was) to 1, a score 5 - 4 * strength, as people's mean scores are of 5 to 1. Each kind's parameter goes
 geometrically from what is just not seen in a picture of 112 x 112 to what leaves little of it, so that equal steps of
-strength look about equal. A level is one of five equal intervals of the score, as Q-Align makes levels of people's scores.
+strength look about equal. The five levels stand for the scores from 5 to 1.
 
     python distort.py --packages DIR --sheet FILE.png     # each kind at six strengths, to look at
 """
@@ -11,6 +11,7 @@ import argparse
 import io
 
 import numpy as np
+import torch
 from PIL import Image, ImageFilter
 
 from scenes import SIZE, STYLES, Sprites, compose
@@ -44,11 +45,15 @@ def filtered(pixels, kernel):
 
 
 def blur(pixels, strength, rng):
-    """A Gaussian of a deviation of 0.35 to 4.2 pixels, or the same spread by a box."""
-    deviation = between(.35, 4.2, strength)
-    if rng.random() < .7 or deviation < 1:
+    """A Gaussian of a deviation of 0.35 to 4.2 pixels, or the same spread by a box, or by shrinking and enlarging."""
+    deviation, way = between(.35, 4.2, strength), rng.random()
+    if way < .5 or deviation < 1:
         return filtered(pixels, ImageFilter.GaussianBlur(deviation))
-    return filtered(pixels, ImageFilter.BoxBlur(deviation * 3 ** .5))
+    if way < .7:
+        return filtered(pixels, ImageFilter.BoxBlur(deviation * 3 ** .5))
+    side = round(len(pixels) / (2 * deviation))
+    small = Image.fromarray(whole(pixels)).resize((side, side), Image.Resampling.BOX)
+    return np.asarray(small.resize(pixels.shape[1::-1], Image.Resampling.BILINEAR), np.float32)
 
 
 def noise(pixels, strength, rng):
@@ -118,7 +123,8 @@ HELD_OUT = {"salt and pepper": salt_and_pepper, "pixelation": pixelation}  # nev
 TWO = "two together"
 KINDS = SEEN | HELD_OUT
 # How often a kind is trained on: those that take longest to learn, more often.
-SHARES = {kind: {"banding": .2, "JPEG": .15, "over-exposure": .15}.get(kind, .1) for kind in SEEN}
+SHARES = {"blur": .17, "darkness": .06, "over-exposure": .17, "low contrast": .06, "colour cast": .09, "noise": .1,
+          "banding": .15, "JPEG": .2}
 OPPOSITE = {"darkness", "over-exposure"}  # which undo one another
 
 
@@ -155,14 +161,19 @@ def lit(rng, pixels, always):
     return whole(pixels * (1 + span * ramp[..., None]))
 
 
-def rated(rng, sprites, strengths, distort=True):
-    """A new scene's pixels [SIZE, SIZE, 3] uint8 with distortions {kind: strength}. Grounds have no grain, which would be
-    noise of an unknown strength. `distort` is compose's: whether the drawings are varied as for training."""
+def scene(rng, sprites, bands, distort=True):
+    """A new scene's pixels [SIZE, SIZE, 3] uint8, one that shows bands if asked. Grounds have no grain, which would be noise
+    of an unknown strength. `distort` is compose's: whether the drawings are varied as for training."""
     size = 2 * SIZE if rng.random() < .15 else SIZE  # some are shrunk, as larger pictures of users are
     pixels = compose(rng, sprites, size=size, distort=distort, grain=False).pixels
     if size != SIZE:
         pixels = np.asarray(Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
-    return distorted(rng, lit(rng, pixels, "banding" in strengths), strengths)
+    return lit(rng, pixels, bands)
+
+
+def rated(rng, sprites, strengths):
+    """A new scene of undistorted drawings with distortions {kind: strength}."""
+    return distorted(rng, scene(rng, sprites, "banding" in strengths, distort=False), strengths)
 
 
 def draw(rng):
@@ -179,8 +190,13 @@ def score(strength):
 
 
 def level(strength):
-    """The level of a strength: that of five equal intervals of the scores from 1 to 5 in which its score lies."""
-    return LEVELS[min(4, int((5 - score(strength)) / .8))]
+    """The level next to the score of a strength; the levels stand for the scores from 5 to 1."""
+    return LEVELS[round(5 - score(strength))]
+
+
+def shares(strengths):
+    """Strengths [N] as a tensor to [N, levels]: the two levels next to the score share it so that their mean is the score."""
+    return (1 - (5 - score(strengths[:, None]) - torch.arange(5)).abs()).clamp(0)
 
 
 def sheet(packages, file):
@@ -190,7 +206,7 @@ def sheet(packages, file):
     for row, kind in enumerate([*KINDS, TWO]):
         for column, strength in enumerate(strengths):
             rng = np.random.default_rng([row, 5])
-            pixels = rated(rng, sprites, parts(rng, kind, strength), distort=False)
+            pixels = rated(rng, sprites, parts(rng, kind, strength))
             image.paste(Image.fromarray(pixels), (column * SIZE, row * SIZE))
     image.save(file)
 

@@ -133,9 +133,11 @@ class VisionModel(nn.Module):
         if c["use_post_layernorm"]:
             self.post_layernorm = nn.LayerNorm(c["hidden_size"], c["layer_norm_eps"])
 
-    def forward(self, pixels):
-        """[N, 3, H, W] to [N, T, C], class token included."""
+    def forward(self, pixels, kept=None):
+        """[N, 3, H, W] to [N, T, C], class token included; `kept` [N, K] has the patches to look at, from 1 on, instead of all."""
         x = self.embeddings(pixels)
+        if kept is not None:
+            x = torch.cat([x[:, :1], x[torch.arange(len(x))[:, None], kept]], 1)
         for layer in self.encoder.layers:
             x = layer(x)
         return self.post_layernorm(x) if hasattr(self, "post_layernorm") else x

@@ -26,7 +26,7 @@ def write(out, sprites, kind, each, seed):
     for index in range(each):
         strength = rng.random()
         image = f"{slug}/{index:04}.png"
-        Image.fromarray(distort.rated(rng, sprites, distort.parts(rng, kind, strength), distort=False)).save(out / image)
+        Image.fromarray(distort.rated(rng, sprites, distort.parts(rng, kind, strength))).save(out / image)
         entries.append({"image": image, "gt_score": round(distort.score(strength), 6)})
     (out / f"{slug}.json").write_text(json.dumps(entries, indent=1) + "\n")
     return entries

@@ -85,32 +85,36 @@ class Rated:
         return hidden[:, start:].reshape(n + fill, block, -1)[:n]
 
 
-def loss(owl, rows, seen):
-    """The loss of the level's first piece and a fifth of that of all else that is said; and the first alone, with the
-    share of levels that are right."""
+def loss(owl, prompts, rows, seen, strengths):
+    """The loss of the level's first piece, which the two levels next to the score share, and a fifth of that of all else that
+    is said; and the first alone, with the share of levels that are right."""
     hidden = rows.hidden(owl, seen)
     logits = owl.lm_head(hidden[:, rows.said]).float()
-    wanted = rows.labels[:, rows.said]
-    of_level = F.cross_entropy(logits, wanted)
+    of_level = -(distort.shares(strengths) * logits.log_softmax(-1)[:, prompts.first]).sum(-1).mean()
+    right = (logits.argmax(-1) == rows.labels[:, rows.said]).float().mean()
     others = rows.labels.clone()
     others[:, rows.said] = -100
     rest = others >= 0
     of_rest = F.cross_entropy(owl.lm_head(hidden[rest]).float(), others[rest])
-    right = (logits.argmax(-1) == wanted).float().mean()
     return of_level + .2 * of_rest, {"level": of_level.item(), "levels": float(right)}
 
 
+VERSIONS = 4  # of a scene in training
+
+
 def training_pictures(rng, sprites, count):
-    """Distorted scenes [N, 3, H, W], their levels, and the strength of each kind in them [N, len(distort.SEEN)]."""
-    pictures, levels, strengths = [], [], np.zeros((count, len(distort.SEEN)), np.float32)
-    for row in strengths:
-        kind, strength = distort.draw(rng)
-        parts = distort.parts(rng, kind, strength)
-        pictures.append(distort.rated(rng, sprites, parts, distort=rng.random() < .5))
-        levels.append(distort.level(strength))
-        for name, part in parts.items():
-            row[list(distort.SEEN).index(name)] = part
-    return normalized(pictures), levels, torch.from_numpy(strengths)
+    """Distorted scenes [N, 3, H, W], VERSIONS of each scene, and the strength in them of each kind and of all together
+    [N, len(distort.SEEN) + 1]."""
+    pictures, strengths = [], np.zeros((count, len(distort.SEEN) + 1), np.float32)
+    for start in range(0, count, VERSIONS):
+        drawn = [distort.draw(rng) for _ in range(VERSIONS)]
+        made = [distort.parts(rng, *each) for each in drawn]
+        scene = distort.scene(rng, sprites, any("banding" in each for each in made), distort=rng.random() < .5)
+        for row, (_, strength), each in zip(strengths[start:], drawn, made):
+            pictures.append(distort.distorted(rng, scene, each))
+            row[[list(distort.SEEN).index(name) for name in each]] = list(each.values())
+            row[-1] = strength
+    return normalized(pictures), torch.from_numpy(strengths)
 
 
 @torch.no_grad()
@@ -138,9 +142,9 @@ def evaluate(owl, tokenizer, queries, sprites, each, seed, **how):
     for index, kind in enumerate([*distort.KINDS, distort.TWO]):
         rng = np.random.default_rng([seed, index])
         strengths = rng.random(each)
-        pictures = [distort.rated(rng, sprites, distort.parts(rng, kind, s), distort=False) for s in strengths]
+        pictures = [distort.rated(rng, sprites, distort.parts(rng, kind, s)) for s in strengths]
         found[kind] = rank_correlation(-strengths, scores(owl, prompts, queries, pictures, **how))
     rng = np.random.default_rng([seed, 99])
-    clean = [distort.rated(rng, sprites, {}, distort=False) for _ in range(each)]
+    clean = [distort.rated(rng, sprites, {}) for _ in range(each)]
     found["clean, mean score"] = float(scores(owl, prompts, queries, clean, **how).mean())
     return found

@@ -4,20 +4,23 @@
 0b  abstractor: query i says what fills cell i of a 4 x 4 raster, in the words' own embeddings
 i   captions
 ii  joint tuning: every kind of question about pictures, and text alone
-iii the same, and ratings of distorted pictures
-iv  the same with more of the former questions, while the rate falls to nothing
+iii vision tower: how strong each distortion of a picture is, while it sees others as before; in three parts
+iv  all of ii, and ratings of distorted pictures
+v   the same, while the rate falls to nothing
 
 Every step draws its data from a generator seeded with (seed, step), and everything else that changes is in the
 checkpoint, so a run that is stopped and started again continues as if it had not been.
 
     python train.py --packages DIR --tokenizer tokenizer.model --run DIR [--no-modality-adaptive]
-    python train.py ... --from owl2-tiny      # stages iii and iv alone, on what the stages before it made
+    python train.py ... --from owl2-tiny      # stages iii to v alone, on what the stages before it made
     python train.py ... --evaluate 400
 """
 
 import argparse
+import copy
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -25,10 +28,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 import questions
 import ratings
-from distort import SEEN
+from distort import SEEN, level
 from evalset import ONE
 from model import Owl2, load, tiny_config
 from rows import Rows, Tokenizer, add, cover_labels, normalized
@@ -38,13 +42,15 @@ CELLS = 4  # cells a side of the raster that the queries stand for
 
 # name, steps, pictures and rows of text in a step, peak rate
 STAGES = [("0", 2500, 32, 0, 3e-3), ("0b", 600, 32, 0, 2e-3), ("i", 400, 32, 4, 2e-3), ("ii", 3400, 32, 5, 2e-3),
-          ("iii", 300, 5, 1, 1.2e-3), ("iv", 270, 16, 3, 1.2e-3)]
+          ("iii", 1350, 12, 0, 1.5e-3), ("iiib", 1200, 10, 0, 1.5e-3), ("iiic", 750, 10, 0, 5e-4), ("iv", 400, 8, 2, 8e-4),
+          ("v", 720, 8, 2, 7e-4)]
 RATINGS_FROM = sum(stage[1] for stage in STAGES[:4])  # the first step of stage iii
-# Distorted pictures in a step of a stage besides the others, and of how many of them ratings are asked: to see distortions
-# takes longer than to speak of them.
-DISTORTED, RATED = {"iii": 40, "iv": 24}, {"iii": 20, "iv": 12}
-FORMER = {"iii": 1, "iv": 3}  # what the loss of the former questions weighs beside that of ratings
-DECODER = 0.3  # the decoder's rate in stages iii and iv, as a share of the others'
+DISTORTED = {"iii": 80, "iiib": 44, "iiic": 44, "iv": 44, "v": 44}  # distorted pictures in a step of a stage, besides the others
+KEPT = 24  # patches of a distorted picture that stage iii looks at
+SAME = 10  # what it weighs from stage iii on that undistorted pictures look as before
+FORMER = 3  # what the loss of the former questions weighs beside that of ratings
+# From stage iii on, as shares of the others' rate: the decoder's, and that of the patches' embedding.
+DECODER, DETAIL = 0.3, 6
 
 FINDING = 1000  # steps of stage ii in which the questions that start from an object come first
 
@@ -60,11 +66,11 @@ def stage_of(step):
 
 
 def rate(step):
-    """The learning rate: a short rise in each stage but iv; in ii it falls to nothing from a quarter of its length on, in iv
+    """The learning rate: a short rise in each stage but v; in ii it falls to nothing from a quarter of its length on, in v
     from its first step."""
     (name, steps, _, _, peak), done = stage_of(step)
-    rise = min(1, (done + 1) / 40) if name != "iv" else 1
-    fall = {"ii": 0.75 * steps, "iv": steps}.get(name)
+    rise = min(1, (done + 1) / 40) if name != "v" else 1
+    fall = {"ii": 0.75 * steps, "v": steps}.get(name)
     fall = min(1, (steps - done) / fall) if fall else 1
     return peak * rise * fall
 
@@ -78,7 +84,7 @@ class Helpers(nn.Module):
         self.patch_colour = nn.Linear(width, len(COLOURS))
         self.cell_patches = nn.Linear(width, 4 * (len(WORDS) + 1))
         self.cell_place = nn.Linear(width, queries)
-        self.strengths = nn.Linear(width, len(SEEN))
+        self.strengths = nn.Linear(width, len(SEEN) + 1)
 
     @staticmethod
     def loss(logits, labels):
@@ -96,7 +102,8 @@ class Helpers(nn.Module):
         return self.loss(words, patch_words) + 0.3 * self.loss(colours, patch_colours), right.float().mean()
 
     def distortions(self, tokens, strengths):
-        """Vision output [N, T, C], strengths [N, kinds]: the loss of the strength of each kind, told from the mean patch."""
+        """Vision output [N, T, C], strengths [N, kinds + 1]: the loss of the strength of each kind and of all together, told
+        from the mean patch."""
         logits = self.strengths(tokens[:, 1:].mean(1))
         return F.binary_cross_entropy_with_logits(logits.float(), strengths, reduction="sum") / len(strengths)
 
@@ -119,15 +126,14 @@ class Helpers(nn.Module):
 
 
 class Muon(torch.optim.Optimizer):
-    """Orthogonalized momentum for the matrices of the blocks, AdamW for everything else, at one rate.
+    """Orthogonalized momentum for the matrices of the blocks, AdamW for everything else, at shares of one rate.
 
     A step of size rate * 0.2 * sqrt(longer side) has about the size of AdamW's. Matrices of one shape are
     orthogonalized together."""
 
-    def __init__(self, matrices, others, slower=(), dtype=torch.bfloat16):
-        """`slower`: of the others, those that go at DECODER of the rate."""
+    def __init__(self, groups, dtype=torch.bfloat16):
+        """`groups`: of parameters, whether they are such matrices, and their share of the rate."""
         self.dtype = dtype
-        groups = [(matrices, True, 1.0), (others, False, 1.0), (slower, False, DECODER)]
         super().__init__([{"params": list(p), "muon": muon, "share": share} for p, muon, share in groups if len(p)], {"lr": 0.0})
 
     def orthogonal(self, g):
@@ -144,21 +150,26 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self):
-        matrices, *rest = self.param_groups
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            (self.step_matrices if group["muon"] else self.step_others)(params, group["lr"])
+
+    def step_matrices(self, params, lr):
         shapes = {}
-        for p in matrices["params"]:
-            if p.grad is not None:
-                shapes.setdefault(p.shape, []).append(p)
+        for p in params:
+            shapes.setdefault(p.flatten(1).shape, []).append(p)
         for shape, params in shapes.items():
             grads = torch.stack([p.grad for p in params])
             for p, g in zip(params, grads):
                 held = self.state[p].setdefault("momentum", torch.zeros_like(p))
                 held.mul_(0.95).add_(g)
                 g.add_(held, alpha=0.95)
-            size = matrices["lr"] * 0.2 * max(shape) ** 0.5
-            for p, update in zip(params, self.orthogonal(grads)):
-                p.mul_(1 - 0.05 * matrices["lr"]).add_(update.float(), alpha=-size)
-        for p, lr in [(p, group["lr"]) for group in rest for p in group["params"] if p.grad is not None]:
+            size = lr * 0.2 * max(shape) ** 0.5
+            for p, update in zip(params, self.orthogonal(grads.flatten(2))):
+                p.mul_(1 - 0.05 * lr).add_(update.float().view_as(p), alpha=-size)
+
+    def step_others(self, params, lr):
+        for p in params:
             state = self.state[p]
             if not state:
                 state.update(steps=torch.zeros(()), first=torch.zeros_like(p), second=torch.zeros_like(p))
@@ -171,6 +182,16 @@ class Muon(torch.optim.Optimizer):
 
 
 # ---- training
+
+
+class Steps(Dataset):
+    """The data of each step of a training, which a process beside it makes."""
+
+    def __init__(self, trainer, sprites):
+        self.trainer, self.sprites = trainer, sprites
+
+    def __getitem__(self, step):
+        return self.trainer.data(step, self.sprites)
 
 
 class Trainer:
@@ -190,6 +211,7 @@ class Trainer:
         self.step, self.log = 0, []
         self.begin_optimizer()
         self.prompts = ratings.Prompts(self.tokenizer)
+        self.former = None  # the vision tower as it was before stage iii
 
     def initialize(self):
         """Normal weights, narrower the deeper the residual stream is that they write into."""
@@ -203,27 +225,35 @@ class Trainer:
         nn.init.normal_(self.model.model.embed_tokens.weight, std=0.05)
 
     def begin_optimizer(self):
-        """A new optimizer. In stages iii and iv the decoder, which has little to learn, is slower, and without Muon, which would
-        take as long again for it."""
+        """A new optimizer. From stage iii on the decoder, which has little to learn, is slower, and without Muon, which would
+        take as long again for it; and the patches' embedding goes by Muon too, and faster: distortions are in fine detail, where
+        its weights and gradients are small."""
         rating = self.step >= RATINGS_FROM
-        matrices, others, slower = [], list(self.helpers.parameters()), []
+        matrices, others, slower, detail = [], list(self.helpers.parameters()), [], []
         for name, p in self.model.named_parameters():
             if rating and "model.vi" not in name:
                 slower.append(p)
+            elif rating and "patch_embed" in name:
+                detail.append(p)
             else:
                 (matrices if p.dim() == 2 and (".layers." in name or "visual_fc" in name) else others).append(p)
-        self.optimizer = Muon(matrices, others, slower, torch.float32 if self.options.float32 else torch.bfloat16)
+        groups = [(matrices, True, 1.0), (others, False, 1.0), (slower, False, DECODER), (detail, True, DETAIL)]
+        self.optimizer = Muon(groups, torch.float32 if self.options.float32 else torch.bfloat16)
 
     def start_from(self, directory):
         """Begins stage iii with the weights of a checkpoint in the published layout."""
         self.model.load_state_dict(load(directory).state_dict())
         self.step = RATINGS_FROM
+
+    def begin_ratings(self):
+        """A new optimizer, and the vision tower as it is kept, for it is to see undistorted pictures so."""
         self.begin_optimizer()
+        self.former = copy.deepcopy(self.model.model.vision_model).requires_grad_(False)
 
     def save(self):
         kept = {"step": self.step, "log": self.log, "model": self.model.state_dict(), "helpers": self.helpers.state_dict(),
                 "optimizer": self.optimizer.state_dict(), "layers": self.options.layers,
-                "multiway": not self.options.no_modality_adaptive}
+                "former": self.former and self.former.state_dict(), "multiway": not self.options.no_modality_adaptive}
         self.run.mkdir(parents=True, exist_ok=True)
         part = self.run / "checkpoint.pt.part"
         torch.save(kept, part)
@@ -234,7 +264,11 @@ class Trainer:
         self.model.load_state_dict(kept["model"])
         self.helpers.load_state_dict(kept["helpers"])
         self.step, self.log = kept["step"], kept["log"]
-        self.begin_optimizer()
+        if self.step > RATINGS_FROM:
+            self.begin_ratings()
+            self.former.load_state_dict(kept["former"])
+        else:
+            self.begin_optimizer()
         if self.step != RATINGS_FROM:  # there the state is stage ii's
             self.optimizer.load_state_dict(kept["optimizer"])
 
@@ -258,15 +292,40 @@ class Trainer:
             modality[:n, start:stop] = True
         return self.model.decode(x, batch.positions, batch.mask, modality)
 
-    def losses(self, sprites):
-        """The loss of this step, and what to log of it."""
-        (name, _, count, texts, _), done = stage_of(self.step)
-        rng = np.random.default_rng([self.options.seed, self.step])
-        if name in RATED:
-            return self.losses_with_ratings(rng, sprites, name, count, texts)
-        scenes, pixels, (patch_words, patch_colours, words, colours) = self.pictures(rng, sprites, count)
-        model, helpers = self.model.model, self.helpers
-        encoded = model.vision_model(pixels)
+    def data(self, step, sprites):
+        """What a step is trained on."""
+        (name, _, count, texts, _), done = stage_of(step)
+        rng = np.random.default_rng([self.options.seed, step])
+        scenes, pixels, labels = self.pictures(rng, sprites, count)
+        made = {"stage": name, "pixels": pixels, "labels": labels}
+        if name in DISTORTED:
+            made["distorted"], made["strengths"] = ratings.training_pictures(rng, sprites, DISTORTED[name])
+        if name == "iii":
+            made["kept"] = torch.from_numpy(rng.random((DISTORTED[name], PATCHES ** 2)).argsort(1)[:, :KEPT] + 1)
+        elif name in ("iv", "v"):
+            # Of each answer the level's first piece matters; the rest is soon known.
+            levels = [level(strength) for strength in made["strengths"][:, -1].tolist()]
+            made["rated"] = ratings.Rated(self.prompts, self.prompts.draw(rng), levels, self.queries, whole=rng.random() < .25)
+        if texts:
+            early = questions.CAPTION_SHARES if name == "i" else questions.SHARES if name == "ii" and done < FINDING else None
+            shares = early or questions.LATER_SHARES
+            rows = Rows(self.tokenizer, self.queries)
+            for scene in scenes:
+                rows.add(questions.ask(rng, scene, shares), True, rng)
+            for _ in range(texts):
+                rows.add(questions.ask_text(rng), False, rng)
+            made["asked"] = rows.batch()
+        return made
+
+    def losses(self, made):
+        """The loss of a step on its data, and what to log of it."""
+        name, model, helpers = made["stage"], self.model.model, self.helpers
+        if name in ("iii", "iiib", "iiic"):
+            return self.losses_of_sight(made)
+        if name in DISTORTED:
+            return self.losses_with_ratings(made)
+        patch_words, patch_colours, words, colours = made["labels"]
+        encoded = model.vision_model(made["pixels"])
         loss, right = helpers.vision(encoded, patch_words, patch_colours)
         logged = {"loss": loss.item(), "patches": float(right)}
         if name == "0":
@@ -278,20 +337,13 @@ class Trainer:
         logged |= {"loss": loss.item(), "cells": float(right)}
         if name == "0b":
             return loss, logged
-        shares = questions.CAPTION_SHARES if name == "i" else questions.SHARES if done < FINDING else questions.LATER_SHARES
-        spoken, more = self.spoken(rng, scenes, seen, texts, shares)
+        spoken, more = self.spoken(made["asked"], seen)
         # The warm-ups' losses stay on as a small part: they keep drawings and words together.
         return spoken + 0.1 * loss, logged | more
 
-    def spoken(self, rng, scenes, seen, texts, shares):
-        """The loss of the answers about scenes, whose pictures' rows are `seen` [N, Q + 1, D], and of `texts` rows of
-        text; and what to log of it."""
-        rows = Rows(self.tokenizer, self.queries)
-        for scene in scenes:
-            rows.add(questions.ask(rng, scene, shares), True, rng)
-        for _ in range(texts):
-            rows.add(questions.ask_text(rng), False, rng)
-        batch = rows.batch()
+    def spoken(self, batch, seen):
+        """The loss of the answers in a batch of rows, the first of which are about the pictures `seen` [N, Q + 1, D]; and
+        what to log of it."""
         if self.options.float32:
             batch.mask = batch.mask.float()
         said = batch.labels >= 0
@@ -301,36 +353,51 @@ class Trainer:
         right = logits.argmax(-1) == labels
         return spoken, {"loss": spoken.item(), "tokens": float(right.float().mean()), "answers": batch.tally(right)}
 
-    def losses_with_ratings(self, rng, sprites, name, count, texts):
-        """Stages iii and iv: undistorted scenes with every kind of question, text, and distorted scenes with ratings."""
-        scenes = [compose(rng, sprites) for _ in range(count)]
-        distorted, levels, strengths = ratings.training_pictures(rng, sprites, DISTORTED[name])
-        encoded = self.model.model.vision_model(torch.cat([normalized([s.pixels for s in scenes]), distorted]))
-        seen = self.model.model.visual_abstractor(encoded[:count + RATED[name]])
-        loss, logged = self.spoken(rng, scenes, seen[:count], texts, questions.LATER_SHARES)
-        # Of each answer the level's first piece matters; the rest is soon known.
-        rows = ratings.Rated(self.prompts, self.prompts.draw(rng), levels[:RATED[name]], self.queries, whole=rng.random() < .25)
-        of_ratings, more = ratings.loss(self.model, rows, seen[count:])
-        of_kinds = self.helpers.distortions(encoded[count:], strengths)
-        return FORMER[name] * loss + of_ratings + of_kinds, logged | more | {"kinds": of_kinds.item()}
+    def losses_of_sight(self, made):
+        """Stages iii to iiic: the vision tower alone, on distorted pictures (in iii on some of their patches) and others."""
+        vision = self.model.model.vision_model
+        of_kinds = self.helpers.distortions(vision(made["distorted"], made.get("kept")), made["strengths"])
+        changed = self.changed(vision(made["pixels"]), made["pixels"])
+        return of_kinds + SAME * changed, {"loss": of_kinds.item(), "kinds": of_kinds.item(), "changed": changed.item()}
+
+    def changed(self, encoded, pixels):
+        """The mean square of what the vision output of undistorted pictures has changed by since stage ii."""
+        with torch.no_grad():
+            former = self.former(pixels)
+        return F.mse_loss(encoded.float(), former.float())
+
+    def losses_with_ratings(self, made):
+        """Stages iv and v: undistorted scenes with every kind of question, text, and distorted scenes with ratings."""
+        count = len(made["pixels"])
+        encoded = self.model.model.vision_model(torch.cat([made["pixels"], made["distorted"]]))
+        seen = self.model.model.visual_abstractor(encoded)
+        loss, logged = self.spoken(made["asked"], seen[:count])
+        of_ratings, more = ratings.loss(self.model, self.prompts, made["rated"], seen[count:], made["strengths"][:, -1])
+        of_kinds = self.helpers.distortions(encoded[count:], made["strengths"])
+        changed = self.changed(encoded[:count], made["pixels"])
+        logged |= more | {"kinds": of_kinds.item(), "changed": changed.item()}
+        return FORMER * loss + of_ratings + of_kinds + SAME * changed, logged
 
     def train(self):
         sprites = Sprites(self.options.packages, STYLES)
         total = sum(stage[1] for stage in STAGES)
         stop = min(total, self.options.stop or total)
         parameters = list(self.model.parameters()) + list(self.helpers.parameters())
+        # The data of the next steps are made beside, in a process that gives way to this one.
+        steps = DataLoader(Steps(self, sprites), batch_size=None, sampler=range(self.step, stop), collate_fn=lambda made: made,
+                           num_workers=1, prefetch_factor=8, worker_init_fn=lambda _: os.nice(19))
         began, recent = time.process_time(), []
-        while self.step < stop:
+        for made in steps:
             (name, _, _, _, _), done = stage_of(self.step)
             if name == "i" and done == 0:
                 # The words' embeddings now mean what the picture rows say: so may the words that are spoken.
                 self.model.lm_head.weight.data.copy_(self.model.model.embed_tokens.weight.data)
             if self.step == RATINGS_FROM:
-                self.begin_optimizer()
+                self.begin_ratings()
             for group in self.optimizer.param_groups:
                 group["lr"] = rate(self.step) * group["share"]
             with torch.autocast("cpu", torch.bfloat16, enabled=not self.options.float32):
-                loss, logged = self.losses(sprites)
+                loss, logged = self.losses(made)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             self.optimizer.step()
@@ -391,20 +458,21 @@ def mean(logged):
 
 
 def line(entry):
-    numbers = " ".join(f"{k} {entry[k]:.3f}" for k in ("loss", "patches", "cells", "tokens", "kinds", "level", "levels", "seconds") if k in entry)
+    numbers = " ".join(f"{k} {entry[k]:.3f}" for k in ("loss", "patches", "cells", "tokens", "kinds", "changed", "level", "levels", "seconds") if k in entry)
     answers = " ".join(f"{k} {good / asked:.2f}" for k, (good, asked) in sorted(entry.get("answers", {}).items()))
     return f"{entry['stage']} step {entry['step']} {numbers} {answers}"
 
 
 def draw(log, path):
-    """The loss curve, one colour for each stage."""
+    """The loss curve, one colour for each stage; from iii on that of the strengths of distortions."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot
     figure, axes = pyplot.subplots(figsize=(8, 4))
     for name, *_ in STAGES:
-        entries = [e for e in log if e["stage"] == name]
-        axes.plot([e["step"] for e in entries], [e["loss"] for e in entries], label=f"stage {name}")
+        entries, key = [e for e in log if e["stage"] == name], "kinds" if name in DISTORTED else "loss"
+        if entries:
+            axes.plot([e["step"] for e in entries], [e[key] for e in entries], label=f"stage {name}")
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.legend()
     figure.savefig(path, dpi=100)

@@ -61,7 +61,11 @@ fn it_says_what_is_in_each_example_picture() {
             "Where is everything?",
             "There is a penguin at the top. There is a guitar at the bottom. The background is pink.",
         ),
-        ("two-foxes-and-a-tree.png", "How many foxes are there?", "2"),
+        (
+            "two-foxes-and-a-tree.png",
+            "How many animals are there?",
+            "2",
+        ),
         (
             "two-foxes-and-a-tree.png",
             "Describe the image.",
