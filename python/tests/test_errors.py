@@ -76,8 +76,10 @@ def test_threads():
 
 
 def test_scores(model):
+    # The file names its rule.
+    assert model.score(CAT) == model.score(CAT, rule="q-align")
     with pytest.raises(owl2.UsageError, match="rule"):
-        model.score(CAT)
+        model.score(CAT, rule="none")
     for options in (
         {"rule": "none"},
         {"task": "beauty"},

@@ -1,6 +1,7 @@
 //! The built-in model, asked through the program: no flag, no file, no download.
 
 use crate::machine;
+use std::fs;
 use std::path::Path;
 use std::process::Output;
 
@@ -99,4 +100,34 @@ fn keys_and_values_in_integers_lead_to_the_same_answer() {
     let args = ["--image", "cat.png", "-p", "Describe the image."];
     let args = [&args[..], &["--cache-type", "q8_0"]].concat();
     assert_eq!(answer(&args), "A cat on a blue background.\n");
+}
+
+/// A scene and what distortions have left of it, as the README shows them.
+#[test]
+fn the_readme_has_the_scores_of_its_pictures() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let mut rows = readme.lines().filter(|line| line.starts_with('|'));
+    let row = rows.find(|line| line.contains("docs/rated/")).unwrap();
+    let names: Vec<&str> = row
+        .split("](")
+        .skip(1)
+        .map(|cell| cell.split(')').next().unwrap())
+        .collect();
+    let row = rows.nth(1).unwrap();
+    let scores = row.trim_matches('|').split('|');
+    let scores: Vec<f64> = scores.map(|cell| cell.trim().parse().unwrap()).collect();
+    assert!(names.len() == scores.len() && names.len() > 3);
+
+    let paths: Vec<String> = names.iter().map(|name| format!("../{name}")).collect();
+    let mut args = vec!["score"];
+    args.extend(paths.iter().map(String::as_str));
+    let printed = answer(&args);
+    for ((line, path), wanted) in printed.lines().zip(&paths).zip(&scores) {
+        let score = line.strip_prefix(&format!("{path}: ")).unwrap();
+        // The digit that is shown, and what instruction sets differ by.
+        let is_near = (score.parse::<f64>().unwrap() - wanted).abs() < 0.15;
+        assert!(is_near, "{line} for {wanted}");
+    }
+    assert_eq!(printed.lines().count(), names.len());
 }

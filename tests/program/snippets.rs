@@ -81,8 +81,13 @@ struct Sandbox(tempfile::TempDir);
 impl Sandbox {
     fn new() -> Self {
         let sandbox = Sandbox(tempfile::tempdir().unwrap());
-        for folder in ["bin", "photos", "frames", "assets"] {
-            fs::create_dir(sandbox.path(folder)).unwrap();
+        for folder in ["bin", "photos", "frames", "assets", "docs/rated"] {
+            fs::create_dir_all(sandbox.path(folder)).unwrap();
+        }
+        for picture in fs::read_dir(root().join("docs/rated")).unwrap() {
+            let picture = picture.unwrap();
+            let to = sandbox.path("docs/rated").join(picture.file_name());
+            fs::copy(picture.path(), to).unwrap();
         }
         symlink(env!("CARGO_BIN_EXE_owl2"), sandbox.path("bin/owl2")).unwrap();
         fs::write(sandbox.path("bin/owl2-convert"), CONVERTER).unwrap();
@@ -136,8 +141,6 @@ impl Sandbox {
             .current_dir(self.0.path())
             .env("PATH", format!("{bin}:{path}"))
             .env("CONVERT_CALLS", self.path("convert-calls"))
-            // The small model names no rule.
-            .env("OWL2_SCORE_RULE", "q-align")
             .args(["-c", script])
             .output()
             .unwrap()
