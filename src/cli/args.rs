@@ -201,9 +201,9 @@ mod tests {
             ("bench --parallel", "1", "512"),
             ("perplexity --text x --window", "2", "100000"),
             #[cfg(feature = "serve")]
-            ("serve --parallel", "1", "64"),
+            ("serve --parallel", "1", "32"),
             #[cfg(feature = "serve")]
-            ("batch -i x -o y --parallel", "1", "64"),
+            ("batch -i x -o y --parallel", "1", "32"),
         ] {
             for (number, expected) in [(least, true), (most, true), ("-1", false)] {
                 assert_eq!(
@@ -222,7 +222,7 @@ mod tests {
             #[cfg(feature = "serve")]
             "serve --parallel 0",
             #[cfg(feature = "serve")]
-            "serve --parallel 65",
+            "serve --parallel 33",
         ] {
             assert!(!is_taken(line), "{line}");
         }

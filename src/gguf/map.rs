@@ -263,7 +263,9 @@ mod tests {
         use std::io::{Seek, Write};
         use std::time::Duration;
 
-        let check_after = |change: &dyn Fn(&mut File, SystemTime)| {
+        type Change<'a> = &'a dyn Fn(&mut File, SystemTime);
+
+        let check_after = |change: Change| {
             let mut file = tempfile::NamedTempFile::new().unwrap();
             file.write_all(b"content").unwrap();
             let bytes = Bytes::open(file.path()).unwrap();
@@ -272,7 +274,7 @@ mod tests {
             bytes.check_unchanged()
         };
         check_after(&|_, _| {}).unwrap();
-        let changes: [(&str, &dyn Fn(&mut File, SystemTime)); 3] = [
+        let changes: [(&str, Change); 3] = [
             ("another length", &|file, modified| {
                 file.set_len(100).unwrap();
                 file.set_modified(modified).unwrap();

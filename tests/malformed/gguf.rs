@@ -316,7 +316,9 @@ fn what_is_just_within_the_limits_opens() {
         file.alignment = alignment;
         file.tensors.truncate(1);
     };
-    let cases: &[(&str, &dyn Fn(&mut RawGguf))] = &[
+    type Change<'a> = &'a dyn Fn(&mut RawGguf);
+
+    let cases: &[(&str, Change)] = &[
         ("version 2", &|f| f.version = 2),
         ("longest key", &|f| {
             f.key(&"k".repeat(65535), U32, [0; 4]);
