@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = Path(__file__).with_name("pictures.ipynb")
 NUMBER = re.compile(r"(-?\d+\.\d*)")
+BLANKS_OF_ARRAYS = re.compile(r"(?<=[\[\],])\s+|\s+(?=[\[\],])")
 
 
 def texts(page):
@@ -25,8 +26,8 @@ def texts(page):
 
 def is_near(kept, found):
     """Whether texts differ in the last digits of numbers alone, as those of two processors do. NumPy aligns
-    a column with blanks where a number has a sign, so that blanks do not count."""
-    kept, found = (NUMBER.split("".join(text.split())) for text in (kept, found))
+    a column with blanks where a number has a sign, so that those of arrays do not count."""
+    kept, found = (NUMBER.split(BLANKS_OF_ARRAYS.sub("", text)) for text in (kept, found))
     if kept[::2] != found[::2]:
         return False
     numbers = zip(kept[1::2], found[1::2])

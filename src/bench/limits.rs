@@ -52,13 +52,15 @@ pub(super) fn bandwidth(compute: &Compute, file: &[u8]) -> f64 {
 /// 8-bit multiply-accumulates a second that all threads together reach, of files whose columns are rotated
 /// or not.
 pub(super) fn int8(compute: &Compute, is_rotated: bool) -> f64 {
-    let rounds = ROUNDS;
     let span = ScaleSpan::of(RowRole::Prompt, is_rotated, false);
     let n_macs = AtomicU64::new(0);
     let start = Instant::now();
     compute.threads.run(|_| {
         loop {
-            let n = compute.isa.run_int8(Peak { rounds, span });
+            let n = compute.isa.run_int8(Peak {
+                rounds: ROUNDS,
+                span,
+            });
             n_macs.fetch_add(n, Ordering::Relaxed);
             if start.elapsed() >= MULTIPLYING {
                 break;

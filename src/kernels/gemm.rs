@@ -168,17 +168,25 @@ pub fn multiply<I: Int8, F: Format, const R: usize, const V: usize>(isa: I, work
     assert!(V == I::TILE_VECTORS);
     let kind = Kind::of::<I, F>(work.batch.layout.span);
     let together = I::PANEL_COLUMNS;
-    multiply_blocks::<I, F, R>(isa, work, kind, together, |block, _, narrow| {
-        // Each is a function of its own: the registers of one are no concern of another.
-        match (kind, narrow) {
-            (Kind::Regrouped, true) => isa.vectorize(Regrouped::<F, R, 1>(block)),
-            (Kind::Regrouped, false) => isa.vectorize(Regrouped::<F, R, V>(block)),
-            (Kind::Grouped, true) => isa.vectorize(Grouped::<F, R, 1>(block)),
-            (Kind::Grouped, false) => isa.vectorize(Grouped::<F, R, V>(block)),
-            (Kind::GroupedCoarse, true) => isa.vectorize(GroupedCoarse::<F, R, 1>(block)),
-            (Kind::GroupedCoarse, false) => isa.vectorize(GroupedCoarse::<F, R, V>(block)),
-        }
-    });
+    // Inlined before the compiler decides about the functions that it calls.
+    multiply_blocks::<I, F, R>(
+        isa,
+        work,
+        kind,
+        together,
+        #[inline(always)]
+        |block, _, narrow| {
+            // Each is a function of its own: the registers of one are no concern of another.
+            match (kind, narrow) {
+                (Kind::Regrouped, true) => isa.vectorize(Regrouped::<F, R, 1>(block)),
+                (Kind::Regrouped, false) => isa.vectorize(Regrouped::<F, R, V>(block)),
+                (Kind::Grouped, true) => isa.vectorize(Grouped::<F, R, 1>(block)),
+                (Kind::Grouped, false) => isa.vectorize(Grouped::<F, R, V>(block)),
+                (Kind::GroupedCoarse, true) => isa.vectorize(GroupedCoarse::<F, R, 1>(block)),
+                (Kind::GroupedCoarse, false) => isa.vectorize(GroupedCoarse::<F, R, V>(block)),
+            }
+        },
+    );
 }
 
 /// Unpacks the weights, with `together` columns of a row side by side, and multiplies each tile of `R` of

@@ -25,7 +25,7 @@ pub struct PlainTiles;
 unsafe impl TileRegisters for PlainTiles {
     const ROWS: usize = 3;
     const LANES: usize = LANES;
-    const WIDTH: usize = LANES;
+    const WIDTH: usize = 2 * LANES;
     const UNSIGNED_WEIGHTS: bool = false;
 
     unsafe fn dot_block<const V: usize>(
@@ -75,7 +75,7 @@ unsafe impl<const WHOLE_BYTES: bool, const TILES: bool> Int8 for Scalar<WHOLE_BY
     const UNSIGNED_WEIGHTS: bool = false;
     const WHOLE_BYTES: bool = WHOLE_BYTES;
     const LANES: usize = LANES;
-    const TILE_VECTORS: usize = 1;
+    const TILE_VECTORS: usize = 2;
     const TILE_ROWS: usize = 2;
     type I32 = [i32; LANES];
     type F32 = [f32; LANES];
@@ -93,8 +93,8 @@ unsafe impl<const WHOLE_BYTES: bool, const TILES: bool> Int8 for Scalar<WHOLE_BY
     #[inline(always)]
     fn gemm<F: Format>(self, tile: GemmTile) {
         match Self::has_tiles(tile.batch.layout.span, tile.weight.n_cols) {
-            true => multiply_tiled::<Self, _, F, { PlainTiles::ROWS }, 1>(self, &PlainTiles, tile),
-            false => multiply::<Self, F, 2, 1>(self, tile),
+            true => multiply_tiled::<Self, _, F, { PlainTiles::ROWS }, 2>(self, &PlainTiles, tile),
+            false => multiply::<Self, F, 2, 2>(self, tile),
         }
     }
 
@@ -108,7 +108,7 @@ unsafe impl<const WHOLE_BYTES: bool, const TILES: bool> Int8 for Scalar<WHOLE_BY
 
     #[inline(always)]
     fn score(self, work: KeyScores) {
-        score::<Self, 2, 1>(self, work);
+        score::<Self, 2, 2>(self, work);
     }
 
     #[inline(always)]

@@ -66,14 +66,21 @@ pub fn multiply_tiled<I: Int8, T: TileRegisters, F: Format, const R: usize, cons
     assert!(takes(work.batch.layout.span, work.weight.n_cols));
     let kind = Kind::of::<I, F>(work.batch.layout.span);
     assert!(kind == Kind::Regrouped);
-    multiply_blocks::<I, F, R>(isa, work, kind, COLUMNS, |block, sums, narrow| {
-        sums.resize(2 * R * T::WIDTH);
-        let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
-        match narrow {
-            true => isa.vectorize(Tiled::<T, F, R, 1> { tiles, block, sums }),
-            false => isa.vectorize(Tiled::<T, F, R, V> { tiles, block, sums }),
-        }
-    });
+    multiply_blocks::<I, F, R>(
+        isa,
+        work,
+        kind,
+        COLUMNS,
+        #[inline(always)]
+        |block, sums, narrow| {
+            sums.resize(2 * R * T::WIDTH);
+            let sums: &mut [i32] = bytemuck::cast_slice_mut(sums);
+            match narrow {
+                true => isa.vectorize(Tiled::<T, F, R, 1> { tiles, block, sums }),
+                false => isa.vectorize(Tiled::<T, F, R, V> { tiles, block, sums }),
+            }
+        },
+    );
 }
 
 /// The products of `R` rows with `V` registers of tokens.
